@@ -1,0 +1,37 @@
+"""Every error pathlen raises on purpose; each message says what, where and what to do."""
+
+
+class PathlenError(Exception):
+    """Base class of all errors that pathlen raises on purpose."""
+
+
+class GraphError(PathlenError, ValueError):
+    """A path graph is not valid, or a question about one cannot be answered."""
+
+
+class GraphFileError(PathlenError, ValueError):
+    """A saved path graph cannot be read: truncated, altered or not a path graph."""
+
+
+class ActivityError(PathlenError, ValueError):
+    """Activities are outside [0, 1], not a number, or do not fit the graph."""
+
+
+class BackendError(PathlenError, LookupError):
+    """No such backend, or a backend that cannot do what was asked."""
+
+
+class SpecError(PathlenError, ValueError):
+    """A model SPEC on the command line cannot be resolved."""
+
+
+class TraceError(PathlenError, RuntimeError):
+    """A model could not be turned into a path graph."""
+
+
+class ModelError(TraceError):
+    """The model's own forward raised; its message is shown inside."""
+
+
+class UnsupportedOperation(TraceError):
+    """Operations that no rule, decomposition or probe could lower, all listed at once."""
