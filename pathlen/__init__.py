@@ -1,0 +1,73 @@
+"""Average path length: the effective depth of any PyTorch model.
+
+    >>> import pathlen
+    >>> report = pathlen.measure(model, torch.randn(1, 3, 224, 224))
+    >>> report.normalized_average_path_length
+
+Importing this package is cheap: what it offers is imported when first used (PEP 562), so neither
+torch nor a graph library is loaded by ``import pathlen``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlen import backends as backends
+    from pathlen.api import measure as measure
+    from pathlen.api import trace as trace
+    from pathlen.errors import ActivityError as ActivityError
+    from pathlen.errors import BackendError as BackendError
+    from pathlen.errors import GraphError as GraphError
+    from pathlen.errors import GraphFileError as GraphFileError
+    from pathlen.errors import ModelError as ModelError
+    from pathlen.errors import PathlenError as PathlenError
+    from pathlen.errors import SpecError as SpecError
+    from pathlen.errors import TraceError as TraceError
+    from pathlen.errors import UnsupportedOperation as UnsupportedOperation
+    from pathlen.graph import Kind as Kind
+    from pathlen.graph import Layer as Layer
+    from pathlen.graph import PathGraph as PathGraph
+    from pathlen.policy import Policy as Policy
+    from pathlen.report import Report as Report
+
+__version__ = "0.1.0"
+
+# name -> the module that defines it
+_EXPORTS = {
+    "measure": "pathlen.api",
+    "trace": "pathlen.api",
+    "PathGraph": "pathlen.graph",
+    "Kind": "pathlen.graph",
+    "Layer": "pathlen.graph",
+    "Policy": "pathlen.policy",
+    "Report": "pathlen.report",
+    "PathlenError": "pathlen.errors",
+    "ActivityError": "pathlen.errors",
+    "BackendError": "pathlen.errors",
+    "GraphError": "pathlen.errors",
+    "GraphFileError": "pathlen.errors",
+    "ModelError": "pathlen.errors",
+    "SpecError": "pathlen.errors",
+    "TraceError": "pathlen.errors",
+    "UnsupportedOperation": "pathlen.errors",
+}
+
+__all__ = ["__version__", "backends", *_EXPORTS]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that defines ``name`` on first use and keep the value."""
+    if name == "backends":
+        return importlib.import_module("pathlen.backends")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Offer the lazy names to tab completion."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,6 @@
+"""Lets ``python -m pathlen`` do what the command ``pathlen`` does."""
+
+from pathlen.cli import main
+
+if __name__ == "__main__":
+    main()
