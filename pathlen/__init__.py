@@ -56,16 +56,17 @@ _EXPORTS = {
 
 __all__ = ["__version__", "backends", *_EXPORTS]
 
+if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
 
-def __getattr__(name: str) -> object:
-    """Import the module that defines ``name`` on first use and keep the value."""
-    if name == "backends":
-        return importlib.import_module("pathlen.backends")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Import the module that defines ``name`` on first use and keep the value."""
+        if name == "backends":
+            return importlib.import_module("pathlen.backends")
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
