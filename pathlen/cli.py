@@ -1,0 +1,189 @@
+"""The command ``pathlen``: measure a model, list the backends, see a demonstration.
+
+Exit codes: 0 when the command did what was asked, 2 for anything the user can mend (an unknown
+SPEC, a wrong option, a model that cannot be traced), told in one message on standard error, and
+1 for a fault of pathlen's own, shown with its traceback.
+
+torch and everything else that is slow to import is imported inside the commands, so that help
+comes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pathlen import __version__
+from pathlen.errors import PathlenError, SpecError
+
+if TYPE_CHECKING:
+    from pathlen.report import Report
+    from pathlen.spec import InputShape
+
+
+class _Group(click.Group):
+    """A group of commands that tells errors of pathlen's own in one message, with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except PathlenError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+
+
+class _Input(click.ParamType):
+    """A shape with an optional dtype: 1,3,224,224 or 1,16:int64."""
+
+    name = "shape"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> InputShape:
+        """Read the shape; what is no shape is a usage error."""
+        from pathlen.spec import InputShape
+
+        try:
+            return InputShape.parse(value)
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pathlen")
+def main() -> None:
+    """Measure the effective depth of PyTorch models: their average path length."""
+
+
+@main.command()
+@click.argument("spec")
+@click.option(
+    "--input",
+    "inputs",
+    type=_Input(),
+    multiple=True,
+    metavar="SHAPE[:DTYPE]",
+    help="Shape of an example input, as 1,3,224,224 or 1,16:int64; once for each input. "
+    "Can be left out where the model says what it takes.",
+)
+@click.option("--backend", default="auto", show_default=True, help="What counts the paths.")
+@click.option("--exact", is_flag=True, help="Compute with integers and fractions.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "meta"]),
+    default="cpu",
+    show_default=True,
+    help="Where torchvision and timm models and the inputs are made; meta needs no memory.",
+)
+def measure(
+    spec: str,
+    inputs: tuple[InputShape, ...],
+    backend: str,
+    exact: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    r"""Measure the model that SPEC names.
+
+    \b
+    SPEC is one of
+      torchvision:NAME         a torchvision model, with random weights
+      timm:NAME                a timm model, with random weights
+      package.module:CALLABLE  what the callable of an importable module returns
+      path/file.py:CALLABLE    the same from a file, which is run
+      path/model.pt2           a program saved by torch.export
+
+    Nothing is downloaded. CALLABLE is called without arguments and returns a module, or a pair of
+    a module and its example arguments.
+    """
+    import pathlen
+    from pathlen.spec import resolve
+
+    if backend != "auto":
+        pathlen.backends.get(backend)  # a misspelt name is told before a model is made
+    resolved = resolve(spec, inputs, device=device)
+    report = pathlen.measure(
+        resolved.model, resolved.args, resolved.kwargs, backend=backend, exact=exact
+    )
+    click.echo(report.to_json() if as_json else str(report))
+
+
+@main.command()
+def backends() -> None:
+    """List the backends that can count paths."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import pathlen
+
+    table = Table("backend", "exact", "available")
+    for name in pathlen.backends.available():
+        exact, available = _backend_cells(name)
+        table.add_row(name, exact, available)
+    Console().print(table)
+
+
+def _backend_cells(name: str) -> tuple[str, str]:
+    """Say whether a backend is exact and whether it can be imported."""
+    import pathlen
+
+    try:
+        backend = pathlen.backends.get(name)
+    except (PathlenError, ImportError) as error:
+        return "?", f"no: {error}"
+    return "yes" if backend.capabilities.exact else "no", "yes"
+
+
+@main.command()
+def demo() -> None:
+    """Measure a small residual network, with all, half and none of its channels nonlinear."""
+    from rich.console import Console
+    from rich.table import Table
+
+    reports = {
+        "fully active": _measure_resnet(linear_part=0.0),
+        "half the channels linear": _measure_resnet(linear_part=0.5),
+        "fully linear": _measure_resnet(linear_part=1.0),
+    }
+    table = Table("", *reports, title="ResNet-20 for CIFAR with channel-wise PReLU slopes")
+    for label, text in _demo_rows():
+        table.add_row(label, *(text(report) for report in reports.values()))
+    console = Console()
+    console.print(table)
+    console.print(
+        "A channel whose slope is 1 is linear and no longer counts. The average path length\n"
+        "weighs all paths alike, the normalized one all branches: a skip as much as its block."
+    )
+
+
+def _measure_resnet(linear_part: float) -> Report:
+    """Measure a ResNet-20, the first part of whose channels have slope 1 in every layer."""
+    import torch
+    from torch import nn
+
+    import pathlen
+    from pathlen.training.resnet import CifarResNet, channelwise_prelu
+
+    model = CifarResNet(depth=20, activation=channelwise_prelu).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.PReLU):
+                module.weight[: round(linear_part * module.num_parameters)] = 1.0
+    return pathlen.measure(model, torch.zeros(1, 3, 32, 32))
+
+
+def _demo_rows() -> list[tuple[str, Callable[[Report], str]]]:
+    """Give the lines of the demonstration's table: a label, and how to read it off a report."""
+    return [
+        ("average path length", lambda report: f"{report.average_path_length:.4f}"),
+        ("normalized", lambda report: f"{report.normalized_average_path_length:.4f}"),
+        ("longest path", lambda report: str(report.longest_path)),
+        ("shortest path", lambda report: str(report.shortest_path)),
+        ("active units", lambda report: f"{report.num_active:,}"),
+        ("effective width", lambda report: f"{report.effective_width:.2f}"),
+        ("paths", lambda report: f"10^{report.log10_path_count:.2f}"),
+    ]
