@@ -35,21 +35,16 @@ class _Group(click.Group):
             ctx.exit(2)
 
 
-class _Input(click.ParamType):
-    """A shape with an optional dtype: 1,3,224,224 or 1,16:int64."""
+def _parse_inputs(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[InputShape, ...]:
+    """Read the shapes given with --input; what is no shape is a usage error."""
+    from pathlen.spec import InputShape
 
-    name = "shape"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> InputShape:
-        """Read the shape; what is no shape is a usage error."""
-        from pathlen.spec import InputShape
-
-        try:
-            return InputShape.parse(value)
-        except SpecError as error:
-            self.fail(str(error), param, ctx)
+    try:
+        return tuple(InputShape.parse(value) for value in values)
+    except SpecError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +58,7 @@ def main() -> None:
 @click.option(
     "--input",
     "inputs",
-    type=_Input(),
+    callback=_parse_inputs,
     multiple=True,
     metavar="SHAPE[:DTYPE]",
     help="Shape of an example input, as 1,3,224,224 or 1,16:int64; once for each input. "

@@ -16,7 +16,7 @@ FULL_TABLE = 40
 
 SHOWN_AT_EACH_END = 15
 
-COLUMNS = ("layer", "operation", "units", "active", "of average", "of normalized")
+COLUMNS: tuple[str, ...] = ("layer", "operation", "units", "active", "of average", "of normalized")
 
 
 def report_text(report: Report) -> str:
@@ -71,7 +71,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
 
 def table_lines(rows: Sequence[LayerRow]) -> list[tuple[str, ...]]:
     """Give the table of layers as cells, its head first; a long one loses its middle."""
-    cells = [
+    cells: list[tuple[str, ...]] = [
         (
             row.name,
             row.operation,

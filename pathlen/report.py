@@ -243,7 +243,7 @@ def _functions_of_one_unit(graph: PathGraph) -> npt.NDArray[np.bool_]:
     A linear layer's unit reads a hub and a merge's unit reads several nodes, so what is left are
     the scalar functions of one unit: the places where activations are applied.
     """
-    alone = (np.diff(graph.indptr) == 1) & (graph.kind == Kind.UNIT)
+    alone: npt.NDArray[np.bool_] = (np.diff(graph.indptr) == 1) & (graph.kind == Kind.UNIT)
     predecessor_kind = graph.kind[graph.indices[graph.indptr[:-1][alone]]]
     alone[alone] = (predecessor_kind == Kind.UNIT) | (predecessor_kind == Kind.INPUT)
     return alone
@@ -253,7 +253,8 @@ def _contributions(graph: PathGraph, share: Sequence[Any], exact: bool) -> list[
     """Sum activity * share over the nodes of each layer."""
     if not exact:
         weights = graph.activity * np.asarray(share, dtype=np.float64)
-        return np.bincount(graph.layer, weights=weights, minlength=len(graph.layers)).tolist()
+        sums = np.bincount(graph.layer, weights=weights, minlength=len(graph.layers))
+        return [float(value) for value in sums]
     totals: list[Number] = [Fraction(0)] * len(graph.layers)
     # The nodes of a layer have few different shares, and adding fractions of hundreds of digits
     # is what takes time: so equal ones are counted first.
