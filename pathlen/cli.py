@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pathlen import __version__
-from pathlen.errors import PathlenError, SpecError
+from pathlen.errors import BackendError, PathlenError, SpecError
 
 if TYPE_CHECKING:
     from pathlen.report import Report
@@ -115,22 +115,15 @@ def backends() -> None:
 
     import pathlen
 
-    table = Table("backend", "exact", "available")
+    table = Table("backend", "exact", "available", "how it works")
     for name in pathlen.backends.available():
-        exact, available = _backend_cells(name)
-        table.add_row(name, exact, available)
+        try:
+            capabilities = pathlen.backends.get(name).capabilities
+        except BackendError as error:
+            table.add_row(name, "", "no", str(error))
+        else:
+            table.add_row(name, "yes" if capabilities.exact else "no", "yes", capabilities.summary)
     Console().print(table)
-
-
-def _backend_cells(name: str) -> tuple[str, str]:
-    """Say whether a backend is exact and whether it can be imported."""
-    import pathlen
-
-    try:
-        backend = pathlen.backends.get(name)
-    except (PathlenError, ImportError) as error:
-        return "?", f"no: {error}"
-    return "yes" if backend.capabilities.exact else "no", "yes"
 
 
 @main.command()

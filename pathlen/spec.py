@@ -277,7 +277,7 @@ def _called(target: Any, spec: str) -> ResolvedModel:
         args = tuple(args) if isinstance(args, tuple | list) else (args,)
     if not isinstance(model, nn.Module):
         raise SpecError(
-            f"{spec!r} gave a {type(model).__name__}; it must return a torch.nn.Module, or a pair "
+            f"{spec!r} gave an object of type {type(model).__name__}; it must return a torch.nn.Module, or a pair "
             "of one and its example arguments"
         )
     return ResolvedModel(model.eval(), args, {})
@@ -285,7 +285,7 @@ def _called(target: Any, spec: str) -> ResolvedModel:
 
 def _call(target: Callable[[], Any], spec: str) -> Any:
     if not callable(target):
-        raise SpecError(f"{spec!r} is a {type(target).__name__}, which cannot be called")
+        raise SpecError(f"{spec!r} is of type {type(target).__name__} and cannot be called")
     try:
         return target()
     except Exception as error:

@@ -21,7 +21,7 @@ _libraries = []  # a schema is gone as soon as its library object is
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, with the schemas of its operators defined first where they are missing."""
+    """Import torchvision, with the schemas of its operators defined where they are missing."""
     import torch
 
     try:

@@ -1,0 +1,163 @@
+"""The command line: what it prints, its exit codes, and one clear message for every error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from click.testing import CliRunner, Result
+
+import pathlen
+from pathlen.cli import main
+from tests.vision import import_torchvision
+
+
+@pytest.fixture
+def run():
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+
+    return call
+
+
+@pytest.fixture
+def model_file(tmp_path) -> str:
+    """A perceptron of 3, 4, 5 and 2 units with two ReLUs: 120 paths of length 2."""
+    path = tmp_path / "perceptron.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from torch import nn
+
+            def make():
+                layers = [nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)]
+                return nn.Sequential(*layers), torch.ones(1, 3)
+
+            class Fails(nn.Module):
+                def forward(self, x):
+                    raise ValueError("wrong shape of all things")
+            """
+        )
+    )
+    return str(path)
+
+
+def test_measure_prints_the_report(run, model_file):
+    result = run("measure", f"{model_file}:make")
+    assert result.exit_code == 0
+    assert "normalized average path length  2" in result.stdout
+    assert "120" in result.stdout
+    assert result.stderr == ""
+
+
+def test_measure_as_json(run, model_file):
+    result = run("measure", f"{model_file}:make", "--json", "--exact", "--input", "2,3")
+    record = json.loads(result.stdout)
+    assert record["path_count"] == "120"
+    assert record["average_path_length_exact"] == "2/1"
+    assert record["backend"] == "exact"
+    assert [row["active"] for row in record["layers"] if row["active"]] == [4, 5]
+
+
+@pytest.mark.parametrize("backend", pathlen.backends.available())
+def test_every_backend_can_be_named(run, model_file, backend):
+    result = run("measure", f"{model_file}:make", "--json", "--backend", backend)
+    record = json.loads(result.stdout)
+    assert record["backend"] == backend
+    assert record["average_path_length"] == pytest.approx(2, rel=1e-12)
+
+
+def test_measure_torchvision_and_timm(run):
+    import_torchvision()
+    for library in ("torchvision", "timm"):
+        result = run("measure", f"{library}:resnet18", "--device", "meta", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["normalized_average_path_length"] == pytest.approx(13)
+
+
+def test_measure_an_exported_program(run, tmp_path):
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    program = torch.export.export(model, (torch.ones(1, 3),), strict=False)
+    torch.export.save(program, tmp_path / "model.pt2")
+    result = run("measure", str(tmp_path / "model.pt2"), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["path_count"] == "24"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet18"], "cannot tell what 'resnet18' is"),
+        (["no_such_package:make"], "there is no module 'no_such_package'"),
+        (["FILE:mke"], "has no 'mke'; it has make"),
+        (["FILE:make", "--backend", "nmba"], "no backend 'nmba'; the choices are "),
+        (["FILE:make", "--input", "1,x"], "is not a shape"),
+        (["FILE:make", "--input", "1,3:float33"], "no dtype 'float33'"),
+        (["FILE:make", "--input", "1,4"], "1x4"),
+        (["FILE:Fails", "--input", "1,4"], "wrong shape of all things"),
+        (["FILE:make", "--device", "cuda"], "'cuda' is not one of"),
+        ([], "Missing argument 'SPEC'"),
+    ],
+)
+def test_errors_of_the_user_give_a_message_and_code_2(run, model_file, arguments, message):
+    result = run("measure", *[argument.replace("FILE", model_file) for argument in arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_exact_with_a_backend_of_floats(run, model_file):
+    result = run("measure", f"{model_file}:make", "--exact", "--backend", "numba")
+    assert result.exit_code == 2
+    assert "exact" in result.stderr
+
+
+def test_faults_of_our_own_are_not_hidden(monkeypatch, model_file):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pathlen, "measure", broken)
+    result = CliRunner().invoke(main, ["measure", f"{model_file}:make"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_backends_lists_all(run):
+    result = run("backends")
+    assert result.exit_code == 0
+    for name in pathlen.backends.available():
+        assert name in result.stdout
+
+
+def test_backends_tells_what_cannot_be_imported(run, monkeypatch):
+    def missing(name):
+        raise pathlen.BackendError(f"{name} is not installed")
+
+    monkeypatch.setattr(pathlen.backends, "get", missing)
+    result = run("backends")
+    assert result.exit_code == 0
+    assert "is not" in result.stdout
+
+
+def test_demo_goes_from_fully_active_to_linear(run):
+    result = run("demo")
+    assert result.exit_code == 0
+    # The closed form 1 + 1.5 * 3n with n = 3, half of it, and nothing.
+    assert "14.5000" in result.stdout
+    assert "7.2500" in result.stdout
+    assert "0.0000" in result.stdout
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "pathlen", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"pathlen, version {pathlen.__version__}"

@@ -1,0 +1,74 @@
+"""What is imported when: the package and the command line's help stay light."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import pathlen
+
+HEAVY = ("torch", "scipy", "numba", "igraph", "networkx", "torchvision", "timm")
+
+
+def modules_loaded_by(code: str) -> set[str]:
+    """Run code in a process of its own and list the modules it left loaded."""
+    report = "import sys, json; json.dump(sorted(sys.modules), sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{code}\n{report}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stderr))
+
+
+def run_command(*arguments: str) -> str:
+    """Code that runs the command line and goes on after it."""
+    return (
+        "from pathlen.cli import main\n"
+        f"try: main({list(arguments)!r})\n"
+        "except SystemExit as end: assert end.code == 0, end.code"
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pathlen",
+        "import pathlen; dir(pathlen); pathlen.__version__",
+        "from pathlen import SpecError",
+        "import pathlen; pathlen.backends.available()",
+        "import pathlen; pathlen.PathGraph.from_edges([(0, 1)]); pathlen.Report; pathlen.Policy",
+        run_command("--help"),
+        run_command("--version"),
+        run_command("measure", "--help"),
+        run_command("demo", "--help"),
+    ],
+)
+def test_nothing_heavy_is_imported(code):
+    assert modules_loaded_by(code).isdisjoint(HEAVY)
+
+
+def test_importing_the_package_does_not_import_numpy_either():
+    assert "numpy" not in modules_loaded_by("import pathlen")
+
+
+def test_every_name_of_the_top_level_is_there():
+    for name in pathlen.__all__:
+        assert getattr(pathlen, name) is not None
+    assert set(pathlen.__all__) <= set(dir(pathlen))
+
+
+def test_every_error_class_is_at_the_top_level():
+    from pathlen import errors
+
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert classes <= set(pathlen.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'pathlen' has no attribute 'mesure'"):
+        _ = pathlen.mesure
