@@ -143,7 +143,7 @@ def demo() -> None:
     console = Console()
     console.print(table)
     console.print(
-        "A channel whose slope is 1 is linear and no longer counts. The average path length\n"
+        "A channel whose slope is 1 is linear and no longer counts. The average path length "
         "weighs all paths alike, the normalized one all branches: a skip as much as its block."
     )
 

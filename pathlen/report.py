@@ -23,7 +23,7 @@ from pathlen.graph import Kind
 from pathlen.rendering import report_html, report_text
 
 if TYPE_CHECKING:
-    from pathlen.backends.protocol import Solution
+    from pathlen.backends.protocol import FloatArray, Solution
     from pathlen.graph import PathGraph
 
 Number = float | Fraction
@@ -218,8 +218,7 @@ def _layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[Laye
     is_hub = graph.kind == Kind.HUB
     units = np.bincount(graph.layer[~is_hub], minlength=count)
     active = np.bincount(graph.layer[graph.activity > 0], minlength=count)
-    activation = np.zeros(count, dtype=bool)
-    activation[graph.layer[_functions_of_one_unit(graph)]] = True
+    functions = np.bincount(graph.layer[_functions_of_one_unit(graph)], minlength=count)
     contributions = _contributions(graph, solution.path_share, exact)
     normalized = _contributions(graph, solution.walk_share, exact)
     return tuple(
@@ -230,7 +229,7 @@ def _layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[Laye
             active=int(active[index]),
             contribution=contributions[index],
             normalized_contribution=normalized[index],
-            activation=bool(activation[index]),
+            activation=bool(functions[index] == units[index]),
         )
         for index, layer in enumerate(graph.layers)
         if units[index]
@@ -240,8 +239,9 @@ def _layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[Laye
 def _functions_of_one_unit(graph: PathGraph) -> npt.NDArray[np.bool_]:
     """Mark the units whose only predecessor is a unit or an input: shape [num_nodes].
 
-    A linear layer's unit reads a hub and a merge's unit reads several nodes, so what is left are
-    the scalar functions of one unit: the places where activations are applied.
+    A linear layer's unit reads a hub and a merge's unit reads several nodes, so a layer of nothing
+    but such units is a place where an activation is applied. A sum with a zero-padded shortcut
+    has some of them, not all.
     """
     alone: npt.NDArray[np.bool_] = (np.diff(graph.indptr) == 1) & (graph.kind == Kind.UNIT)
     predecessor_kind = graph.kind[graph.indices[graph.indptr[:-1][alone]]]
@@ -249,7 +249,9 @@ def _functions_of_one_unit(graph: PathGraph) -> npt.NDArray[np.bool_]:
     return alone
 
 
-def _contributions(graph: PathGraph, share: Sequence[Any], exact: bool) -> list[Number]:
+def _contributions(
+    graph: PathGraph, share: FloatArray | Sequence[Fraction], exact: bool
+) -> list[Number]:
     """Sum activity * share over the nodes of each layer."""
     if not exact:
         weights = graph.activity * np.asarray(share, dtype=np.float64)

@@ -277,8 +277,8 @@ def _called(target: Any, spec: str) -> ResolvedModel:
         args = tuple(args) if isinstance(args, tuple | list) else (args,)
     if not isinstance(model, nn.Module):
         raise SpecError(
-            f"{spec!r} gave an object of type {type(model).__name__}; it must return a torch.nn.Module, or a pair "
-            "of one and its example arguments"
+            f"{spec!r} gave an object of type {type(model).__name__}; it must return a "
+            "torch.nn.Module, or a pair of one and its example arguments"
         )
     return ResolvedModel(model.eval(), args, {})
 

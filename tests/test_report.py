@@ -211,3 +211,14 @@ def test_number_text():
     assert number_text(Fraction(1024, 257)) == "1024/257 = 3.98444"
     assert number_text(Fraction(2)) == "2"
     assert number_text(Fraction(10**6000 + 1, 10**6000)) == "1"
+
+
+def test_a_sum_with_a_padded_shortcut_is_no_activation():
+    # Unit 4 reads one unit only, as where a shortcut is padded with zeros; its neighbour 5 two.
+    edges = [(0, 1), (0, 2), (0, 3), (2, 4), (3, 5), (1, 5), (4, 6), (5, 7), (6, 8), (7, 8)]
+    names = ["in", "before", "before", "before", "sum", "sum", "relu", "relu", "out"]
+    graph = PathGraph.from_edges(edges, activity=[0, 0, 0, 0, 0, 0, 1, 1, 0], layers=names)
+    rows = {row.name: row for row in build(graph, exact=True).layers}
+    assert not rows["sum"].activation
+    assert rows["relu"].activation
+    assert [name for name in rows] == ["in", "before", "sum", "relu", "out"]

@@ -148,7 +148,7 @@ def test_the_current_folder_does_not_hide_installed_modules(user_file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("forgets", "gave an object of type str; it must a torch.nn.Module"),
+        ("forgets", "gave an object of type str; it must return a torch.nn.Module"),
         ("fails", r"raised KeyError: 'weights' \(.*models.py, line 21\)"),
         ("needs", "without arguments raised TypeError: .*'width'"),
         ("number", "is of type int and cannot be called"),
