@@ -1,0 +1,116 @@
+"""Find backends by name: one dict and a few functions, no global current backend.
+
+A name is looked up among the backends given to `register`, then the built-in ones, then the entry
+points of group `pathlen.backends` of installed packages. An entry point names a backend object:
+
+    [project.entry-points."pathlen.backends"]
+    mine = "my_package.my_module:BACKEND"
+"""
+
+import importlib
+from importlib import metadata
+
+from pathlen.backends.protocol import Backend
+from pathlen.errors import BackendError
+from pathlen.graph import PathGraph
+
+ENTRY_POINT_GROUP = "pathlen.backends"
+
+# Modules are imported when asked for; each holds its backend as BACKEND.
+_BUILT_IN = {
+    "numba": "pathlen.backends._numba",
+    "scipy": "pathlen.backends._scipy",
+    "igraph": "pathlen.backends._igraph",
+    "exact": "pathlen.backends._exact",
+}
+_registered: dict[str, Backend] = {}
+
+
+def register(backend: Backend) -> None:
+    """Add a backend to those that `get` finds.
+
+    Raises:
+        BackendError: It does not follow the protocol, or its name is taken by another.
+    """
+    _check(backend, "the object given to register")
+    if backend.name in _BUILT_IN or _registered.get(backend.name, backend) is not backend:
+        raise BackendError(f"a backend named {backend.name!r} exists; give this one another name")
+    _registered[backend.name] = backend
+
+
+def available() -> tuple[str, ...]:
+    """Names that `get` knows: built in, registered, then those of installed packages."""
+    return tuple(dict.fromkeys([*_BUILT_IN, *_registered, *_entry_points()]))
+
+
+def get(name: str) -> Backend:
+    """The backend of a name.
+
+    Raises:
+        BackendError: There is none (the choices are listed), or it cannot be loaded.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _BUILT_IN:
+        try:
+            module = importlib.import_module(_BUILT_IN[name])
+        except ImportError as error:
+            raise BackendError(
+                f"backend {name!r} cannot be imported ({error}); install what it needs"
+            ) from error
+        backend: Backend = module.BACKEND
+        return backend
+    points = _entry_points()
+    if name not in points:
+        raise BackendError(f"no backend {name!r}; the choices are {', '.join(available())}")
+    return _load(points[name])
+
+
+def choose(graph: PathGraph, exact: bool = False) -> tuple[Backend, str]:
+    """The backend that "auto" stands for, and why.
+
+    Args:
+        graph: The path graph to be solved.
+        exact: Whether integers and fractions are asked for.
+    """
+    if exact:
+        return get("exact"), "integers and fractions were asked for"
+    try:
+        return get("numba"), f"the fastest for floats ({graph.num_edges} edges in linear time)"
+    except BackendError as error:
+        return get("scipy"), f"the fastest that can be imported: {error}"
+
+
+def _entry_points() -> dict[str, metadata.EntryPoint]:
+    """Entry points of third-party backends by name."""
+    points: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        other = points.setdefault(point.name, point)
+        if other.value != point.value:
+            raise BackendError(
+                f"two installed packages offer a backend {point.name!r}: {other.value} and "
+                f"{point.value}; uninstall one of them"
+            )
+    return points
+
+
+def _load(point: metadata.EntryPoint) -> Backend:
+    """The backend object an entry point names."""
+    where = f"entry point {point.name!r} = {point.value!r} of group {ENTRY_POINT_GROUP!r}"
+    try:
+        backend = point.load()
+    except Exception as error:  # third-party code: whatever it raises is reported, with its place
+        raise BackendError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    _check(backend, where)
+    if backend.name != point.name:
+        raise BackendError(f"{where} leads to a backend named {backend.name!r}; make them equal")
+    return backend  # type: ignore[no-any-return]
+
+
+def _check(backend: object, where: str) -> None:
+    """Raise BackendError unless an object follows the protocol."""
+    if isinstance(backend, type) or not isinstance(backend, Backend):
+        raise BackendError(
+            f"{where} is {backend!r}, not a backend: it must be an object (not a class) with a "
+            "name, capabilities and a method solve(graph, direction)"
+        )

@@ -1,0 +1,220 @@
+"""Make the arrays of a path graph from edges in any order, or from arrays to be pruned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from pathlen.errors import ActivityError, GraphError, PathlenError
+from pathlen.graph_check import checked_activity, row_numbers, structure_problems
+from pathlen.graph_layers import arrange, chain, table
+from pathlen.graph_parts import FloatArray, IntArray, Kind, Layer
+from pathlen.graph_sort import circle, compressed, generations, on_path, restricted
+
+NO_PATH = (
+    "no path from input to output is left; check that the outputs depend on the inputs, "
+    "and which nodes are declared as either"
+)
+
+
+class Parts(TypedDict):
+    """Arguments of `PathGraph` that a builder has made."""
+
+    indptr: npt.NDArray[np.int64]
+    indices: IntArray
+    activity: FloatArray
+    kind: npt.NDArray[np.uint8]
+    layer: npt.NDArray[np.int32]
+    layers: tuple[Layer, ...]
+    node_ids: npt.NDArray[np.int64] | None
+
+
+def parts_from_arrays(
+    indptr: npt.ArrayLike,
+    indices: npt.ArrayLike,
+    activity: npt.ArrayLike,
+    kind: npt.ArrayLike,
+    layer_of_node: npt.ArrayLike,
+    layers: Sequence[Layer],
+) -> Parts:
+    """See `PathGraph.from_arrays`."""
+    kinds = np.asarray(kind)
+    values = checked_activity(activity, len(kinds))
+    rows, columns = _sorted_rows(
+        np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64), len(kinds)
+    )
+    layer = np.asarray(layer_of_node, dtype=np.int64)
+    if layer.shape != kinds.shape or ((layer < 0) | (layer >= len(layers))).any():
+        raise GraphError(f"every node needs a layer among the {len(layers)} rows of the table")
+    keep = on_path(rows, columns, kinds)
+    if not keep.any():
+        raise GraphError(NO_PATH)
+    rows, columns = restricted(rows, columns, keep)
+    counts = np.bincount(layer[keep], minlength=len(layers))
+    used = [layers[row] for row in np.flatnonzero(counts).tolist()]
+    return {
+        "indptr": rows,
+        "indices": columns,
+        "activity": values[keep],
+        "kind": kinds[keep],
+        "layer": (np.cumsum(counts > 0) - 1)[layer[keep]].astype(np.int32),
+        "layers": table(
+            [row.name for row in used], [row.operation for row in used], counts[counts > 0]
+        ),
+        "node_ids": None,
+    }
+
+
+def _sorted_rows(
+    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows with ascending and distinct entries; GraphError if they are no predecessor lists."""
+    if not (problems := structure_problems(indptr, indices, size)):
+        return indptr, indices
+    usable = len(indptr) == size + 1 and indptr[-1] == len(indices) and (np.diff(indptr) >= 0).all()
+    if usable and not ((indices < 0) | (indices >= size)).any():
+        indptr, indices = compressed(row_numbers(indptr), indices, size)
+        problems = structure_problems(indptr, indices, size)
+    if problems:
+        raise GraphError("not a path graph:\n  " + "\n  ".join(problems))
+    return indptr, indices
+
+
+def parts_from_edges(
+    edges: npt.ArrayLike,
+    num_nodes: int | None,
+    activity: Sequence[float] | npt.NDArray[Any] | Mapping[int, float] | None,
+    inputs: Sequence[int] | npt.NDArray[Any] | None,
+    outputs: Sequence[int] | npt.NDArray[Any] | None,
+    layers: Sequence[str] | Mapping[int, str] | None,
+) -> Parts:
+    """See `PathGraph.from_edges`."""
+    pairs = _checked_pairs(edges)
+    terminals = [None if given is None else _checked_ids(given) for given in (inputs, outputs)]
+    mentioned = [pairs.ravel(), *(given for given in terminals if given is not None)]
+    ids, compact = np.unique(np.concatenate(mentioned), return_inverse=True)
+    sources, targets = compact[: pairs.size].reshape(pairs.shape).T
+    if num_nodes is None:
+        num_nodes = int(ids[-1]) + 1 if ids.size else 0
+    elif ids.size and ids[-1] >= num_nodes:
+        raise GraphError(f"node id {ids[-1]} does not fit num_nodes={num_nodes}")
+
+    # Numbers below are positions in `ids`; `origin` is that of the node a node stands for.
+    sources, targets, kind, origin = _with_terminals(ids, sources, targets, *terminals)
+    indptr, indices = compressed(targets, sources, len(kind))
+    keep = on_path(indptr, indices, kind)
+    indptr, indices = restricted(indptr, indices, keep)
+    kind, origin, added = kind[keep], origin[keep], np.flatnonzero(keep) >= len(ids)
+    generation = generations(indptr, indices)
+    if (generation < 0).any():
+        names = ids[origin[circle(indptr, indices, generation)]].tolist()
+        raise GraphError(f"the edges have a cycle: {chain(names)}; remove one of these edges")
+    if not keep.any():
+        raise GraphError(NO_PATH)
+
+    values = (kind == Kind.UNIT).astype(np.float64)
+    if activity is not None:
+        given = _per_node(activity, ids, num_nodes, "activity", ActivityError)
+        values = np.where(added, 0.0, checked_activity(given, len(ids))[origin])
+    labels = None
+    if layers is not None:
+        given = [str(name) for name in _per_node(layers, ids, num_nodes, "layers", GraphError)]
+        labels = [given[node] for node in origin.tolist()]
+    order, layer, rows = arrange(indptr, indices, kind, generation, labels)
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    indptr, indices = compressed(position[row_numbers(indptr)], position[indices], len(order))
+    return {
+        "indptr": indptr,
+        "indices": indices,
+        "activity": values[order],
+        "kind": kind[order],
+        "layer": layer.astype(np.int32),
+        "layers": rows,
+        "node_ids": np.where(added, -1, ids[origin])[order],
+    }
+
+
+def _with_terminals(
+    ids: npt.NDArray[np.int64],
+    sources: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int64],
+    inputs: npt.NDArray[np.int64] | None,
+    outputs: npt.NDArray[np.int64] | None,
+) -> tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]
+]:
+    """Tell inputs and outputs from other nodes, adding a node for each that is also another.
+
+    Returns:
+        sources and targets with the added edges, kind and origin with the added nodes.
+    """
+    size = len(ids)
+    has_before, has_after = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    has_before[targets] = True
+    has_after[sources] = True
+    is_input = ~has_before if inputs is None else np.isin(ids, inputs)
+    is_output = ~has_after if outputs is None else np.isin(ids, outputs)
+    entered = np.flatnonzero(is_input & has_before)
+    left = np.flatnonzero(is_output & (has_after | is_input))
+    kind = np.full(size + len(entered) + len(left), Kind.UNIT, dtype=np.uint8)
+    kind[:size][is_output & ~has_after] = Kind.OUTPUT
+    kind[left] = Kind.UNIT
+    kind[:size][is_input & ~has_before] = Kind.INPUT
+    added = np.arange(size, len(kind))
+    kind[added[: len(entered)]] = Kind.INPUT
+    kind[added[len(entered) :]] = Kind.OUTPUT
+    return (
+        np.concatenate([sources, added[: len(entered)], left]),
+        np.concatenate([targets, entered, added[len(entered) :]]),
+        kind,
+        np.concatenate([np.arange(size), entered, left]),
+    )
+
+
+def _checked_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Node ids as int64, or GraphError."""
+    given = np.asarray(ids)
+    if given.size == 0:
+        return np.zeros(given.shape, dtype=np.int64)
+    if given.dtype.kind not in "iu":
+        raise GraphError(f"node ids must be integers, not {given.dtype}")
+    if int(given.min()) < 0 or int(given.max()) > np.iinfo(np.int64).max:
+        raise GraphError(
+            f"node ids must lie in [0, 2**63); they run from {given.min()} to {given.max()}"
+        )
+    return given.astype(np.int64)
+
+
+def _checked_pairs(edges: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Edges as int64[e, 2], or GraphError."""
+    try:
+        pairs = _checked_ids(edges)
+    except ValueError as error:
+        if isinstance(error, PathlenError):
+            raise
+        raise GraphError(f"edges must be pairs of node ids (from, to): {error}") from error
+    if pairs.size == 0:
+        return pairs.reshape(0, 2)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise GraphError(f"edges must have shape [e, 2], (from, to) in a row; not {pairs.shape}")
+    return pairs
+
+
+def _per_node(
+    values: Sequence[Any] | npt.NDArray[Any] | Mapping[int, Any],
+    ids: npt.NDArray[np.int64],
+    num_nodes: int,
+    what: str,
+    error: type[PathlenError],
+) -> Sequence[Any]:
+    """Values of the nodes `ids`, from a sequence over all ids or a mapping from ids."""
+    if isinstance(values, Mapping):
+        missing = [node for node in ids.tolist() if node not in values]
+        if missing:
+            raise error(f"{what} has no entry for node {missing[0]} ({len(missing)} in all)")
+        return [values[node] for node in ids.tolist()]
+    if len(values) != num_nodes:
+        raise error(f"{what} has {len(values)} entries; it needs one a node, {num_nodes}")
+    return [values[node] for node in ids.tolist()]
