@@ -1,0 +1,110 @@
+"""The whole way from a model to a report, stage by stage."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pathlen.errors import BackendError, PathlenError
+from pathlen.graph import PathGraph
+from pathlen.policy import Policy
+from pathlen.report import Report
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_POLICY = Policy()
+
+
+def trace(
+    model: "torch.nn.Module | Any",
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    policy: Policy = DEFAULT_POLICY,
+    outputs: Any = None,
+    input_axis: int | Mapping[str, int] | None = None,
+) -> PathGraph:
+    """The path graph of a model (DESIGN section 2): its units, hubs and which feeds which.
+
+    The model is run once, in eval mode, on tensors without data (see the ladder of tracers); its
+    mode, parameters, buffers, hooks and the random state are afterwards what they were.
+
+    Args:
+        model: a module, an `fx.GraphModule`, or an `ExportedProgram` (which needs no arguments).
+        args: a tensor, or a tuple of positional arguments. Only shapes and dtypes matter.
+        kwargs: keyword arguments.
+        policy: what counts as a nonlinearity.
+        outputs: which returned tensors are outputs: a name, a position, a list of them, or a
+            function of (name, tensor). By default all floating-point tensors except caches.
+        input_axis: the axis of the features of the inputs (or a mapping from input names to
+            axes), instead of the axis that the first layer to read an input tells apart.
+
+    Raises:
+        ModelError: the model's forward raises for these arguments.
+        UnsupportedOperation: operations without a rule; all of them are listed.
+        TraceError: no tracer can follow the model, or it returns no floating-point tensor.
+        GraphError: no path leads from an input to an output.
+        ActivityError: a slope is not a number.
+    """
+    from pathlen.lowering import lower
+    from pathlen.tracing import trace_model
+
+    start = time.perf_counter()
+    recording = trace_model(model, args, dict(kwargs or {}), outputs)
+    recorded = time.perf_counter()
+    graph = lower(recording, policy, input_axis)
+    assert graph.info is not None
+    seconds = {"trace": recorded - start, "lower": time.perf_counter() - recorded}
+    return dataclasses.replace(graph, info=dataclasses.replace(graph.info, seconds=seconds))
+
+
+def measure(
+    model_or_graph: "PathGraph | torch.nn.Module | Any",
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    backend: str = "auto",
+    exact: bool = False,
+    policy: Policy = DEFAULT_POLICY,
+    outputs: Any = None,
+    input_axis: int | Mapping[str, int] | None = None,
+) -> Report:
+    """How deep a network is: path counts, average path lengths and what each layer adds.
+
+    Args:
+        model_or_graph: a model (see `trace`), or a graph that was traced or built before.
+        args: a tensor, or a tuple of positional arguments; none for a graph.
+        kwargs: keyword arguments; none for a graph.
+        backend: name of the solver, "auto" to let pathlen choose.
+        exact: give integers and Fractions instead of floats.
+        policy: what counts as a nonlinearity.
+        outputs: see `trace`.
+        input_axis: see `trace`.
+
+    Raises:
+        BackendError: no such backend, or one that is not exact where `exact` is asked for.
+        PathlenError: arguments were given with a graph, or whatever `trace` raises.
+    """
+    from pathlen import backends
+
+    solver = None if backend == "auto" else backends.get(backend)
+    if exact and solver is not None and not solver.capabilities.exact:
+        raise BackendError(
+            f"backend {solver.name!r} computes in floating point; exact=True needs the backend"
+            " 'exact' (or backend='auto')"
+        )
+    if isinstance(model_or_graph, PathGraph):
+        if args is not None or kwargs:
+            raise PathlenError("a path graph is measured as it is: leave args and kwargs out")
+        graph = model_or_graph
+    else:
+        graph = trace(
+            model_or_graph, args, kwargs, policy=policy, outputs=outputs, input_axis=input_axis
+        )
+    if solver is None:
+        solver, _ = backends.choose(graph, exact)
+    start = time.perf_counter()
+    solution = solver.solve(graph)
+    seconds = {**(graph.info.seconds if graph.info else {}), "solve": time.perf_counter() - start}
+    return Report.build(graph, solution, backend=solver.name, seconds=seconds, exact=exact)

@@ -1,0 +1,186 @@
+"""Which units are active: evaluates their scalar functions and asks whether these are affine."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathlen.errors import ActivityError
+from pathlen.lowering.constants import Constants, UnknownConstant
+from pathlen.lowering.regions import degree
+from pathlen.lowering.rules import kind_of
+from pathlen.lowering.values import Call, Value, functional
+from pathlen.tracing import module_path
+
+_MOST_EVALUATIONS = 1 << 25
+_FIXED_STATISTIC = 1.25
+
+
+def grid() -> torch.Tensor:
+    """Where scalar functions are evaluated: closely around 0, and up to +-100.  # (points,)"""
+    near = torch.linspace(-6, 6, 97, dtype=torch.float64)
+    far = torch.logspace(np.log10(6.5), 2, 16, dtype=torch.float64)
+    return torch.cat([-far.flip(0), near, far])
+
+
+def slope_variation(points: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """How far functions are from affine: the range of their slopes over the steepest slope.
+
+    For alpha * x + (1 - alpha) * relu(x) with alpha in [0, 1] this is 1 - alpha, whatever factor
+    stands before it. Points where a function is not finite are left out.
+
+    Args:
+        points: ascending.  # (points,)
+        values: one function a column.  # (points, functions)
+
+    Returns:
+        0 for affine functions, up to 2; infinite where fewer than three values are finite.
+    """
+    steps = (points[1:] - points[:-1]).unsqueeze(1)
+    slopes = (values[1:] - values[:-1]) / steps
+    finite = slopes.isfinite()
+    highest = torch.where(finite, slopes, -torch.inf).amax(0)
+    lowest = torch.where(finite, slopes, torch.inf).amin(0)
+    steepest = torch.maximum(highest.abs(), lowest.abs())
+    level = torch.where(values.isfinite(), values.abs(), 0).amax(0)
+    flat = steepest <= 1e-12 * level  # rounding of a constant is no slope
+    variation = torch.where(flat, 0.0, (highest - lowest) / steepest.clamp_min(1e-300))
+    return torch.where(finite.sum(0) < 2, torch.inf, variation)
+
+
+def active_functions(
+    call: Call, entry: Value, constants: Constants, tolerance: float
+) -> torch.Tensor | None:
+    """Whether the scalar functions that lead from `entry` to the result of `call` are not affine.
+
+    Statistics in between are held fixed. A function with per-channel parameters is one function
+    for each parameter index.
+
+    Args:
+        call: the last call of the functions.
+        entry: the tensor that they are functions of.
+        constants: gives the parameters.
+        tolerance: see `Policy`.
+
+    Returns:
+        Booleans in a shape that broadcasts to the shape of the result (one for each index of the
+        parameters), or None where parameters have no values (meta device).
+
+    Raises:
+        ActivityError: a parameter is not a number.
+    """
+    if call.name == "aten.prelu" and call["self"] is entry:
+        try:
+            slopes = constants.of(call["weight"])
+        except UnknownConstant:
+            return None
+        if slopes.isnan().any():
+            raise ActivityError(nan_message(call["weight"]))
+        return (1 - _per_channel(slopes, len(call.shape))).abs() > tolerance
+    points = grid()
+    dimensions = max(len(call.shape), entry.labels.ndim)
+    evaluation = _Evaluation(entry, points.view(-1, *[1] * dimensions), constants)
+    try:
+        values = evaluation.call(call)
+    except UnknownConstant:
+        return None
+    values = values.expand(len(points), *values.shape[1:])
+    variation = slope_variation(points, values.reshape(len(points), -1))
+    return (variation > tolerance).view(values.shape[1:])
+
+
+class _Evaluation:
+    """Evaluates calls with `entry` replaced by grid points along a new first axis."""
+
+    def __init__(self, entry: Value, points: torch.Tensor, constants: Constants) -> None:
+        self._known: dict[int, torch.Tensor] = {id(entry): points}
+        self._degrees: dict[int, float | None] = {}
+        self._entry = entry
+        self._dimensions = points.ndim - 1
+        self._constants = constants
+
+    def value(self, value: Value) -> torch.Tensor:
+        if id(value) not in self._known:
+            self._known[id(value)] = self._value(value)
+        return self._known[id(value)]
+
+    def _value(self, value: Value) -> torch.Tensor:
+        if not value.varies:
+            return self._constant(value)
+        if degree(value, self._entry, self._degrees) == 0:
+            return torch.tensor(_FIXED_STATISTIC, dtype=torch.float64)
+        assert value.call is not None
+        return self.call(value.call)
+
+    def call(self, call: Call) -> torch.Tensor:
+        if call.name in ("aten.to", "aten._to_copy", "aten.type_as"):
+            source = self.value(call["self"])
+            floating = call.output.is_floating_point()
+            return source.double() if floating else source.to(call.output.dtype)
+        if call.name.endswith("dropout"):
+            return self.value(call["input"])
+        if call.name == "aten.prelu":
+            x = self.value(call["self"])
+            slopes = self._channels(call["weight"])
+            return torch.where(x >= 0, x, slopes * x)
+        if kind_of_call(call) == "normalization":
+            return self._normalize(call)
+        arguments = call.replace_values(self.value)
+        names = [a.name for a in call.func._schema.arguments if not a.kwarg_only]
+        positional = [arguments.pop(name) for name in names]
+        result = functional(call.func)(*positional, **arguments)
+        if result.numel() > _MOST_EVALUATIONS:
+            raise UnknownConstant(call.node.name)
+        return torch.as_tensor(result)
+
+    def _normalize(self, call: Call) -> torch.Tensor:
+        """A normalization layer with its statistics fixed: scale and shift, per channel."""
+        x = self.value(next(v for v in call.values() if v.varies))
+        if call.arguments.get("running_mean") is not None and not call.arguments.get(
+            "use_input_stats", call.arguments.get("training")
+        ):
+            variance = self._channels(call["running_var"]) + call["eps"]
+            x = (x - self._channels(call["running_mean"])) / variance.sqrt()
+        trailing = call.name in ("aten.layer_norm", "aten.rms_norm")
+        read = self.value if trailing else self._channels
+        if isinstance(call.arguments.get("weight"), Value):
+            x = x * read(call["weight"])
+        if isinstance(call.arguments.get("bias"), Value):
+            x = x + read(call["bias"])
+        return x
+
+    def _channels(self, value: Value) -> torch.Tensor:
+        return _per_channel(self._constant(value), self._dimensions)
+
+    def _constant(self, value: Value) -> torch.Tensor:
+        tensor = self._constants.of(value)
+        if tensor.is_floating_point():
+            tensor = tensor.double()
+            if tensor.isnan().any():
+                raise ActivityError(nan_message(value))
+        for axis in range(tensor.ndim):  # what broadcasts anyway need not be evaluated twice
+            if tensor.shape[axis] > 1 and bool((tensor == tensor.narrow(axis, 0, 1)).all()):
+                tensor = tensor.narrow(axis, 0, 1)
+        return tensor
+
+
+def kind_of_call(call: Call) -> str | None:
+    """The sort of operation of a call."""
+    return kind_of(Value(torch.empty(0), torch.float32, True, call.node, call))
+
+
+def nan_message(value: Value) -> str:
+    """What to tell of a parameter that is not a number."""
+    name = value.node.target if value.node.op == "get_attr" else value.node.name
+    return (
+        f"parameter {name!r} of module {module_path(value.node)!r} holds NaN, so that it cannot be"
+        " told which units are active; repair the parameter or pass activities yourself"
+        " (graph.with_activity)"
+    )
+
+
+def _per_channel(parameter: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """A parameter of one number a channel, in a shape that broadcasts along axis 1."""
+    if parameter.ndim != 1 or parameter.numel() == 1 or dimensions < 2:
+        return parameter.reshape(-1) if dimensions else parameter.reshape(())
+    return parameter.view(-1, *[1] * (dimensions - 2))

@@ -1,0 +1,79 @@
+"""Values of the tensors that no input reaches, computed when a rule asks for them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.lowering.values import Value, written_argument
+
+
+class UnknownConstant(Exception):
+    """A constant has no values: it lives on the meta device, or is too large to evaluate on."""
+
+
+class Constants:
+    """Runs the constant part of a recorded program, no further than is asked for.
+
+    Args:
+        graph: the recorded program.
+        attributes: the tensors behind its get_attr nodes; they are never written to.
+        given: gives a tensor for a placeholder that stands for a constant.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        attributes: Mapping[str, torch.Tensor],
+        given: Callable[[fx.Node], torch.Tensor | None] = lambda node: None,
+    ) -> None:
+        self._attributes = attributes
+        self._given = given
+        self._known: dict[fx.Node, Any] = {}
+        self._todo = iter(graph.nodes)
+
+    def of(self, value: Value) -> torch.Tensor:
+        """The tensor behind a constant value, on the CPU; do not write to it.
+
+        Raises:
+            UnknownConstant: it has no values.
+        """
+        with torch.no_grad():
+            while value.node not in self._known:
+                self._run(next(self._todo))
+        tensor = self._known[value.node]
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
+            raise UnknownConstant(value.node.name)
+        return tensor
+
+    def _run(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            self._known[node] = self._given(node)
+        elif node.op == "get_attr":
+            tensor = self._attributes[str(node.target)]
+            self._known[node] = self._guarded(node, tensor.detach().cpu())
+        elif all(self._known.get(operand) is not None for operand in node.all_input_nodes):
+            args, kwargs = pytree.tree_map_only(
+                fx.Node, self._known.__getitem__, (node.args, node.kwargs)
+            )
+            if "device" in kwargs:
+                kwargs = {**kwargs, "device": "cpu"}
+            self._known[node] = node.target(*args, **kwargs) if callable(node.target) else None
+        else:
+            self._known[node] = None  # an input reaches it
+
+    def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
+        """The user's tensor, or a copy if the program writes to it or to a view of it."""
+        reached, queue = {node}, [node]
+        while queue:
+            for user in queue.pop().users:
+                schema = getattr(user.target, "_schema", None)
+                if schema is not None and written_argument(user.target) is not None:
+                    return tensor.clone()
+                shares = schema is None or any(r.alias_info is not None for r in schema.returns)
+                if shares and user not in reached:
+                    reached.add(user)
+                    queue.append(user)
+        return tensor

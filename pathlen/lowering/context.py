@@ -1,0 +1,118 @@
+"""What every rule works with: the graph being built, the policy, names of call sites, remarks."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from pathlen.lowering.builder import GraphBuilder
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.labels import distinct, rename
+from pathlen.lowering.values import Call, Value
+from pathlen.policy import Policy
+from pathlen.tracing import module_path
+
+_RANK = {"exact": 0, "bound": 1, "opaque": 2}
+
+
+class Lowering:
+    """One model being lowered.
+
+    Attributes:
+        policy: what counts.
+        builder: the path graph so far.
+        constants: values of parameters and of what is computed from them alone.
+        readers: how many calls read the result of a node (by id of the node).
+        status: the worst status so far.
+        remarks: what caused a status other than exact, and what else the user should know.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        constants: Constants,
+        readers: Mapping[int, int],
+        parents: frozenset[str],
+    ) -> None:
+        self.policy = policy
+        self.builder = GraphBuilder()
+        self.constants = constants
+        self.readers = readers
+        self.status = "exact"
+        self.remarks: list[str] = []
+        self._parents = parents
+        self._names: Counter[str] = Counter()
+        self._leaves: dict[str, str] = {}
+        self._order = 0
+
+    def result(
+        self,
+        call: Call,
+        labels: torch.Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        softmax: bool = False,
+        softmax_of: Value | None = None,
+    ) -> Value:
+        """The value of a call's result.
+
+        Args:
+            call: the call.
+            labels: of the result.
+            dtype: of the result, where it is not the first of several.
+            softmax: whether the result is a softmax of path tensors.
+            softmax_of: an operand that the result passes on: it is a softmax if that is one.
+        """
+        softmax = softmax or (softmax_of is not None and softmax_of.softmax)
+        return self.value(
+            call.node, labels, dtype or call.output.dtype, varies=True, call=call, softmax=softmax
+        )
+
+    def value(
+        self,
+        node: fx.Node,
+        labels: torch.Tensor,
+        dtype: torch.dtype,
+        *,
+        varies: bool,
+        call: Call | None = None,
+        softmax: bool = False,
+    ) -> Value:
+        """A new value, later in the program than all before it."""
+        self._order += 1
+        return Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+
+    def layer(self, call: Call, operation: str = "") -> None:
+        """Nodes added from now on belong to this call's row of the layers table."""
+        operation = operation or call.operation
+        self.builder.layer(self._unique_name(module_path(call.node), operation), operation)
+
+    def counted(self, kind: str, call: Call, labels: torch.Tensor) -> torch.Tensor:
+        """Labels passed on; where the policy counts the kind, a new active unit for each."""
+        if not self.policy.counts(kind):
+            return labels
+        units = distinct(labels)
+        if not len(units):
+            return labels
+        self.layer(call)
+        return rename(labels, units, self.builder.units(units, 1.0))
+
+    def site(self, call: Call) -> str:
+        """Where a call is, for messages."""
+        return f"{call.name} in module {module_path(call.node) or '(top level)'!r}"
+
+    def remark(self, text: str, status: str = "exact") -> None:
+        """Note something that the user should know; lower the status of the result if need be."""
+        if text not in self.remarks:
+            self.remarks.append(text)
+        if _RANK[status] > _RANK[self.status]:
+            self.status = status
+
+    def _unique_name(self, path: str, operation: str) -> str:
+        """The module's path for a module that does one thing; else the path and the operation."""
+        name = path
+        if path in self._parents or self._leaves.setdefault(path, operation) != operation:
+            name = f"{path}.{operation}".strip(".")
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}#{self._names[name]}"

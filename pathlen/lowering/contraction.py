@@ -1,0 +1,313 @@
+"""Contractions: matrix products, einsum, attention.
+
+Every contraction is brought to the form  out[b, i, j] = sum_k A[b, i, k] * B[b, k, j].
+Two path tensors give one new unit for each distinct pair (set of labels in a row of A, set of
+labels in a column of B), behind a hub over each set. With a constant B it is a layer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.labels import (
+    CONSTANT,
+    LabelSets,
+    compact,
+    constant_labels,
+    is_position_axis,
+    label_sets,
+    sets_of_rows,
+)
+from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.rules import rule
+from pathlen.lowering.values import Call, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One side of a contraction: the labels with axes in the order (batch, free, contracted).
+
+    Attributes:
+        labels: permuted; batch axes have the same sizes on both sides, or size 1.
+        batch: number of batch axes.
+        free: number of axes that only this side has.
+    """
+
+    labels: torch.Tensor
+    batch: int
+    free: int
+
+
+@rule("contraction", "aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
+def matmul(call: Call, lowering: Lowering) -> Value:
+    """Matrix products, with the broadcasting of `torch.matmul`."""
+    one, other = list(call.values())
+    left = "k" if len(one.shape) == 1 else _batch_letters(one, other, one) + "ik"
+    right = "k" if len(other.shape) == 1 else _batch_letters(one, other, other) + "kj"
+    batch = max(left[:-2], right[:-2], key=len)
+    out = batch + ("i" if "i" in left else "") + ("j" if "j" in right else "")
+    return contract(call, (one, other), (left, right), out, lowering)
+
+
+@rule("contraction", "aten.addmm", "aten.baddbmm", "aten.addbmm")
+def add_product(call: Call, lowering: Lowering) -> Value:
+    """A matrix product plus a constant."""
+    added, one, other = list(call.values())
+    if added.is_path:
+        raise UnsupportedOperation(
+            f"{lowering.site(call)}: the matrix that is added comes from the model's input; write"
+            " it as a product and a sum"
+        )
+    letters = ("ik", "kj", "ij") if len(one.shape) == 2 else ("bik", "bkj", "bij")
+    return contract(call, (one, other), letters[:2], letters[2], lowering)
+
+
+@rule("contraction", "aten.einsum")
+def einsum(call: Call, lowering: Lowering) -> Value:
+    """Einstein sums of one or two tensors (more are contracted by torch pair by pair)."""
+    operands = list(call["tensors"])
+    inputs, out = _einsum_letters(call["equation"], operands)
+    if len(operands) != 2:
+        raise UnsupportedOperation(f"{lowering.site(call)}: an einsum of {len(operands)} tensors")
+    return contract(call, (operands[0], operands[1]), (inputs[0], inputs[1]), out, lowering)
+
+
+@rule("contraction", "aten.scaled_dot_product_attention")
+def attention(call: Call, lowering: Lowering) -> Value:
+    """What its two contractions give: scores from queries and keys, then weighted values."""
+    query, key, value = (call[name].labels for name in ("query", "key", "value"))
+    if call["attn_mask"] is not None and call["attn_mask"].is_path:
+        raise UnsupportedOperation(f"{lowering.site(call)}: its mask comes from the model's input")
+    heads = query.shape[-3] if query.ndim > 2 else 1
+    if call["enable_gqa"]:
+        key = _repeat_heads(key, heads)
+        value = _repeat_heads(value, heads)
+    batch = query.ndim - 2
+    if lowering.policy.attention == "value":
+        scores = constant_labels([*query.shape[:-1], key.shape[-2]])
+    else:
+        scores = contraction_labels(
+            call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
+        )
+        scores = lowering.counted("softmax", call, scores)
+    values = Operand(value.transpose(-1, -2), batch, 1)
+    labels = contraction_labels(call, Operand(scores, batch, 1), values, lowering)
+    return lowering.result(call, labels.expand(call.shape))
+
+
+def contract(
+    call: Call,
+    operands: tuple[Value, Value],
+    letters: tuple[str, str],
+    out: str,
+    lowering: Lowering,
+) -> Value:
+    """Lower a contraction given by letters, as in einsum.
+
+    Args:
+        call: the call site.
+        operands: the two tensors, of which one at least is a path tensor.
+        letters: one letter an axis of each.
+        out: the letters of the result.
+        lowering: the lowering at work.
+    """
+    if not any(operand.is_path for operand in operands):
+        return lowering.result(call, constant_labels(call.shape))
+    labels = [operand.labels for operand in operands]
+    if lowering.policy.attention == "value":  # attention written out: its scores are dropped
+        for position, operand in enumerate(operands):
+            if operand.softmax and operands[1 - position].is_path:
+                labels[position] = constant_labels(operand.shape)
+    batch = [a for a in letters[0] if a in letters[1] and a in out]
+    summed = [a for a in letters[0] if a in letters[1] and a not in out]
+    free = [[a for a in own if a not in batch and a not in summed] for own in letters]
+    constant = [position for position in (0, 1) if not operands[position].varies]
+    if constant:
+        path = 1 - constant[0]
+        own_batch = [a for a in batch if _size(operands[path], letters[path], a) > 1]
+        shared = [a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)]
+        form = (letters[path], letters[constant[0]], out)
+        if shared:
+            return _grouped_by_constant(call, labels[path], form, shared, lowering)
+        return _by_constant(call, labels[path], form, lowering)
+    sides = [
+        Operand(_permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n]))
+        for n in (0, 1)
+    ]
+    merged = contraction_labels(call, sides[0], sides[1], lowering)
+    order = [*batch, *free[0], *free[1]]
+    result = merged.permute([order.index(letter) for letter in out])
+    return lowering.result(call, result.expand(call.shape))
+
+
+def contraction_labels(
+    call: Call, one: Operand, other: Operand, lowering: Lowering, operation: str = ""
+) -> torch.Tensor:
+    """Adds the units of a contraction; returns labels with axes (batch, free, other's free)."""
+    batch_sizes = np.maximum(one.labels.shape[: one.batch], other.labels.shape[: one.batch])
+    rows, columns = _aligned(one, other)
+    sets, of = _sets_of_both(rows, columns)
+    pairs = np.stack(
+        np.broadcast_arrays(of[0][:, :, None], of[1][:, None, :]), axis=-1
+    )  # (b, i, j, 2)
+    distinct_pairs, number = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
+    lowering.layer(call, operation)
+    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
+    predecessors = sets_of_rows(hubs[distinct_pairs])
+    alive = predecessors.sizes > 0
+    both = (distinct_pairs != CONSTANT).all(axis=1)[alive] & lowering.policy.counts("product")
+    units = np.full(len(distinct_pairs), CONSTANT, dtype=np.int64)
+    units[alive] = lowering.builder.merges(
+        LabelSets(predecessors.members, predecessors.sizes[alive]), both.astype(np.float64)
+    )
+    small_batch = [max(pair) for pair in zip(*(_small(s)[: s.batch] for s in (one, other)), strict=True)]
+    small = [*small_batch, *_small(one)[one.batch : one.batch + one.free]]
+    small += _small(other)[other.batch : other.batch + other.free]
+    free = [*one.labels.shape[one.batch :][: one.free], *other.labels.shape[other.batch :][: other.free]]
+    labels = torch.from_numpy(units[number.reshape(-1)]).view(small)
+    return labels.expand([*map(int, batch_sizes), *free])
+
+
+def _sets_of_both(
+    rows: np.ndarray, columns: np.ndarray
+) -> tuple[LabelSets, tuple[np.ndarray, np.ndarray]]:
+    """The distinct label sets of two families of rows, numbered together.
+
+    Args:
+        rows: # (b, i, k)
+        columns: # (b, j, k)
+
+    Returns:
+        The sets, and the number of the set of every row and column.  # ((b, i), (b, j))
+    """
+    count = rows.shape[0] * rows.shape[1]
+    both = np.full(
+        (count + columns.shape[0] * columns.shape[1], max(rows.shape[2], columns.shape[2])), CONSTANT
+    )
+    both[:count, : rows.shape[2]] = rows.reshape(count, -1)
+    both[count:, : columns.shape[2]] = columns.reshape(-1, columns.shape[2])
+    sets, of = label_sets(both)
+    return sets, (of[:count].reshape(rows.shape[:2]), of[count:].reshape(columns.shape[:2]))
+
+
+def _small(operand: Operand) -> list[int]:
+    """Sizes of an operand's axes once position axes are cut to length 1."""
+    return [
+        1 if is_position_axis(operand.labels, axis) else size
+        for axis, size in enumerate(operand.labels.shape)
+    ]
+
+
+def _aligned(one: Operand, other: Operand) -> tuple[np.ndarray, np.ndarray]:
+    """Both operands as (batch, free, contracted), batch axes kept only where either varies."""
+    small = [_small(one), _small(other)]
+    batch = [max(sizes) for sizes in zip(small[0][: one.batch], small[1][: one.batch], strict=True)]
+    aligned = []
+    for operand in (one, other):
+        labels = compact(operand.labels)
+        labels = labels.expand([*batch, *labels.shape[operand.batch :]])
+        free = int(np.prod(labels.shape[operand.batch :][: operand.free]))
+        summed = int(np.prod(labels.shape[operand.batch + operand.free :]))
+        aligned.append(labels.reshape(int(np.prod(batch)), free, summed).numpy())
+    return aligned[0], aligned[1]
+
+
+def _by_constant(
+    call: Call, labels: torch.Tensor, form: tuple[str, str, str], lowering: Lowering
+) -> Value:
+    """A contraction with a constant tensor is a layer along the contracted axes.
+
+    Args:
+        call: the call site.
+        labels: of the path tensor.
+        form: letters of the path tensor, of the constant and of the result.
+        lowering: the lowering at work.
+    """
+    own, _, out = form
+    summed = [a for a in own if a not in out]
+    kept = [a for a in own if a in out]
+    created = [a for a in out if a not in own]
+    sizes = dict(zip(out, call.shape, strict=True))
+    merged = _permuted(labels, own, [*kept, *summed])
+    merged = merged.flatten(len(kept)) if summed else merged.unsqueeze(-1)
+    features = torch.Size([int(np.prod([sizes[a] for a in created]))])
+    result = dense_layer(call, merged, len(kept), features, lowering)
+    result = result.reshape([*result.shape[:-1], *(sizes[a] for a in created)])
+    order = [*kept, *created]
+    return lowering.result(call, result.permute([order.index(a) for a in out]).expand(call.shape))
+
+
+def _grouped_by_constant(
+    call: Call,
+    labels: torch.Tensor,
+    form: tuple[str, str, str],
+    shared: list[str],
+    lowering: Lowering,
+) -> Value:
+    """A constant with a matrix of its own for each index of `shared` axes: a grouped layer."""
+    own, _, out = form
+    others = [a for a in own if a not in shared]
+    created = [a for a in out if a not in own]
+    sizes = dict(zip(out, call.shape, strict=True))
+    ordered = _permuted(labels, own, [*shared, *others])
+    rows = compact(ordered, range(len(shared), ordered.ndim))
+    groups = int(np.prod([sizes[a] for a in shared]))
+    sets, of_group = label_sets(rows.reshape(groups, -1).numpy())
+    lowering.layer(call)
+    hubs = lowering.builder.hubs(sets)
+    features = int(np.prod([sizes[a] for a in created]))
+    alive = of_group != CONSTANT
+    nodes = np.full((groups, features), CONSTANT, dtype=np.int64)
+    units = lowering.builder.units(np.repeat(hubs[of_group[alive]], features))
+    nodes[alive] = units.reshape(-1, features)
+    kept = [a for a in others if a in out]
+    shape = [*(sizes[a] for a in shared), *(1 for _ in kept), *(sizes[a] for a in created)]
+    order = [*shared, *kept, *created]
+    result = torch.from_numpy(nodes).view(shape).permute([order.index(a) for a in out])
+    return lowering.result(call, result.expand(call.shape))
+
+
+def _tells_apart(weight: Value, letters: tuple[str, str], position: int, letter: str) -> bool:
+    """Whether a constant has a matrix of its own for each index of a batch axis."""
+    axis = letters[position].index(letter)
+    val = weight.node.meta["val"]
+    return bool(weight.shape[axis] > 1 and val.stride(axis) != 0)
+
+
+def _size(value: Value, letters: str, letter: str) -> int:
+    return int(value.shape[letters.index(letter)])
+
+
+def _permuted(labels: torch.Tensor, letters: str, order: list[str]) -> torch.Tensor:
+    return labels.permute([letters.index(letter) for letter in order])
+
+
+def _batch_letters(one: Value, other: Value, own: Value) -> str:
+    """Letters for the leading axes of a matrix product, counted from the right."""
+    most = max(len(one.shape), len(other.shape)) - 2
+    names = [chr(ord("A") + position) for position in range(most)]
+    return "".join(names[most - (len(own.shape) - 2) :]) if len(own.shape) > 2 else ""
+
+
+def _einsum_letters(equation: str, operands: list[Value]) -> tuple[list[str], str]:
+    """The letters of an einsum with the ellipsis written out as capital letters from the end."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    inputs = []
+    ellipsis = ""
+    for letters, operand in zip(left.split(","), operands, strict=True):
+        count = len(operand.shape) - len(letters.replace("...", ""))
+        names = "".join(chr(0x3B1 + count - 1 - position) for position in range(count))
+        ellipsis = max(ellipsis, names, key=len)
+        inputs.append(letters.replace("...", names))
+    if arrow:
+        return inputs, right.replace("...", ellipsis)
+    joined = "".join(inputs)
+    return inputs, ellipsis + "".join(sorted(a for a in set(joined) - set(ellipsis) if joined.count(a) == 1))
+
+
+def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:
+    return labels.repeat_interleave(heads // labels.shape[-3], dim=-3)
+

@@ -1,0 +1,159 @@
+"""Input units: the features that the first layer to read an input tells apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from pathlen.errors import TraceError
+from pathlen.lowering.labels import CONSTANT, broadcast, channel_labels, collapse
+from pathlen.lowering.movement import run_on_labels
+from pathlen.lowering.rules import find_rule
+from pathlen.lowering.values import Call, bind_call, functional
+
+_KEEPS_ELEMENTS = ("elementwise", "normalization", "softmax")
+
+
+def input_features(
+    node: fx.Node, graph: fx.Graph, input_axis: int | Mapping[str, int] | None
+) -> torch.Tensor:
+    """The feature that each element of an input belongs to, counted from 0.
+
+    Channels for a convolution, positions along the contracted axis for a linear layer; an integer
+    input is one feature, a bool input none (-1). An input that no layer reads has its features
+    along axis 1.
+
+    Args:
+        node: placeholder of the input.
+        graph: the program.
+        input_axis: the axis of the features, or a mapping from the names of inputs to axes.
+
+    Raises:
+        TraceError: `input_axis` names no axis of the input.
+    """
+    val = node.meta["val"]
+    if val.dtype == torch.bool:
+        return torch.full((), CONSTANT).expand(val.shape)
+    if not (val.is_floating_point() or val.is_complex()) or val.ndim == 0:
+        return torch.zeros((), dtype=torch.int64).expand(val.shape)
+    name = node.meta.get("input_name", node.name)
+    axis = input_axis.get(name) if isinstance(input_axis, Mapping) else input_axis
+    if axis is not None:
+        if not -val.ndim <= axis < val.ndim:
+            raise TraceError(f"input_axis={axis} does not fit input {name!r} {tuple(val.shape)}")
+        return _along(val.shape, axis % val.ndim)
+    return _first_read(node, graph)
+
+
+def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
+    """Follow the elements of an input, each with a number, to the layers that read them."""
+    shape = node.meta["val"].shape
+    elements = torch.arange(shape.numel()).view(shape)
+    feature = np.full(shape.numel(), CONSTANT)
+    followed: dict[fx.Node, torch.Tensor] = {node: elements}
+    features = 0
+    for user in graph.nodes:
+        read = next((n for n in user.all_input_nodes if n in followed), None)
+        if read is None or not isinstance(user.target, torch._ops.OpOverload):
+            if read is not None and user.op == "call_function":
+                _follow_item(user, followed)
+            continue
+        rule = find_rule(user.target)
+        call = _call_of(user)
+        axis = _feature_axis(call, read)
+        if axis is not None:
+            if followed[read] is elements:
+                return _along(shape, axis % len(shape))
+            features = _assign(feature, followed[read], axis, features)
+            if (feature != CONSTANT).all():
+                break
+        elif rule is not None and rule.kind in _KEEPS_ELEMENTS:
+            followed[user] = broadcast(followed[read], call.shape)
+        elif rule is not None and rule.kind == "movement":
+            moved = _move(call, followed)
+            if moved is not None:
+                followed[user] = moved
+    if (feature == CONSTANT).all():
+        return _along(shape, min(1, len(shape) - 1))
+    feature[feature == CONSTANT] = features  # what no layer reads is one unit
+    return collapse(torch.from_numpy(np.unique(feature, return_inverse=True)[1]).view(shape))
+
+
+def _assign(feature: np.ndarray, elements: torch.Tensor, axis: int, features: int) -> int:
+    """Give each element that is still free the feature at which a layer reads it.
+
+    Elements that the layer reads at several features (overlapping windows) make these one.
+    Returns the number of features so far.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = elements.shape[axis]
+    at = torch.arange(count).view([-1 if a == axis % elements.ndim else 1 for a in range(elements.ndim)])
+    ids = elements.reshape(-1).numpy()
+    places = at.expand(elements.shape).reshape(-1).numpy()
+    free = (ids != CONSTANT) & (feature[ids] == CONSTANT)
+    ids, places = ids[free], places[free]
+    nodes = len(feature) + count
+    links = coo_array((np.ones(len(ids), dtype=np.int8), (ids, places + len(feature))), (nodes, nodes))
+    _, component = connected_components(links, directed=False)
+    _, number = np.unique(component[places + len(feature)], return_inverse=True)
+    feature[ids] = features + number
+    return features + (int(number.max()) + 1 if len(number) else 0)
+
+
+def _feature_axis(call: Call, read: fx.Node) -> int | None:
+    """The axis of `read` whose positions a layer tells apart; None where the call is no layer."""
+    rule = find_rule(call.func)
+    if rule is None or rule.kind not in ("layer", "contraction"):
+        return None
+    dimensions = read.meta["val"].ndim
+    if "conv" in call.name:
+        weight = call["weight"].meta["val"].ndim if isinstance(call["weight"], fx.Node) else dimensions
+        return dimensions - weight + 1
+    if call.name == "aten.einsum":
+        inputs, _, out = call["equation"].replace(" ", "").partition("->")
+        letters = inputs.split(",")[[*call["tensors"]].index(read)]
+        summed = [i - len(letters) for i, letter in enumerate(letters) if letter not in out]
+        return summed[-1] if summed else -1
+    second = [n for n in call.node.all_input_nodes][-1] is read and len(call.node.all_input_nodes) > 1
+    return -2 if rule.kind == "contraction" and second and "mm" in call.name or (
+        call.name == "aten.matmul" and second and dimensions > 1
+    ) else -1
+
+
+def _move(call: Call, followed: Mapping[fx.Node, torch.Tensor]) -> Any:
+    """The elements after a movement; None where it needs more than shapes (indices)."""
+
+    def element(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            if argument in followed:
+                return followed[argument]
+            val = argument.meta["val"]
+            return torch.full((), CONSTANT).expand(val.shape)
+        if isinstance(argument, (list, tuple)):
+            return [element(item) for item in argument]
+        return argument
+
+    if any(isinstance(call.arguments.get(name), (fx.Node, list)) for name in ("index", "indices")):
+        return None
+    arguments = {name: element(argument) for name, argument in call.arguments.items()}
+    if call.name in ("aten.pad", "aten.constant_pad_nd"):
+        arguments["value"] = CONSTANT
+    return run_on_labels(functional(call.func), arguments)
+
+
+def _follow_item(user: fx.Node, followed: dict[fx.Node, Any]) -> None:
+    source, position = user.args[0], user.args[1]
+    if isinstance(source, fx.Node) and isinstance(followed.get(source), (list, tuple)):
+        followed[user] = followed[source][position]
+
+
+def _call_of(node: fx.Node) -> Call:
+    return bind_call(node.target, node.args, node.kwargs, node)
+
+
+def _along(shape: torch.Size, axis: int) -> torch.Tensor:
+    return channel_labels(np.arange(shape[axis]), shape, axis)

@@ -1,0 +1,176 @@
+"""Label tensors: which unit every element of a tensor belongs to.
+
+A label tensor is an int64 tensor of the value's shape that holds the graph node of each element,
+or `CONSTANT` where no input reaches. Along position axes (batch, space, tokens) all elements
+belong to the same unit; there the stride is 0, so that the tensor stays small and operations that
+only move data can run on the labels themselves.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+CONSTANT = -1
+_WORTH_COMPRESSING = 4096  # elements; sorting fewer is faster than looking for runs
+
+
+def constant_labels(shape: Sequence[int]) -> torch.Tensor:
+    """Labels of a tensor that no input reaches."""
+    return torch.full((), CONSTANT, dtype=torch.int64).expand(tuple(shape))
+
+
+def channel_labels(nodes: np.ndarray, shape: Sequence[int], axis: int) -> torch.Tensor:
+    """Labels that run over `nodes` along one axis and are the same along all others."""
+    along = [1] * len(shape)
+    along[axis] = len(nodes)
+    return torch.from_numpy(np.ascontiguousarray(nodes)).view(along).expand(tuple(shape))
+
+
+def is_position_axis(labels: torch.Tensor, axis: int) -> bool:
+    """Whether labels are known to be the same along an axis."""
+    return labels.shape[axis] == 1 or labels.stride(axis) == 0
+
+
+def compact(labels: torch.Tensor, axes: Iterable[int] | None = None) -> torch.Tensor:
+    """The labels with position axes (all of them, or those among `axes`) cut to length 1."""
+    for axis in range(labels.ndim) if axes is None else axes:
+        if labels.shape[axis] > 1 and labels.stride(axis) == 0:
+            labels = labels.narrow(axis, 0, 1)
+    return labels
+
+
+def collapse(labels: torch.Tensor) -> torch.Tensor:
+    """The same labels with stride 0 along every axis on which they do not vary."""
+    shape, small = labels.shape, compact(labels)
+    for axis in reversed(range(labels.ndim)):
+        if small.shape[axis] > 1:
+            first = small.narrow(axis, 0, 1)
+            if bool((small == first).all()):
+                small = first
+    return small.expand(shape)
+
+
+def broadcast(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Labels broadcast to a shape, as an elementwise operation broadcasts its operands."""
+    return labels if labels.shape == tuple(shape) else labels.expand(tuple(shape))
+
+
+def compress(
+    columns: list[torch.Tensor],
+) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
+    """One element for each run of equal slices along every axis.
+
+    A class token beside patches or a padded border makes the labels vary along a position axis,
+    but in a few runs only, and everything after costs as much as there are runs.
+
+    Args:
+        columns: tensors of one shape; a run ends where any of them changes.
+
+    Returns:
+        The tensors without repetitions, and a function that puts the repetitions back into a
+        tensor of that smaller shape (with stride 0 along axes of one run).
+    """
+    shape = columns[0].shape
+    axes = [a for a in range(len(shape)) if all(is_position_axis(c, a) for c in columns)]
+    small = list(torch.broadcast_tensors(*[compact(column, axes) for column in columns]))
+    repeats: list[tuple[int, torch.Tensor]] = []
+    for axis in range(len(shape)):
+        size = small[0].shape[axis]
+        if size < 2 or sum(column.numel() for column in small) < _WORTH_COMPRESSING:
+            continue
+        others = [a for a in range(len(shape)) if a != axis]
+        changes = torch.zeros(size, dtype=torch.bool)
+        for column in small:
+            steps = column.narrow(axis, 1, size - 1) != column.narrow(axis, 0, size - 1)
+            changes[1:] |= steps.any(dim=others) if others else steps
+        if not changes[1:].all():
+            starts = torch.cat([torch.zeros(1, dtype=torch.int64), changes.nonzero().view(-1)])
+            small = [column.index_select(axis, starts) for column in small]
+            repeats.append((axis, changes.cumsum(0)))
+
+    def restore(tensor: torch.Tensor) -> torch.Tensor:
+        for axis, run in repeats:
+            if tensor.shape[axis] > 1:
+                tensor = tensor.index_select(axis, run)
+        return tensor.expand(shape)
+
+    return small, restore
+
+
+def distinct(labels: torch.Tensor) -> np.ndarray:
+    """The units that occur, ascending, constants left out.  # (u,)"""
+    (small,), _ = compress([labels])
+    found = np.unique(small.numpy())
+    return found[found != CONSTANT]
+
+
+def rename(labels: torch.Tensor, old: np.ndarray, new: np.ndarray) -> torch.Tensor:
+    """Labels with every unit `old[i]` (ascending, all that occur) replaced by `new[i]`."""
+    (small,), restore = compress([labels])
+    position = np.searchsorted(old, small.numpy()).clip(max=len(old) - 1)
+    return restore(torch.from_numpy(np.where(small.numpy() == CONSTANT, CONSTANT, new[position])))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSets:
+    """Sets of units, one after another.
+
+    Attributes:
+        members: of all sets, ascending within each.  # (sum of sizes,)
+        sizes: number of members of each set.  # (sets,)
+    """
+
+    members: np.ndarray
+    sizes: np.ndarray
+
+
+def sets_of_rows(rows: np.ndarray) -> LabelSets:
+    """The set of labels in each row, constants left out.
+
+    Args:
+        rows: labels, in any order and with repetitions.  # (r, k)
+    """
+    ordered = np.sort(rows, axis=1)
+    counts = ordered != CONSTANT
+    counts[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return LabelSets(ordered[counts], counts.sum(axis=1))
+
+
+def label_sets(rows: np.ndarray) -> tuple[LabelSets, np.ndarray]:
+    """The distinct non-empty sets of labels among rows.
+
+    Args:
+        rows: labels, one row a set, in any order and with repetitions.  # (r, k)
+
+    Returns:
+        The sets, and for every row the number of its set, or `CONSTANT` for a row of constants.
+        # sets, (r,)
+    """
+    ordered = np.sort(rows, axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = CONSTANT  # rows of one set become equal
+    firsts, inverse = np.unique(np.sort(ordered, axis=1), axis=0, return_inverse=True)
+    sets = sets_of_rows(firsts)
+    number = np.where(sets.sizes > 0, np.cumsum(sets.sizes > 0) - 1, CONSTANT)
+    return LabelSets(sets.members, sets.sizes[sets.sizes > 0]), number[inverse.reshape(-1)]
+
+
+def distinct_tuples(columns: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:
+    """The distinct tuples that tensors of equal shape form element by element.
+
+    Args:
+        columns: k non-empty label tensors (or other int64 tensors) of one shape.
+
+    Returns:
+        The tuples in ascending order, and a tensor of that shape with the number of each
+        element's tuple (stride 0 along axes where no column varies).  # (t, k), shape
+    """
+    small, restore = compress(columns)
+    stacked = np.stack([column.numpy().reshape(-1) for column in small])  # (k, elements)
+    key = np.zeros(stacked.shape[1], dtype=np.int64)
+    for column in stacked:  # number the tuples of the first 1, 2, ... k columns
+        _, numbers = np.unique(column, return_inverse=True)
+        _, key = np.unique(key * (int(numbers.max()) + 1) + numbers, return_inverse=True)
+    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    return stacked[:, first].T, restore(torch.from_numpy(number.reshape(small[0].shape)))

@@ -1,0 +1,116 @@
+"""Operations that only move data: run on the labels themselves."""
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.labels import CONSTANT, broadcast, collapse, constant_labels
+from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.values import Call, Value, functional
+
+_INDICES = frozenset({"index", "indices", "mask", "repeats"})
+_SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
+
+
+@rule(
+    "movement",
+    "movement",  # the name under which views find this rule
+    *(
+        "aten." + name
+        for name in (
+            "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr flipud rot90 repeat tile"
+            " repeat_interleave index index_select gather take_along_dim pixel_shuffle"
+            " pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
+            " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"
+            " replication_pad3d slice_scatter select_scatter masked_select"
+            " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
+            " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
+        ).split()
+    ),
+)
+def movement(call: Call, lowering: Lowering) -> Result:
+    """The same operation on the labels; constants are -1."""
+    if call.name in _SAME_SIZE and _moves_positions_only(call):
+        return lowering.result(call, call["self"].labels, softmax_of=call["self"])
+    arguments = {
+        name: _indices(call, name, lowering) if name in _INDICES else _labels(argument)
+        for name, argument in call.arguments.items()
+    }
+    moved = run_on_labels(functional(call.func), arguments)
+    first = next(call.values())
+    if isinstance(moved, torch.Tensor):
+        return lowering.result(call, moved, softmax_of=first)
+    return tuple(
+        lowering.result(call, part, dtype=first.dtype, softmax_of=first) for part in moved
+    )
+
+
+@rule("movement", "aten.pad", "aten.constant_pad_nd")
+def pad(call: Call, lowering: Lowering) -> Value:
+    """Padding by a constant is -1; reflected and repeated elements keep their units."""
+    labels = call["self"].labels
+    if call.arguments.get("mode", "constant") == "constant":
+        padded = torch.nn.functional.pad(labels, call["pad"], value=CONSTANT)
+        return lowering.result(call, collapse(padded))
+    # the other modes have no kernels for integers; float64 holds labels exactly
+    moved = run_on_labels(call.func, {**call.arguments, "self": labels.double()})
+    return lowering.result(call, collapse(moved.long()))
+
+
+@rule("movement", "aten.copy", "aten.fill", "aten.zero")
+def overwrite(call: Call, lowering: Lowering) -> Value:
+    """What is written, whatever was there before."""
+    source = call.arguments.get("src", call.arguments.get("value"))
+    if not isinstance(source, Value):
+        return lowering.result(call, constant_labels(call.shape))
+    return lowering.result(call, broadcast(source.labels, call.shape), softmax_of=source)
+
+
+def run_on_labels(func: Any, arguments: dict[str, Any]) -> Any:
+    """Call an operator on label tensors, in place of the tensors they belong to.
+
+    Labels have other strides than the tensor: where the operator cannot view them, it gets a copy.
+    Results get stride 0 along the axes on which they do not vary.
+    """
+    names = [a.name for a in func._schema.arguments if not a.kwarg_only]
+
+    def run(prepare: Any) -> Any:
+        values = pytree.tree_map_only(torch.Tensor, prepare, arguments)
+        return func(*[values.pop(name) for name in names], **values)
+
+    try:
+        result = run(lambda labels: labels)
+    except RuntimeError:
+        result = run(lambda labels: labels.contiguous())
+    return pytree.tree_map_only(torch.Tensor, collapse, result)
+
+
+def _labels(argument: Any) -> Any:
+    if isinstance(argument, Value):
+        return argument.labels
+    if isinstance(argument, (list, tuple)):
+        return [_labels(item) for item in argument]
+    return argument
+
+
+def _indices(call: Call, name: str, lowering: Lowering) -> Any:
+    """Index tensors are needed as they are."""
+
+    def read(value: Value) -> torch.Tensor:
+        if value.varies:
+            raise UnsupportedOperation(
+                f"{name!r} of {lowering.site(call)} depends on the data, so that it cannot be told"
+                " which elements are read"
+            )
+        return lowering.constants.of(value)
+
+    return pytree.tree_map_only(Value, read, call[name])
+
+
+def _moves_positions_only(call: Call) -> bool:
+    labels = call["self"].labels
+    axes = call["dims"]
+    return bool(axes) and all(labels.stride(axis) == 0 for axis in axes)

@@ -1,0 +1,201 @@
+"""Second stage: lowers a recorded program, call by call, to a path graph."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import TraceError, UnsupportedOperation
+from pathlen.graph import PathGraph, TraceInfo
+from pathlen.lowering import contraction, elementwise, layers, movement, normalization, reduction
+from pathlen.lowering.aliases import Aliases
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.inputs import input_features
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
+from pathlen.lowering.rules import find_rule
+from pathlen.lowering.values import Call, Value, bind_call, written_argument
+from pathlen.policy import Policy
+from pathlen.tracing import Recording, module_path
+
+RULE_MODULES = (contraction, elementwise, layers, movement, normalization, reduction)
+
+
+def lower(
+    recording: Recording,
+    policy: Policy,
+    input_axis: int | Mapping[str, int] | None = None,
+) -> PathGraph:
+    """The path graph of a recorded program.
+
+    Args:
+        recording: what the tracer wrote.
+        policy: what counts.
+        input_axis: axis of the features of the inputs, instead of what the first layer tells.
+
+    Raises:
+        UnsupportedOperation: some operations have no rule; all of them are listed.
+        GraphError: no path leads from an input to an output.
+    """
+    lowering = Lowering(
+        policy,
+        Constants(recording.graph, recording.attributes),
+        _readers(recording),
+        _parents(recording.graph),
+    )
+    interpreter = _Interpreter(recording, lowering, input_axis)
+    interpreter.run()
+    for name, node in recording.outputs:
+        units = distinct(interpreter.values[node].labels)
+        if len(units):
+            lowering.builder.layer(name, "output")
+            lowering.builder.outputs(units)
+    info = TraceInfo(
+        tracer=recording.tracer,
+        status=lowering.status,
+        causes=(*recording.attempts, *lowering.remarks),
+    )
+    return lowering.builder.build(info)
+
+
+class _Interpreter:
+    """Runs a program on labels: each node gets a value, each call its rule."""
+
+    def __init__(
+        self, recording: Recording, lowering: Lowering, input_axis: int | Mapping[str, int] | None
+    ) -> None:
+        self.values: dict[fx.Node, Any] = {}
+        self._recording = recording
+        self._lowering = lowering
+        self._input_axis = input_axis
+        self._aliases = Aliases()
+        self._refused: list[str] = []
+
+    def run(self) -> None:
+        """Lower every node; refused operations are collected and raised together."""
+        for node in self._recording.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._input(node)
+            elif node.op == "get_attr":
+                self.values[node] = self._constant(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op != "output":
+                raise TraceError(f"cannot lower a node of kind {node.op}: {node.format_node()}")
+        if self._refused:
+            raise UnsupportedOperation(_refusal(self._refused))
+
+    def _input(self, node: fx.Node) -> Value:
+        features = input_features(node, self._recording.graph, self._input_axis)
+        count = int(features.max()) + 1 if features.numel() else 0
+        name = node.meta.get("input_name", node.name)
+        self._lowering.builder.layer(name, "input")
+        units = np.append(self._lowering.builder.inputs(count), CONSTANT)
+        labels = torch.from_numpy(units)[compact(features)].expand(features.shape)
+        return self._lowering.value(node, labels, node.meta["val"].dtype, varies=True)
+
+    def _constant(self, node: fx.Node) -> Any:
+        """Values for the result of a node that no input reaches."""
+
+        def constant(val: Any) -> Any:
+            if isinstance(val, torch.Tensor):
+                return self._lowering.value(
+                    node, constant_labels(val.shape), val.dtype, varies=False
+                )
+            return val
+
+        return pytree.tree_map(constant, node.meta["val"])
+
+    def _call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            self.values[node] = self._item(node)
+            return
+        args, kwargs = pytree.tree_map_only(
+            fx.Node, self.values.__getitem__, (node.args, node.kwargs)
+        )
+        operands = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Value)]
+        if not any(operand.varies for operand in operands):
+            self.values[node] = self._constant(node)
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self._refuse(node, "no ATen operator")
+            return
+        call = bind_call(node.target, args, kwargs, node)
+        self.values[node] = self._apply(call)
+        self._aliases.update(call, self.values, self._lowering)
+
+    def _apply(self, call: Call) -> Any:
+        found = find_rule(call.func)
+        if found is None:
+            self._refuse(call.node, "no rule")
+        else:
+            try:
+                return found.apply(call, self._lowering)
+            except UnsupportedOperation as error:
+                self._refuse(call.node, str(error))
+        return self._constant(call.node)  # go on, so that all refusals are told at once
+
+    def _item(self, node: fx.Node) -> Any:
+        source, position = node.args
+        value = self.values[source][position]  # type: ignore[index]
+        if isinstance(value, Value):
+            self._aliases.item(source, node)  # type: ignore[arg-type]
+            return self._lowering.value(
+                node, value.labels, value.dtype, varies=value.varies, call=value.call,
+                softmax=value.softmax,
+            )
+        return value
+
+    def _refuse(self, node: fx.Node, why: str) -> None:
+        shapes = [
+            tuple(operand.meta["val"].shape)
+            for operand in node.all_input_nodes
+            if isinstance(operand.meta.get("val"), torch.Tensor)
+        ]
+        place = module_path(node) or "(top level)"
+        self._refused.append(f"  {node.target} at node {node.name!r}, module {place!r}, operand shapes {shapes}: {why}")
+
+
+def _refusal(refused: list[str]) -> str:
+    listed = "\n".join(refused)
+    return (
+        f"{len(refused)} operation(s) cannot be lowered to a path graph:\n{listed}\n"
+        "Register a rule for the operator (pathlen.lowering.rules.rule), or leave the part of the"
+        " model that uses it out of the trace (outputs=...)."
+    )
+
+
+def _readers(recording: Recording) -> dict[int, int]:
+    """How many calls that matter for the outputs read each node's result.
+
+    In-place calls count as mattering: they may write to what an output is a view of.
+    """
+    live: set[fx.Node] = set()
+    queue = [node for _, node in recording.outputs]
+    for node in recording.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and written_argument(node.target) is not None:
+            queue.append(node)
+    while queue:
+        node = queue.pop()
+        if node not in live:
+            live.add(node)
+            queue += node.all_input_nodes
+    outputs = {node for _, node in recording.outputs}
+    return {
+        id(node): sum(user in live for user in node.users) + (node in outputs)
+        for node in recording.graph.nodes
+    }
+
+
+def _parents(graph: fx.Graph) -> frozenset[str]:
+    """Paths of the modules that call other modules."""
+    parents: set[str] = set()
+    for node in graph.nodes:
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        parents.update(str(path) for path, _ in stack[:-1])
+    return frozenset(parents)

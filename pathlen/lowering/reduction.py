@@ -1,0 +1,134 @@
+"""Reductions and pooling: the same units over positions, a hub over features."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels, is_position_axis, label_sets
+from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.values import Call
+
+_MAXIMA = frozenset(
+    "aten." + name
+    for name in (
+        "amax amin max min max_pool1d max_pool2d max_pool3d adaptive_max_pool1d"
+        " adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices"
+    ).split()
+)
+
+
+@rule(
+    "reduction",
+    *(
+        "aten." + name
+        for name in "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std"
+        " prod var_mean std_mean".split()
+    ),
+)
+def reduction(call: Call, lowering: Lowering) -> Result:
+    """Over positions the same units; over features one hub over the labels reduced."""
+    source = next(value for value in call.values() if value.varies)
+    axes = _axes(call.arguments.get("dim"), source.labels.ndim)
+    merged = union_over(call, source.labels, axes, lowering)
+    keep = bool(call.arguments.get("keepdim", call.arguments.get("keepdims", False)))
+    if not keep:
+        kept = [size for axis, size in enumerate(source.shape) if axis not in axes]
+        merged = merged.squeeze(tuple(axes)).expand(kept) if axes else merged
+    if call.name in _MAXIMA:
+        merged = lowering.counted("pooling", call, merged)
+    return _results(call, merged, lowering)
+
+
+@rule(
+    "reduction",
+    *(
+        f"aten.{name}{dimensions}d"
+        for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
+        for dimensions in (1, 2, 3)
+    ),
+    *(f"aten._adaptive_avg_pool{dimensions}d" for dimensions in (2, 3)),
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+)
+def pooling(call: Call, lowering: Lowering) -> Result:
+    """The same units, on a coarser grid."""
+    merged = _resample(call, int(call.name.partition("pool")[2][0]), lowering)
+    if call.name in _MAXIMA:
+        merged = lowering.counted("pooling", call, merged)
+    return _results(call, merged, lowering)
+
+
+@rule(
+    "reduction",
+    *(
+        f"aten.{name}"
+        for name in "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d"
+        " upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d"
+        " _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa"
+        " _upsample_bicubic2d_aa".split()
+    ),
+)
+def interpolation(call: Call, lowering: Lowering) -> Result:
+    """The same units, on another grid."""
+    return _results(call, _resample(call, len(call.shape) - 2, lowering), lowering)
+
+
+def union_over(
+    call: Call, labels: torch.Tensor, axes: Iterable[int], lowering: Lowering
+) -> torch.Tensor:
+    """Labels with the given axes cut to length 1: a hub where different units meet.
+
+    Constants beside path elements are left out; where all elements are one unit, it stays.
+    """
+    axes = sorted(axes)
+    small = compact(labels, axes)
+    varying = [axis for axis in axes if small.shape[axis] > 1]
+    if not varying:
+        return small
+    if small.numel() == 0:
+        return constant_labels([1 if a in axes else s for a, s in enumerate(labels.shape)])
+    kept = [axis for axis in range(labels.ndim) if axis not in varying]
+    small = compact(small)
+    rows = small.permute(*kept, *varying)
+    flat = rows.reshape(-1, int(np.prod([small.shape[a] for a in varying])))
+    sets, of_row = label_sets(flat.numpy())
+    if (sets.sizes > 1).any():
+        lowering.layer(call)
+    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
+    united = hubs[of_row]
+    shape = [1 if axis in varying else small.shape[axis] for axis in range(labels.ndim)]
+    sizes = [1 if axis in axes else labels.shape[axis] for axis in range(labels.ndim)]
+    return torch.from_numpy(united).view(shape).expand(sizes)
+
+
+def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
+    """Labels after an operation whose every output position may read any input position."""
+    source = next(value for value in call.values() if value.varies)
+    axes = range(source.labels.ndim - dimensions, source.labels.ndim)
+    if not all(is_position_axis(source.labels, axis) for axis in axes):
+        lowering.remark(f"{lowering.site(call)}: each window may read every position", "bound")
+    return union_over(call, source.labels, axes, lowering).expand(call.shape)
+
+
+def _axes(dim: int | Sequence[int] | None, dimensions: int) -> list[int]:
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return list(range(dimensions))
+    chosen = [dim] if isinstance(dim, int) else list(dim)
+    return sorted({axis % max(dimensions, 1) for axis in chosen}) if dimensions else []
+
+
+def _results(call: Call, labels: torch.Tensor, lowering: Lowering) -> Result:
+    """The result; in a pair of values and indices the indices carry no path."""
+    vals = call.node.meta["val"]
+    if isinstance(vals, torch.Tensor):
+        return lowering.result(call, labels)
+    return tuple(
+        lowering.result(
+            call,
+            labels if val.is_floating_point() else constant_labels(val.shape),
+            dtype=val.dtype,
+        )
+        for val in vals
+    )

@@ -1,0 +1,77 @@
+"""The table of operation rules: one dict, a decorator that fills it, and a look-up.
+
+A rule turns one call into the labels of its result, and adds to the graph what the call makes.
+Operators with no rule of their own are covered by what their schema says: pointwise operators by
+the elementwise rule, views by the movement rule. No operator is ever guessed to be elementwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pathlen.lowering.values import Call, Value, operation_name, viewed_argument
+
+if TYPE_CHECKING:
+    from pathlen.lowering.context import Lowering
+
+Kind = Literal[
+    "elementwise",  # each element of the result comes from one element of each operand
+    "normalization",  # elementwise once its statistics are held fixed
+    "reduction",  # a statistic: sums, means, maxima, pooling
+    "movement",  # elements change places only
+    "softmax",
+    "layer",
+    "contraction",
+    "cut",
+]
+Result = Value | tuple[Value, ...]
+Apply = Callable[[Call, "Lowering"], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How to lower an operation.
+
+    Attributes:
+        kind: what sort of operation it is; the canonical forms look through some sorts.
+        apply: computes the values of the results and adds nodes to the graph.
+    """
+
+    kind: Kind
+    apply: Apply
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
+    """Decorator: the function lowers the operations of these names ("aten.relu")."""
+
+    def register(apply: Apply) -> Apply:
+        for name in names:
+            _RULES[name] = Rule(kind, apply)
+        return apply
+
+    return register
+
+
+def find_rule(func: Any) -> Rule | None:
+    """The rule for an operator overload, None where neither table nor schema knows it."""
+    name = operation_name(func)
+    if name in _RULES:
+        return _RULES[name]
+    if torch.Tag.pointwise in func.tags:
+        return _RULES["elementwise"]
+    if viewed_argument(func) is not None:
+        return _RULES["movement"]
+    return None
+
+
+def kind_of(value: Value) -> Kind | None:
+    """The sort of operation that made a value, None for inputs, parameters and unknown ones."""
+    if value.call is None:
+        return None
+    found = find_rule(value.call.func)
+    return found.kind if found else None

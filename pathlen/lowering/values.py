@@ -1,0 +1,154 @@
+"""What the lowering knows of each tensor, and of the call that made it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.lowering.labels import CONSTANT, compact
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """One tensor of the program at one moment (an in-place call makes a new value).
+
+    Attributes:
+        labels: the unit of every element (see `pathlen.lowering.labels`).
+        dtype: of the tensor.
+        varies: whether the inputs reach the tensor, be it only through a comparison; what does
+            not vary is a constant.
+        node: the fx node that made it.
+        call: the call that made it, None for inputs and parameters.
+        order: position in the program; a value's operands have lower positions.
+        summands: the operands, where the value is a sum of several path tensors.
+        softmax: whether it is a softmax of path tensors, moved or rescaled since at most.
+    """
+
+    labels: torch.Tensor
+    dtype: torch.dtype
+    varies: bool
+    node: fx.Node
+    call: "Call | None" = None
+    order: int = 0
+    summands: tuple["Value", ...] = ()
+    softmax: bool = False
+    _path: bool | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the tensor."""
+        return self.labels.shape
+
+    @property
+    def is_path(self) -> bool:
+        """Whether any element belongs to a unit."""
+        if self._path is None:
+            self._path = self.varies and bool((compact(self.labels) != CONSTANT).any())
+        return self._path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of an operator, with the values of its tensor arguments in place of nodes.
+
+    Attributes:
+        func: the operator overload, e.g. `torch.ops.aten.add.Tensor`.
+        name: name of the operation it computes, e.g. "aten.add"; in-place calls carry the name
+            of their functional form.
+        arguments: by the names of the operator's schema, defaults filled in.
+        node: the fx node of the call.
+    """
+
+    func: Any
+    name: str
+    arguments: Mapping[str, Any]
+    node: fx.Node
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments[argument]
+
+    @property
+    def operation(self) -> str:
+        """The short name for tables: "conv2d"."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def output(self) -> torch.Tensor:
+        """A tensor without data of the shape and dtype of the (first) result."""
+        val = self.node.meta["val"]
+        first = val if isinstance(val, torch.Tensor) else val[0]
+        assert isinstance(first, torch.Tensor)
+        return first
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the (first) result."""
+        return self.output.shape
+
+    def values(self) -> Iterator[Value]:
+        """The tensor arguments, those inside lists included, in order."""
+        for argument in self.arguments.values():
+            for leaf in argument if isinstance(argument, (list, tuple)) else (argument,):
+                if isinstance(leaf, Value):
+                    yield leaf
+
+    def replace_values(self, replacement: Any) -> dict[str, Any]:
+        """The arguments with `replacement(value)` in place of every value."""
+        replaced = {
+            name: pytree.tree_map_only(Value, replacement, argument)
+            for name, argument in self.arguments.items()
+        }
+        return replaced
+
+
+def bind_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx.Node) -> Call:
+    """Name the arguments of an operator call by its schema."""
+    arguments: dict[str, Any] = {}
+    for position, argument in enumerate(func._schema.arguments):
+        if position < len(args) and not argument.kwarg_only:
+            arguments[argument.name] = args[position]
+        elif argument.name in kwargs:
+            arguments[argument.name] = kwargs[argument.name]
+        else:
+            arguments[argument.name] = argument.default_value
+    return Call(func, operation_name(func), arguments, node)
+
+
+def operation_name(func: Any) -> str:
+    """ "aten.relu" for the overloads of `aten::relu` and `aten::relu_`."""
+    namespace, _, name = func._schema.name.partition("::")
+    in_place = func._schema.is_mutable and name.endswith("_") and not name.endswith("__")
+    return f"{namespace}.{name[:-1] if in_place else name}"
+
+
+def functional(func: Any) -> Any:
+    """The overload that computes what an in-place overload writes."""
+    if not func._schema.is_mutable:
+        return func
+    namespace, _, name = operation_name(func).partition(".")
+    packet = getattr(getattr(torch.ops, namespace), name)
+    return getattr(packet, func._overloadname)
+
+
+def written_argument(func: Any) -> str | None:
+    """Name of the argument that an in-place call writes to, None where there is none."""
+    for argument in func._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return str(argument.name)
+    return None
+
+
+def viewed_argument(func: Any) -> str | None:
+    """Name of the argument that the result may be a view of, None where there is none."""
+    schema = func._schema
+    shared = [r.alias_info for r in schema.returns if r.alias_info is not None]
+    if not shared or shared[0].is_write:
+        return None
+    for argument in schema.arguments:
+        info = argument.alias_info
+        if info is not None and info.before_set & shared[0].before_set:
+            return str(argument.name)
+    return None

@@ -1,0 +1,227 @@
+"""The eager recorder: runs the model's own Python once and writes down every ATen call.
+
+Under `torch.inference_mode` autograd steps aside and a dispatch mode sees composite operations
+(linear, dropout, scaled_dot_product_attention, ...) whole, before they are decomposed. Fake
+tensors make the run cost no arithmetic and no memory; real tensors can answer programs that look
+at values.
+"""
+
+import operator
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.modules import module as module_hooks
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pathlen.errors import TraceError
+from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
+from pathlen.tracing.recording import Recording
+from pathlen.tracing.state import eval_mode, untouched_process
+
+
+def record(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any, *, fake: bool
+) -> Recording:
+    """Record one forward pass of `model` in eval mode.
+
+    Args:
+        model: a module or any callable of tensors.
+        args: positional arguments of the call; tensors may be anywhere in them.
+        kwargs: keyword arguments of the call.
+        outputs: which returned tensors count (see `select_outputs`).
+        fake: run on fake tensors (shapes only) instead of on the tensors given.
+
+    Raises:
+        TraceError: no floating-point output, or a tensor appeared that no recorded call made.
+        Exception: whatever the model raises.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    recorder = _Recorder(model)
+    with eval_mode(model), untouched_process(), torch.inference_mode():
+        args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
+        with mode or _nothing(), recorder, _module_stack(recorder):
+            result = model(*args, **kwargs)
+    tensors = select_outputs(named_tensors(result, ""), outputs)
+    named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
+    recorder.graph.output(tuple(node for _, node in named))
+    tracer = "eager recorder (fake tensors)" if fake else "eager recorder (real tensors)"
+    return Recording(recorder.graph, recorder.attributes, named, tracer)
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes every call that reaches the dispatcher to `graph`.
+
+    Tensors are known by identity; each is kept alive until the recording ends, so that neither an
+    identity nor a storage is used twice. An in-place call makes its target stand for the result.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.attributes: dict[str, torch.Tensor] = {}
+        self.stack: list[tuple[str, type]] = []
+        self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
+        self._by_storage: dict[int, list[int]] = {}
+        self._names = _tensor_names(model)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.inplace_view in func.tags:
+            self._keep_shape_of(args[0])
+        result = func(*args, **kwargs)
+        if func.namespace == "prim":  # asks a tensor for its device, layout or the like
+            return result
+        node_args, node_kwargs = pytree.tree_map_only(torch.Tensor, self.node_of, (args, kwargs))
+        node = self.graph.call_function(func, node_args, node_kwargs)
+        node.meta["val"] = pytree.tree_map_only(torch.Tensor, _without_data, result)
+        node.meta["nn_module_stack"] = self._module_stack_entry()
+        self._bind(result, node)
+        return result
+
+    def node_of(self, tensor: torch.Tensor) -> fx.Node:
+        """The node that made this tensor, or a get_attr node for a tensor from outside."""
+        known = self._nodes.get(id(tensor))
+        if known is not None:
+            return known[1]
+        if name := self._names.get(id(tensor)):
+            return self._attribute(tensor, name)
+        for key in self._by_storage.get(_storage_key(tensor), ()):
+            other, node = self._nodes[key]
+            if _same_view(other, tensor):  # tensor.data and the like make a new object silently
+                return node
+        if isinstance(tensor, FakeTensor):
+            if tensor.constant is not None:
+                return self._attribute(tensor, f"_constant_{len(self.attributes)}", tensor.constant)
+            raise TraceError(
+                f"a tensor of shape {tuple(tensor.shape)} came from no recorded call"
+                f" in module {self.stack[-1][0] if self.stack else ''!r}"
+            )
+        return self._attribute(tensor, f"_constant_{len(self.attributes)}")
+
+    def enter_inputs(
+        self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: FakeTensorMode | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Placeholders for the tensors in the arguments; returns the arguments to call with."""
+        forward = model.forward if isinstance(model, torch.nn.Module) else model
+        named = {**dict(zip(input_names(forward, args), args, strict=True)), **kwargs}
+
+        def enter(path: tuple[Any, ...], leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            own = leaf.detach()  # a tensor passed twice is two inputs
+            own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it
+            name = dotted_name(path)
+            node = self.graph.placeholder(name.replace(".", "_"))
+            node.meta["val"] = _without_data(own)
+            node.meta["input_name"] = name
+            self._remember(own, node)
+            return own
+
+        entered = pytree.tree_map_with_path(enter, named)
+        values = list(entered.values())
+        return tuple(values[: len(args)]), {key: entered[key] for key in kwargs}
+
+    def _bind(self, result: Any, node: fx.Node) -> None:
+        if isinstance(result, torch.Tensor):
+            self._remember(result, node)
+        elif isinstance(result, (tuple, list)):
+            for position, item in enumerate(result):
+                if isinstance(item, torch.Tensor):
+                    part = self.graph.call_function(operator.getitem, (node, position))
+                    part.meta["val"] = _without_data(item)
+                    part.meta["nn_module_stack"] = node.meta["nn_module_stack"]
+                    self._remember(item, part)
+
+    def _keep_shape_of(self, tensor: torch.Tensor) -> None:
+        """Before unsqueeze_ and its like: what was recorded of the tensor keeps its old shape."""
+        before = tensor.detach()
+        for node in self.graph.nodes:
+            if node.meta["val"] is tensor:
+                node.meta["val"] = before
+
+    def _remember(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        self._nodes[id(tensor)] = (tensor, node)
+        self._by_storage.setdefault(_storage_key(tensor), []).insert(0, id(tensor))
+
+    def _attribute(
+        self, tensor: torch.Tensor, name: str, value: torch.Tensor | None = None
+    ) -> fx.Node:
+        node = self.graph.create_node("get_attr", name, (), {})
+        node.meta["val"] = _without_data(tensor)
+        self.attributes[name] = tensor if value is None else value
+        self._nodes[id(tensor)] = (tensor, node)
+        return node
+
+    def _module_stack_entry(self) -> OrderedDict[str, tuple[str, type]]:
+        return OrderedDict((path, (path, kind)) for path, kind in self.stack)
+
+
+def _tensor_names(model: Any) -> dict[int, str]:
+    if not isinstance(model, torch.nn.Module):
+        return {}
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {id(tensor): name for name, tensor in reversed(named)}
+
+
+@contextmanager
+def _module_stack(recorder: _Recorder) -> Iterator[None]:
+    """Keeps `recorder.stack` at the chain of modules whose forward is running in this thread."""
+    model_thread = threading.get_ident()
+    paths: dict[int, str] = {}
+
+    def before(module: torch.nn.Module, args: Any) -> None:
+        if threading.get_ident() == model_thread:
+            if not paths:  # the first module to be called is the model itself
+                paths.update({id(m): path for path, m in module.named_modules()})
+            path = paths.get(id(module), recorder.stack[-1][0] if recorder.stack else "")
+            recorder.stack.append((path, type(module)))
+
+    def after(module: torch.nn.Module, args: Any, result: Any) -> None:
+        if threading.get_ident() == model_thread:
+            recorder.stack.pop()
+
+    handles = [
+        module_hooks.register_module_forward_pre_hook(before),
+        module_hooks.register_module_forward_hook(after, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    """Shape, strides and dtype of a tensor; a fake tensor is that already."""
+    if isinstance(tensor, FakeTensor) or tensor.layout is not torch.strided:
+        return tensor
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _storage_key(tensor: torch.Tensor) -> int:
+    if tensor.layout is not torch.strided:
+        return -1
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and one.stride() == other.stride()
+        and one.storage_offset() == other.storage_offset()
+    )

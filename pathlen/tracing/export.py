@@ -1,0 +1,73 @@
+"""The second tracer: torch.export, and models that come as exported programs already."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import fx
+
+from pathlen.errors import TraceError
+from pathlen.tracing.arguments import named_tensors, select_outputs
+from pathlen.tracing.recording import Recording
+from pathlen.tracing.state import eval_mode, untouched_process
+
+
+def record_export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
+) -> Recording:
+    """Record `model` in eval mode by `torch.export.export(strict=False)`.
+
+    Raises:
+        TraceError: no floating-point output.
+        Exception: whatever torch.export or the model raises.
+    """
+    with eval_mode(model), untouched_process(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
+        program = torch.export.export(model, args, kwargs, strict=False)
+    return from_program(program, outputs, "torch.export")
+
+
+def from_program(program: Any, outputs: Any, tracer: str = "exported program") -> Recording:
+    """The recording behind an `ExportedProgram`.
+
+    Parameters and buffers, which export passes as arguments, become get_attr nodes again.
+    """
+    signature = program.graph_signature
+    state = {**program.state_dict, **program.constants}
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in program.graph.nodes:
+        if node.op == "output":
+            continue
+        if node.op == "placeholder" and node.name in targets:
+            copies[node] = graph.create_node("get_attr", targets[node.name], (), {})
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        copies[node].meta = dict(node.meta)
+    attributes = {target: state[target] for target in targets.values()}
+    named = _outputs(program, copies, outputs)
+    graph.output(tuple(node for _, node in named))
+    return Recording(graph, attributes, named, tracer)
+
+
+def _outputs(
+    program: Any, copies: dict[fx.Node, fx.Node], outputs: Any
+) -> tuple[tuple[str, fx.Node], ...]:
+    """Output tensors in the nest that the model returned, so that they carry its names."""
+    returned = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    user_outputs = set(program.graph_signature.user_outputs)
+    flat = [item for item in returned if getattr(item, "name", item) in user_outputs]
+    spec = program.call_spec.out_spec
+    if spec is None or spec.num_leaves != len(flat):
+        raise TraceError("the exported program does not say which tensors it returns")
+    nest = spec.unflatten(
+        [item.meta["val"] if isinstance(item, fx.Node) else item for item in flat]
+    )
+    node_of = {id(item.meta["val"]): item for item in flat if isinstance(item, fx.Node)}
+    chosen = select_outputs(named_tensors(nest, ""), outputs)
+    return tuple((name or "output", copies[node_of[id(tensor)]]) for name, tensor in chosen)

@@ -1,0 +1,95 @@
+"""The ladder of tracers: the fastest first, the next where it fails."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import ModelError, TraceError
+from pathlen.tracing.arguments import as_tuple
+from pathlen.tracing.eager import record
+from pathlen.tracing.export import from_program, record_export
+from pathlen.tracing.recording import Recording
+
+_READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
+
+
+def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: Any) -> Recording:
+    """One forward pass of a model as a graph of ATen calls.
+
+    Args:
+        model: a `torch.nn.Module` (`fx.GraphModule` included), a callable of tensors, or an
+            `ExportedProgram`, which needs no arguments.
+        args: a tensor, or a tuple of positional arguments.
+        kwargs: keyword arguments.
+        outputs: which returned tensors count (see `select_outputs`).
+
+    Raises:
+        ModelError: the model's forward raises for these arguments on every tracer.
+        TraceError: the model cannot be traced; the message says what each tracer met.
+    """
+    if isinstance(model, ExportedProgram):
+        return from_program(model, outputs)
+    if not callable(model):
+        raise TraceError(f"expected a torch.nn.Module or an ExportedProgram, got {type(model)}")
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise TraceError(
+            "a TorchScript model hides its Python program; pass the module that it was scripted"
+            " from, or an exported program (torch.export)"
+        )
+    positional, named = as_tuple(args), dict(kwargs or {})
+    attempts: list[tuple[str, Exception]] = []
+    for name, tracer in _rungs(model, positional, named):
+        if name == "torch.export" and isinstance(attempts[-1][1], _READS_VALUES):
+            continue  # it runs on fake tensors too, and would fail on the same line
+        try:
+            recording = tracer(model, positional, named, outputs)
+        except Exception as error:  # a model may raise anything; all of it is shown below
+            attempts.append((name, error))
+        else:
+            said = tuple(f"{rung}: {_first_line(error)}" for rung, error in attempts)
+            return replace(recording, attempts=said)
+    raise _refusal(model, attempts) from attempts[-1][1]
+
+
+def _rungs(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[str, Callable[..., Recording]]]:
+    rungs: list[tuple[str, Callable[..., Recording]]] = [
+        ("eager recorder (fake tensors)", partial(record, fake=True))
+    ]
+    if isinstance(model, torch.nn.Module):
+        rungs.append(("torch.export", record_export))
+    tensors = [
+        leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+    ]
+    if isinstance(model, torch.nn.Module):
+        tensors += [*model.parameters(), *model.buffers()]
+    if not any(tensor.is_meta for tensor in tensors):
+        rungs.append(("eager recorder (real tensors)", partial(record, fake=False)))
+    return rungs
+
+
+def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
+    kind = type(model).__name__
+    told = "\n".join(f"  {name}: {_first_line(error)}" for name, error in attempts)
+    name, error = attempts[-1]
+    if isinstance(error, TraceError):
+        return type(error)(f"{kind}: {error}")
+    if name == "eager recorder (real tensors)" or len({_first_line(e) for _, e in attempts}) == 1:
+        return ModelError(
+            f"{kind} raised {type(error).__name__} for these arguments: {error}\n"
+            "Check that args and kwargs are what the model's forward expects. What was tried:\n"
+            + told
+        )
+    return TraceError(f"{kind} could not be traced:\n{told}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"

@@ -1,0 +1,56 @@
+"""The one intermediate form: a torch.fx graph of ATen-level calls with module paths."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a tracer saw of one forward pass.
+
+    Every node of `graph` carries `meta["val"]` (a tensor without data, or a nest of them, that
+    tells shape and dtype) and `meta["nn_module_stack"]` in the form that torch.export writes:
+    an ordered mapping whose last value is (module path, class) of the module that ran it.
+
+    Attributes:
+        graph: placeholders, get_attr, call_function and one output node, in program order.
+        attributes: tensors behind the get_attr targets: parameters, buffers, constants.
+        outputs: name and node of every tensor that the model returned, in order.
+        tracer: name of the tracer that succeeded.
+        attempts: why the tracers before it did not.
+    """
+
+    graph: fx.Graph
+    attributes: Mapping[str, torch.Tensor]
+    outputs: tuple[tuple[str, fx.Node], ...]
+    tracer: str
+    attempts: tuple[str, ...] = field(default=())
+
+    def to_module(self) -> fx.GraphModule:
+        """The recording as a module that can be run on the recorded shapes (eval mode)."""
+        root = torch.nn.Module()
+        for name, tensor in self.attributes.items():
+            _attach(root, name, tensor)
+        return fx.GraphModule(root, self.graph)
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the module whose forward made this node, "" for the model itself."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = next(reversed(stack.values()))[0]
+    return str(path)
+
+
+def _attach(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Make `root.a.b.c` the tensor for name "a.b.c", without registering a parameter twice."""
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, torch.nn.Module())
+        root = getattr(root, parent)
+    root.register_buffer(leaf, tensor.detach())
