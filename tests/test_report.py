@@ -221,4 +221,4 @@ def test_a_sum_with_a_padded_shortcut_is_no_activation():
     rows = {row.name: row for row in build(graph, exact=True).layers}
     assert not rows["sum"].activation
     assert rows["relu"].activation
-    assert [name for name in rows] == ["in", "before", "sum", "relu", "out"]
+    assert list(rows) == ["in", "before", "sum", "relu", "out"]
