@@ -10,7 +10,9 @@ comes at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,10 +103,22 @@ def measure(
     if backend != "auto":
         pathlen.backends.get(backend)  # a misspelt name is told before a model is made
     resolved = resolve(spec, inputs, device=device)
-    report = pathlen.measure(
-        resolved.model, resolved.args, resolved.kwargs, backend=backend, exact=exact
-    )
+    with _without_logs():
+        report = pathlen.measure(
+            resolved.model, resolved.args, resolved.kwargs, backend=backend, exact=exact
+        )
     click.echo(report.to_json() if as_json else str(report))
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep log messages off the terminal: torch logs whole tracebacks of what an error tells."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @main.command()

@@ -161,3 +161,11 @@ def test_the_module_runs_as_the_command_does():
         [sys.executable, "-m", "pathlen", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == f"pathlen, version {pathlen.__version__}"
+
+
+def test_what_torch_logs_is_not_on_the_terminal(model_file):
+    command = [sys.executable, "-m", "pathlen", "measure", f"{model_file}:make", "--input", "1,4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
