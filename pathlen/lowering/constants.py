@@ -7,7 +7,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.lowering.values import Value, written_argument
+from pathlen.lowering.values import Value, makes_constant, written_argument
 
 
 class UnknownConstant(Exception):
@@ -54,15 +54,22 @@ class Constants:
         elif node.op == "get_attr":
             tensor = self._attributes[str(node.target)]
             self._known[node] = self._guarded(node, tensor.detach().cpu())
-        elif all(self._known.get(operand) is not None for operand in node.all_input_nodes):
-            args, kwargs = pytree.tree_map_only(
-                fx.Node, self._known.__getitem__, (node.args, node.kwargs)
-            )
-            if "device" in kwargs:
-                kwargs = {**kwargs, "device": "cpu"}
-            self._known[node] = node.target(*args, **kwargs) if callable(node.target) else None
         else:
-            self._known[node] = None  # an input reaches it
+            self._known[node] = self._call(node)
+
+    def _call(self, node: fx.Node) -> Any:
+        """Result of a call, None if an input reaches it."""
+        known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
+        if isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target):
+            known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
+        if not callable(node.target) or any(value is None for value in known.values()):
+            return None
+        args, kwargs = pytree.tree_map_only(
+            fx.Node, known.__getitem__, (node.args, node.kwargs)
+        )
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": "cpu"}
+        return node.target(*args, **kwargs)
 
     def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
         """The user's tensor, or a copy if the program writes to it or to a view of it."""

@@ -18,7 +18,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.inputs import input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
 from pathlen.lowering.rules import find_rule
-from pathlen.lowering.values import Call, Value, bind_call, written_argument
+from pathlen.lowering.values import Call, Value, bind_call, makes_constant, written_argument
 from pathlen.policy import Policy
 from pathlen.tracing import Recording, module_path
 
@@ -117,16 +117,22 @@ class _Interpreter:
         args, kwargs = pytree.tree_map_only(
             fx.Node, self.values.__getitem__, (node.args, node.kwargs)
         )
-        operands = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Value)]
-        if not any(operand.varies for operand in operands):
-            self.values[node] = self._constant(node)
-            return
         if not isinstance(node.target, torch._ops.OpOverload):
-            self._refuse(node, "no ATen operator")
+            self._other(node, args, kwargs)
             return
         call = bind_call(node.target, args, kwargs, node)
+        if makes_constant(node.target) or not any(value.varies for value in call.values()):
+            self.values[node] = self._constant(node)
+            return
         self.values[node] = self._apply(call)
         self._aliases.update(call, self.values, self._lowering)
+
+    def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:
+        """Calls of Python functions: arithmetic of sizes passes, anything else is refused."""
+        operands = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Value)]
+        if any(operand.varies for operand in operands):
+            self._refuse(node, "no ATen operator")
+        self.values[node] = self._constant(node)
 
     def _apply(self, call: Call) -> Any:
         found = find_rule(call.func)

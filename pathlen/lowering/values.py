@@ -10,6 +10,17 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, compact
 
+_CREATIONS = frozenset(
+    "aten." + name
+    for name in (
+        "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
+        " empty_like rand_like randn_like randint_like scalar_tensor"
+    ).split()
+)
+_READS_SHAPE_OF_OTHER = frozenset(
+    "aten." + name for name in ("expand_as", "view_as", "reshape_as", "type_as")
+)
+
 
 @dataclass(slots=True, eq=False)
 class Value:
@@ -89,8 +100,10 @@ class Call:
         return self.output.shape
 
     def values(self) -> Iterator[Value]:
-        """The tensor arguments, those inside lists included, in order."""
-        for argument in self.arguments.values():
+        """The tensor arguments whose elements are read, those inside lists included, in order."""
+        for name, argument in self.arguments.items():
+            if name == "other" and self.name in _READS_SHAPE_OF_OTHER:
+                continue
             for leaf in argument if isinstance(argument, (list, tuple)) else (argument,):
                 if isinstance(leaf, Value):
                     yield leaf
@@ -143,12 +156,13 @@ def written_argument(func: Any) -> str | None:
 
 def viewed_argument(func: Any) -> str | None:
     """Name of the argument that the result may be a view of, None where there is none."""
-    schema = func._schema
-    shared = [r.alias_info for r in schema.returns if r.alias_info is not None]
-    if not shared or shared[0].is_write:
+    shared = [r.alias_info for r in func._schema.returns if r.alias_info is not None]
+    if not shared or any(info.is_write for info in shared):
         return None
-    for argument in schema.arguments:
-        info = argument.alias_info
-        if info is not None and info.before_set & shared[0].before_set:
-            return str(argument.name)
-    return None
+    sources = [a.name for a in func._schema.arguments if a.alias_info is not None]
+    return str(sources[0]) if sources else None
+
+
+def makes_constant(func: Any) -> bool:
+    """Whether a call takes no more than the shape and dtype of its tensor arguments."""
+    return operation_name(func) in _CREATIONS
