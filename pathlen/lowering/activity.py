@@ -1,15 +1,14 @@
 """Which units are active: evaluates their scalar functions and asks whether these are affine."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from pathlen.errors import ActivityError
-from pathlen.lowering.constants import Constants, UnknownConstant
+from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import degree
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.values import Call, Value, functional
+from pathlen.lowering.values import Call, Value
 from pathlen.tracing import module_path
 
 _MOST_EVALUATIONS = 1 << 25
@@ -17,7 +16,11 @@ _FIXED_STATISTIC = 1.25
 
 
 def grid() -> torch.Tensor:
-    """Where scalar functions are evaluated: closely around 0, and up to +-100.  # (points,)"""
+    """Where scalar functions are evaluated: closely around 0, and up to +-100.
+
+    Returns:
+        The points, ascending.  # (points,)
+    """
     near = torch.linspace(-6, 6, 97, dtype=torch.float64)
     far = torch.logspace(np.log10(6.5), 2, 16, dtype=torch.float64)
     return torch.cat([-far.flip(0), near, far])
@@ -72,7 +75,7 @@ def active_functions(
     if call.name == "aten.prelu" and call["self"] is entry:
         try:
             slopes = constants.of(call["weight"])
-        except UnknownConstant:
+        except UnknownConstantError:
             return None
         if slopes.isnan().any():
             raise ActivityError(nan_message(call["weight"]))
@@ -82,7 +85,7 @@ def active_functions(
     evaluation = _Evaluation(entry, points.view(-1, *[1] * dimensions), constants)
     try:
         values = evaluation.call(call)
-    except UnknownConstant:
+    except UnknownConstantError:
         return None
     values = values.expand(len(points), *values.shape[1:])
     variation = slope_variation(points, values.reshape(len(points), -1))
@@ -125,12 +128,9 @@ class _Evaluation:
             return torch.where(x >= 0, x, slopes * x)
         if kind_of_call(call) == "normalization":
             return self._normalize(call)
-        arguments = call.replace_values(self.value)
-        names = [a.name for a in call.func._schema.arguments if not a.kwarg_only]
-        positional = [arguments.pop(name) for name in names]
-        result = functional(call.func)(*positional, **arguments)
+        result = call_by_name(functional(call.func), call.replace_values(self.value))
         if result.numel() > _MOST_EVALUATIONS:
-            raise UnknownConstant(call.node.name)
+            raise UnknownConstantError(call.node.name)
         return torch.as_tensor(result)
 
     def _normalize(self, call: Call) -> torch.Tensor:

@@ -9,7 +9,8 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import collapse
-from pathlen.lowering.values import Call, Value, viewed_argument, written_argument
+from pathlen.lowering.operations import call_by_name, viewed_argument, written_argument
+from pathlen.lowering.values import Call, Value
 
 
 @dataclass(slots=True)
@@ -77,9 +78,7 @@ class Aliases:
         if view.steps:
             labels = base.labels.contiguous().clone()
             _follow(labels, view).copy_(written.labels)
-            values[view.base] = lowering.value(
-                base.node, collapse(labels), base.dtype, varies=True
-            )
+            values[view.base] = lowering.value(base.node, collapse(labels), base.dtype, varies=True)
             values[view.base].labels = collapse(labels)
         else:
             values[view.base] = written
@@ -98,9 +97,8 @@ def _follow(labels: torch.Tensor, view: _View) -> torch.Tensor:
     for call, item in view.steps:
         arguments = call.replace_values(lambda value: value.labels)
         viewed = viewed_argument(call.func)
-        arguments[viewed] = labels  # type: ignore[index]
-        names = [a.name for a in call.func._schema.arguments if not a.kwarg_only]
-        result = call.func(*[arguments.pop(name) for name in names], **arguments)
+        assert viewed is not None
+        result = call_by_name(call.func, {**arguments, viewed: labels})
         labels = result if item is None else result[item]
     return labels
 

@@ -25,12 +25,12 @@ class GraphBuilder:
         self._layers.append((name, operation, self._next))
 
     def inputs(self, count: int) -> np.ndarray:
-        """Input units, which have no predecessors.  # (count,)"""
+        """Input units, which have no predecessors; returns their ids."""
         empty = np.empty(0, dtype=np.int64)
         return self._add(Kind.INPUT, np.zeros(count, dtype=np.int64), empty, 0.0)
 
     def hubs(self, sets: LabelSets) -> np.ndarray:
-        """One hub over each set of nodes; a single node is its own hub.  # (sets,)"""
+        """One hub over each set of nodes; a single node is its own hub. Returns a node a set."""
         several = sets.sizes > 1
         nodes = np.empty(len(sets.sizes), dtype=np.int64)
         wide = np.repeat(several, sets.sizes)
@@ -47,11 +47,11 @@ class GraphBuilder:
         self._add(Kind.OUTPUT, np.ones(len(units), dtype=np.int64), units, 0.0)
 
     def units(self, predecessors: np.ndarray, activity: np.ndarray | float = 0.0) -> np.ndarray:
-        """One unit behind each of the given nodes, of the given activity.  # (predecessors,)"""
+        """One unit behind each of the given nodes, of the given activity; returns their ids."""
         return self._add(Kind.UNIT, np.ones(len(predecessors), np.int64), predecessors, activity)
 
     def merges(self, sets: LabelSets, activity: np.ndarray | float = 0.0) -> np.ndarray:
-        """One unit for each set of predecessors.  # (sets,)"""
+        """One unit for each set of predecessors; returns their ids."""
         return self._add(Kind.UNIT, sets.sizes, sets.members, activity)
 
     def build(self, info: TraceInfo) -> PathGraph:

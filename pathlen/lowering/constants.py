@@ -7,10 +7,11 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.lowering.values import Value, makes_constant, written_argument
+from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.values import Value
 
 
-class UnknownConstant(Exception):
+class UnknownConstantError(Exception):
     """A constant has no values: it lives on the meta device, or is too large to evaluate on."""
 
 
@@ -38,14 +39,14 @@ class Constants:
         """The tensor behind a constant value, on the CPU; do not write to it.
 
         Raises:
-            UnknownConstant: it has no values.
+            UnknownConstantError: it has no values.
         """
         with torch.no_grad():
             while value.node not in self._known:
                 self._run(next(self._todo))
         tensor = self._known[value.node]
         if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
-            raise UnknownConstant(value.node.name)
+            raise UnknownConstantError(value.node.name)
         return tensor
 
     def _run(self, node: fx.Node) -> None:
@@ -64,9 +65,7 @@ class Constants:
             known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
         if not callable(node.target) or any(value is None for value in known.values()):
             return None
-        args, kwargs = pytree.tree_map_only(
-            fx.Node, known.__getitem__, (node.args, node.kwargs)
-        )
+        args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": "cpu"}
         return node.target(*args, **kwargs)

@@ -128,13 +128,17 @@ def contract(
     if constant:
         path = 1 - constant[0]
         own_batch = [a for a in batch if _size(operands[path], letters[path], a) > 1]
-        shared = [a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)]
+        shared = [
+            a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)
+        ]
         form = (letters[path], letters[constant[0]], out)
         if shared:
             return _grouped_by_constant(call, labels[path], form, shared, lowering)
         return _by_constant(call, labels[path], form, lowering)
     sides = [
-        Operand(_permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n]))
+        Operand(
+            _permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n])
+        )
         for n in (0, 1)
     ]
     merged = contraction_labels(call, sides[0], sides[1], lowering)
@@ -163,10 +167,15 @@ def contraction_labels(
     units[alive] = lowering.builder.merges(
         LabelSets(predecessors.members, predecessors.sizes[alive]), both.astype(np.float64)
     )
-    small_batch = [max(pair) for pair in zip(*(_small(s)[: s.batch] for s in (one, other)), strict=True)]
+    small_batch = [
+        max(pair) for pair in zip(*(_small(s)[: s.batch] for s in (one, other)), strict=True)
+    ]
     small = [*small_batch, *_small(one)[one.batch : one.batch + one.free]]
     small += _small(other)[other.batch : other.batch + other.free]
-    free = [*one.labels.shape[one.batch :][: one.free], *other.labels.shape[other.batch :][: other.free]]
+    free = [
+        *one.labels.shape[one.batch :][: one.free],
+        *other.labels.shape[other.batch :][: other.free],
+    ]
     labels = torch.from_numpy(units[number.reshape(-1)]).view(small)
     return labels.expand([*map(int, batch_sizes), *free])
 
@@ -185,7 +194,8 @@ def _sets_of_both(
     """
     count = rows.shape[0] * rows.shape[1]
     both = np.full(
-        (count + columns.shape[0] * columns.shape[1], max(rows.shape[2], columns.shape[2])), CONSTANT
+        (count + columns.shape[0] * columns.shape[1], max(rows.shape[2], columns.shape[2])),
+        CONSTANT,
     )
     both[:count, : rows.shape[2]] = rows.reshape(count, -1)
     both[count:, : columns.shape[2]] = columns.reshape(-1, columns.shape[2])
@@ -305,9 +315,10 @@ def _einsum_letters(equation: str, operands: list[Value]) -> tuple[list[str], st
     if arrow:
         return inputs, right.replace("...", ellipsis)
     joined = "".join(inputs)
-    return inputs, ellipsis + "".join(sorted(a for a in set(joined) - set(ellipsis) if joined.count(a) == 1))
+    return inputs, ellipsis + "".join(
+        sorted(a for a in set(joined) - set(ellipsis) if joined.count(a) == 1)
+    )
 
 
 def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:
     return labels.repeat_interleave(heads // labels.shape[-3], dim=-3)
-

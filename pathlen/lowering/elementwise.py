@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions
+from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -14,8 +15,9 @@ from pathlen.lowering.labels import (
     distinct_tuples,
     sets_of_rows,
 )
-from pathlen.lowering.context import Lowering
+from pathlen.lowering.operations import aten
 from pathlen.lowering.regions import (
+    SUMS,
     degree_of_call,
     find_region,
     flattened_summands,
@@ -25,22 +27,18 @@ from pathlen.lowering.regions import (
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 
-_SUMS = frozenset({"aten.add", "aten.sub", "aten.rsub", "aten.subtract"})
-_PRODUCTS = frozenset({"aten.mul", "aten.multiply", "aten.div", "aten.divide", "aten.true_divide"})
-_EXTREMES = frozenset({"aten.maximum", "aten.minimum", "aten.max", "aten.min", "aten.fmax"})
+_PRODUCTS = frozenset(aten("mul multiply div divide true_divide"))
+_EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
 
 
 @rule(
     "elementwise",
     "elementwise",  # the name under which pointwise operators find this rule
-    *(
-        "aten." + name
-        for name in (
-            "hardswish prelu log_sigmoid rsub true_divide multiply subtract divide special_expit"
-            " dropout feature_dropout alpha_dropout feature_alpha_dropout"
-            " alias contiguous to _to_copy type_as detach where lift_fresh_copy nan_to_num"
-            " __and__ __or__ __xor__"
-        ).split()
+    *aten(
+        "hardswish prelu log_sigmoid rsub true_divide multiply subtract divide special_expit"
+        " dropout feature_dropout alpha_dropout feature_alpha_dropout"
+        " alias contiguous to _to_copy type_as detach where lift_fresh_copy nan_to_num"
+        " __and__ __or__ __xor__"
     ),
 )
 def elementwise(call: Call, lowering: Lowering) -> Value:
@@ -66,7 +64,7 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
 
 
 def _keeps_paths(call: Call, path: list[Value]) -> bool:
-    """Comparisons and casts from floating point to integers cut; arithmetic of integers does not."""
+    """Comparisons and casts from floating point to integers cut; integer arithmetic does not."""
     output = call.output
     if output.is_floating_point() or output.is_complex():
         return True
@@ -119,7 +117,7 @@ def activation_units(
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     """One new unit per distinct tuple of labels, with those labels as predecessors."""
-    summing = call.name in _SUMS
+    summing = call.name in SUMS
     if summing:
         path = flattened_summands(path, lowering.readers)
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""

@@ -10,9 +10,11 @@ from torch import fx
 from pathlen.errors import TraceError
 from pathlen.lowering.labels import CONSTANT, broadcast, channel_labels, collapse
 from pathlen.lowering.movement import run_on_labels
+from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.rules import find_rule
-from pathlen.lowering.values import Call, bind_call, functional
+from pathlen.lowering.values import Call, bind_call
 
+_PRODUCTS = aten("matmul mm bmm addmm baddbmm addbmm")
 _KEEPS_ELEMENTS = ("elementwise", "normalization", "softmax")
 
 
@@ -91,13 +93,17 @@ def _assign(feature: np.ndarray, elements: torch.Tensor, axis: int, features: in
     from scipy.sparse.csgraph import connected_components
 
     count = elements.shape[axis]
-    at = torch.arange(count).view([-1 if a == axis % elements.ndim else 1 for a in range(elements.ndim)])
+    at = torch.arange(count).view(
+        [-1 if a == axis % elements.ndim else 1 for a in range(elements.ndim)]
+    )
     ids = elements.reshape(-1).numpy()
     places = at.expand(elements.shape).reshape(-1).numpy()
     free = (ids != CONSTANT) & (feature[ids] == CONSTANT)
     ids, places = ids[free], places[free]
     nodes = len(feature) + count
-    links = coo_array((np.ones(len(ids), dtype=np.int8), (ids, places + len(feature))), (nodes, nodes))
+    links = coo_array(
+        (np.ones(len(ids), dtype=np.int8), (ids, places + len(feature))), (nodes, nodes)
+    )
     _, component = connected_components(links, directed=False)
     _, number = np.unique(component[places + len(feature)], return_inverse=True)
     feature[ids] = features + number
@@ -111,17 +117,15 @@ def _feature_axis(call: Call, read: fx.Node) -> int | None:
         return None
     dimensions = read.meta["val"].ndim
     if "conv" in call.name:
-        weight = call["weight"].meta["val"].ndim if isinstance(call["weight"], fx.Node) else dimensions
-        return dimensions - weight + 1
+        return int(dimensions - call["weight"].meta["val"].ndim + 1)
     if call.name == "aten.einsum":
         inputs, _, out = call["equation"].replace(" ", "").partition("->")
         letters = inputs.split(",")[[*call["tensors"]].index(read)]
         summed = [i - len(letters) for i, letter in enumerate(letters) if letter not in out]
         return summed[-1] if summed else -1
-    second = [n for n in call.node.all_input_nodes][-1] is read and len(call.node.all_input_nodes) > 1
-    return -2 if rule.kind == "contraction" and second and "mm" in call.name or (
-        call.name == "aten.matmul" and second and dimensions > 1
-    ) else -1
+    operands = call.node.all_input_nodes
+    is_right_factor = len(operands) > 1 and operands[-1] is read and dimensions > 1
+    return -2 if is_right_factor and call.name in _PRODUCTS else -1
 
 
 def _move(call: Call, followed: Mapping[fx.Node, torch.Tensor]) -> Any:

@@ -100,10 +100,11 @@ def compress(
 
 
 def distinct(labels: torch.Tensor) -> np.ndarray:
-    """The units that occur, ascending, constants left out.  # (u,)"""
+    """The units that occur, ascending, constants left out."""
     (small,), _ = compress([labels])
     found = np.unique(small.numpy())
-    return found[found != CONSTANT]
+    units: np.ndarray = found[found != CONSTANT]
+    return units
 
 
 def rename(labels: torch.Tensor, old: np.ndarray, new: np.ndarray) -> torch.Tensor:

@@ -15,6 +15,7 @@ from pathlen.lowering.labels import (
     label_sets,
     rename,
 )
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 
@@ -57,10 +58,9 @@ def dense_layer(
 
 @rule(
     "layer",
-    *(
-        f"aten.{name}"
-        for name in "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
-        " convolution _convolution".split()
+    *aten(
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution"
+        " _convolution"
     ),
 )
 def convolution(call: Call, lowering: Lowering) -> Value:

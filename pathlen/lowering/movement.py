@@ -8,8 +8,9 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse, constant_labels
+from pathlen.lowering.operations import aten, call_by_name, functional, operation_name
 from pathlen.lowering.rules import Result, rule
-from pathlen.lowering.values import Call, Value, functional
+from pathlen.lowering.values import Call, Value
 
 _INDICES = frozenset({"index", "indices", "mask", "repeats"})
 _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
@@ -18,17 +19,14 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
 @rule(
     "movement",
     "movement",  # the name under which views find this rule
-    *(
-        "aten." + name
-        for name in (
-            "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr flipud rot90 repeat tile"
-            " repeat_interleave index index_select gather take_along_dim pixel_shuffle"
-            " pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
-            " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"
-            " replication_pad3d slice_scatter select_scatter masked_select"
-            " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
-            " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
-        ).split()
+    *aten(
+        "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr flipud"
+        " rot90 repeat tile repeat_interleave index index_select gather take_along_dim pixel_shuffle"
+        " pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
+        " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"
+        " replication_pad3d slice_scatter select_scatter masked_select"
+        " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
+        " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
     ),
 )
 def movement(call: Call, lowering: Lowering) -> Result:
@@ -43,9 +41,7 @@ def movement(call: Call, lowering: Lowering) -> Result:
     first = next(call.values())
     if isinstance(moved, torch.Tensor):
         return lowering.result(call, moved, softmax_of=first)
-    return tuple(
-        lowering.result(call, part, dtype=first.dtype, softmax_of=first) for part in moved
-    )
+    return tuple(lowering.result(call, part, dtype=first.dtype, softmax_of=first) for part in moved)
 
 
 @rule("movement", "aten.pad", "aten.constant_pad_nd")
@@ -55,9 +51,7 @@ def pad(call: Call, lowering: Lowering) -> Value:
     if call.arguments.get("mode", "constant") == "constant":
         padded = torch.nn.functional.pad(labels, call["pad"], value=CONSTANT)
         return lowering.result(call, collapse(padded))
-    # the other modes have no kernels for integers; float64 holds labels exactly
-    moved = run_on_labels(call.func, {**call.arguments, "self": labels.double()})
-    return lowering.result(call, collapse(moved.long()))
+    return lowering.result(call, run_on_labels(call.func, {**call.arguments, "self": labels}))
 
 
 @rule("movement", "aten.copy", "aten.fill", "aten.zero")
@@ -72,20 +66,31 @@ def overwrite(call: Call, lowering: Lowering) -> Value:
 def run_on_labels(func: Any, arguments: dict[str, Any]) -> Any:
     """Call an operator on label tensors, in place of the tensors they belong to.
 
-    Labels have other strides than the tensor: where the operator cannot view them, it gets a copy.
-    Results get stride 0 along the axes on which they do not vary.
+    Labels have other strides than the tensor: where the operator cannot view them, it gets a copy;
+    where it has no kernel for integers, float64, which holds labels exactly. Results get stride 0
+    along the axes on which they do not vary.
+
+    Raises:
+        UnsupportedOperation: the operator does not run on labels.
     """
-    names = [a.name for a in func._schema.arguments if not a.kwarg_only]
 
-    def run(prepare: Any) -> Any:
-        values = pytree.tree_map_only(torch.Tensor, prepare, arguments)
-        return func(*[values.pop(name) for name in names], **values)
+    def dense(labels: torch.Tensor) -> torch.Tensor:
+        return labels.contiguous()
 
-    try:
-        result = run(lambda labels: labels)
-    except RuntimeError:
-        result = run(lambda labels: labels.contiguous())
-    return pytree.tree_map_only(torch.Tensor, collapse, result)
+    def floating(labels: torch.Tensor) -> torch.Tensor:
+        return labels.double().contiguous()
+
+    for prepare in (None, dense, floating):
+        try:
+            prepared = (
+                pytree.tree_map_only(torch.Tensor, prepare, arguments) if prepare else arguments
+            )
+            result = call_by_name(func, prepared)
+        except RuntimeError as error:
+            failure = error
+        else:
+            return pytree.tree_map_only(torch.Tensor, lambda moved: collapse(moved.long()), result)
+    raise UnsupportedOperation(f"{operation_name(func)} does not run on labels: {failure}")
 
 
 def _labels(argument: Any) -> Any:

@@ -18,8 +18,10 @@ def normalization(call: Call, lowering: Lowering) -> Value:
     """The same units; batch norm with running statistics is affine and is never counted."""
     source = next(value for value in call.values() if value.varies)
     batch_statistics = call.arguments.get("use_input_stats", call.arguments.get("training", True))
-    labels = lowering.counted("normalization", call, source.labels) if batch_statistics else (
-        source.labels
+    labels = (
+        lowering.counted("normalization", call, source.labels)
+        if batch_statistics
+        else (source.labels)
     )
     return lowering.result(call, labels)
 

@@ -17,8 +17,9 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.inputs import input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
+from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.rules import find_rule
-from pathlen.lowering.values import Call, Value, bind_call, makes_constant, written_argument
+from pathlen.lowering.values import Call, Value, bind_call
 from pathlen.policy import Policy
 from pathlen.tracing import Recording, module_path
 
@@ -151,7 +152,11 @@ class _Interpreter:
         if isinstance(value, Value):
             self._aliases.item(source, node)  # type: ignore[arg-type]
             return self._lowering.value(
-                node, value.labels, value.dtype, varies=value.varies, call=value.call,
+                node,
+                value.labels,
+                value.dtype,
+                varies=value.varies,
+                call=value.call,
                 softmax=value.softmax,
             )
         return value
@@ -163,7 +168,9 @@ class _Interpreter:
             if isinstance(operand.meta.get("val"), torch.Tensor)
         ]
         place = module_path(node) or "(top level)"
-        self._refused.append(f"  {node.target} at node {node.name!r}, module {place!r}, operand shapes {shapes}: {why}")
+        self._refused.append(
+            f"  {node.target} at node {node.name!r}, module {place!r}, operands {shapes}: {why}"
+        )
 
 
 def _refusal(refused: list[str]) -> str:

@@ -7,24 +7,23 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, is_position_axis, label_sets
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call
 
 _MAXIMA = frozenset(
-    "aten." + name
-    for name in (
+    aten(
         "amax amin max min max_pool1d max_pool2d max_pool3d adaptive_max_pool1d"
         " adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices"
-    ).split()
+    )
 )
 
 
 @rule(
     "reduction",
-    *(
-        "aten." + name
-        for name in "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std"
-        " prod var_mean std_mean".split()
+    *aten(
+        "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std prod var_mean"
+        " std_mean"
     ),
 )
 def reduction(call: Call, lowering: Lowering) -> Result:
@@ -43,14 +42,12 @@ def reduction(call: Call, lowering: Lowering) -> Result:
 
 @rule(
     "reduction",
-    *(
-        f"aten.{name}{dimensions}d"
-        for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
-        for dimensions in (1, 2, 3)
+    *aten(
+        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
+        " adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d"
+        " adaptive_max_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d"
+        " max_pool2d_with_indices max_pool3d_with_indices"
     ),
-    *(f"aten._adaptive_avg_pool{dimensions}d" for dimensions in (2, 3)),
-    "aten.max_pool2d_with_indices",
-    "aten.max_pool3d_with_indices",
 )
 def pooling(call: Call, lowering: Lowering) -> Result:
     """The same units, on a coarser grid."""
@@ -62,12 +59,11 @@ def pooling(call: Call, lowering: Lowering) -> Result:
 
 @rule(
     "reduction",
-    *(
-        f"aten.{name}"
-        for name in "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d"
+    *aten(
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d"
         " upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d"
         " _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa"
-        " _upsample_bicubic2d_aa".split()
+        " _upsample_bicubic2d_aa"
     ),
 )
 def interpolation(call: Call, lowering: Lowering) -> Result:

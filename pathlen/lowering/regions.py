@@ -9,19 +9,20 @@ pass - or it is one activation.
 
 import heapq
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value
 
 NONLINEAR = math.inf
-_SUMS = frozenset({"aten.add", "aten.sub", "aten.rsub", "aten.subtract"})
+SUMS = frozenset(aten("add sub rsub subtract"))
 _SAME = frozenset(
-    "aten." + name
-    for name in (
+    aten(
         "neg negative positive clone alias detach contiguous to _to_copy type_as dropout"
-        " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num view_as lift_fresh_copy"
-    ).split()
+        " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num lift_fresh_copy"
+    )
 )
 _EXPANDABLE = frozenset({"elementwise", "normalization", "reduction", "movement", "softmax"})
 
@@ -94,7 +95,7 @@ def degree_of_call(call: Call, entry: Value, known: dict[int, float | None]) -> 
     if any(d is None for d in degrees):
         return None
     highest: float = max(d for d in degrees if d is not None)
-    if highest == 0 or call.name in _SAME | _SUMS:
+    if highest == 0 or call.name in _SAME | SUMS:
         return NONLINEAR if highest and not call.output.is_floating_point() else highest
     if call.name in ("aten.mul", "aten.multiply"):
         return highest if sum(d != 0 for d in degrees) == 1 else NONLINEAR
@@ -149,7 +150,7 @@ def softmax_entry(call: Call, entry: Value) -> Value | None:
     return None
 
 
-def flattened_summands(operands: list[Value], readers: dict[int, int]) -> list[Value]:
+def flattened_summands(operands: list[Value], readers: Mapping[int, int]) -> list[Value]:
     """Operands of a sum, those that are sums read by nobody else replaced by theirs.
 
     (a + b) + c with no other reader of a + b is one merge of three; a scaling, cast or dropout

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pathlen.lowering.values import Call, Value, operation_name, viewed_argument
+from pathlen.lowering.operations import operation_name, viewed_argument
+from pathlen.lowering.values import Call, Value
 
 if TYPE_CHECKING:
     from pathlen.lowering.context import Lowering

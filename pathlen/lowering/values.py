@@ -9,17 +9,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, compact
-
-_CREATIONS = frozenset(
-    "aten." + name
-    for name in (
-        "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
-        " empty_like rand_like randn_like randint_like scalar_tensor"
-    ).split()
-)
-_READS_SHAPE_OF_OTHER = frozenset(
-    "aten." + name for name in ("expand_as", "view_as", "reshape_as", "type_as")
-)
+from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, operation_name
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +92,7 @@ class Call:
     def values(self) -> Iterator[Value]:
         """The tensor arguments whose elements are read, those inside lists included, in order."""
         for name, argument in self.arguments.items():
-            if name == "other" and self.name in _READS_SHAPE_OF_OTHER:
+            if name == "other" and self.name in READS_SHAPE_OF_OTHER:
                 continue
             for leaf in argument if isinstance(argument, (list, tuple)) else (argument,):
                 if isinstance(leaf, Value):
@@ -128,41 +118,3 @@ def bind_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx
         else:
             arguments[argument.name] = argument.default_value
     return Call(func, operation_name(func), arguments, node)
-
-
-def operation_name(func: Any) -> str:
-    """ "aten.relu" for the overloads of `aten::relu` and `aten::relu_`."""
-    namespace, _, name = func._schema.name.partition("::")
-    in_place = func._schema.is_mutable and name.endswith("_") and not name.endswith("__")
-    return f"{namespace}.{name[:-1] if in_place else name}"
-
-
-def functional(func: Any) -> Any:
-    """The overload that computes what an in-place overload writes."""
-    if not func._schema.is_mutable:
-        return func
-    namespace, _, name = operation_name(func).partition(".")
-    packet = getattr(getattr(torch.ops, namespace), name)
-    return getattr(packet, func._overloadname)
-
-
-def written_argument(func: Any) -> str | None:
-    """Name of the argument that an in-place call writes to, None where there is none."""
-    for argument in func._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            return str(argument.name)
-    return None
-
-
-def viewed_argument(func: Any) -> str | None:
-    """Name of the argument that the result may be a view of, None where there is none."""
-    shared = [r.alias_info for r in func._schema.returns if r.alias_info is not None]
-    if not shared or any(info.is_write for info in shared):
-        return None
-    sources = [a.name for a in func._schema.arguments if a.alias_info is not None]
-    return str(sources[0]) if sources else None
-
-
-def makes_constant(func: Any) -> bool:
-    """Whether a call takes no more than the shape and dtype of its tensor arguments."""
-    return operation_name(func) in _CREATIONS

@@ -63,7 +63,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.attributes: dict[str, torch.Tensor] = {}
         self.stack: list[tuple[str, type]] = []

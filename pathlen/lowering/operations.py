@@ -1,0 +1,64 @@
+"""Names of operations, and what their schemas say about them."""
+
+from typing import Any
+
+import torch
+
+
+def aten(names: str) -> tuple[str, ...]:
+    """("aten.add", "aten.sub") for "add sub"."""
+    return tuple(f"aten.{name}" for name in names.split())
+
+
+_CREATIONS = frozenset(
+    aten(
+        "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
+        " empty_like rand_like randn_like randint_like scalar_tensor"
+    )
+)
+READS_SHAPE_OF_OTHER = frozenset(aten("expand_as view_as reshape_as type_as"))
+
+
+def operation_name(func: Any) -> str:
+    """The name "aten.relu" for the overloads of `aten::relu` and `aten::relu_`."""
+    namespace, _, name = func._schema.name.partition("::")
+    in_place = func._schema.is_mutable and name.endswith("_") and not name.endswith("__")
+    return f"{namespace}.{name[:-1] if in_place else name}"
+
+
+def functional(func: Any) -> Any:
+    """The overload that computes what an in-place overload writes."""
+    if not func._schema.is_mutable:
+        return func
+    namespace, _, name = operation_name(func).partition(".")
+    packet = getattr(getattr(torch.ops, namespace), name)
+    return getattr(packet, func._overloadname)
+
+
+def written_argument(func: Any) -> str | None:
+    """Name of the argument that an in-place call writes to, None where there is none."""
+    for argument in func._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return str(argument.name)
+    return None
+
+
+def viewed_argument(func: Any) -> str | None:
+    """Name of the argument that the result may be a view of, None where there is none."""
+    shared = [r.alias_info for r in func._schema.returns if r.alias_info is not None]
+    if not shared or any(info.is_write for info in shared):
+        return None
+    sources = [a.name for a in func._schema.arguments if a.alias_info is not None]
+    return str(sources[0]) if sources else None
+
+
+def makes_constant(func: Any) -> bool:
+    """Whether a call takes no more than the shape and dtype of its tensor arguments."""
+    return operation_name(func) in _CREATIONS
+
+
+def call_by_name(func: Any, arguments: dict[str, Any]) -> Any:
+    """Call an operator with all of its arguments given by the names of its schema."""
+    names = [argument.name for argument in func._schema.arguments if not argument.kwarg_only]
+    keywords = {name: value for name, value in arguments.items() if name not in names}
+    return func(*[arguments[name] for name in names], **keywords)
