@@ -26,8 +26,9 @@ class IgraphBackend:
     def solve(self, graph: PathGraph, direction: str = "backward") -> Solution:
         """Measure a graph; see `Backend.solve`.
 
-        O(nodes + edges) in Python for counts and chances. The longest path is a shortest one
-        with negative lengths (Bellman-Ford): O(nodes * edges) at worst, far less on layers.
+        O(nodes + edges) in Python for counts, chances and the longest path (igraph would find it
+        as a shortest one with negative lengths, by Bellman-Ford: O(nodes * edges) where paths
+        of many lengths meet), Dijkstra's O(edges log nodes) for the shortest.
         """
         network = graph.to_igraph()
         order = network.topological_sorting(mode="out")
@@ -43,8 +44,8 @@ class IgraphBackend:
             from_inputs=_count(order, before),
             to_outputs=_count(order[::-1], after),
             walk_share=walk,
-            longest=-_least(graph, network, -graph.activity),
-            shortest=_least(graph, network, graph.activity),
+            longest=_longest(order, before, graph.activity.tolist()),
+            shortest=_shortest(graph, network),
         )
 
 
@@ -82,17 +83,25 @@ def _walk(
     return np.array(chances)
 
 
-def _least(graph: PathGraph, network: igraph.Graph, lengths: FloatArray) -> float:
-    """Smallest sum of lengths along a path from an input to an output, ends included."""
-    source = graph.num_nodes
-    inputs = np.flatnonzero(graph.kind == Kind.INPUT).tolist()
-    whole = network.copy()
-    whole.add_vertex()
-    whole.add_edges([(source, node) for node in inputs])
-    # An edge is as long as the node it leads to; one new node leads to all inputs.
-    weights = [*lengths[[edge.target for edge in network.es]].tolist(), *lengths[inputs].tolist()]
+def _longest(
+    order: Iterable[int], before: Sequence[Sequence[int]], lengths: Sequence[float]
+) -> float:
+    """Largest L(v) = length(v) + the largest L over predecessors (0 at an input)."""
+    longest = [0.0] * len(before)
+    for node in order:
+        longest[node] = lengths[node] + max((longest[other] for other in before[node]), default=0.0)
+    return max(longest)  # no length is negative, so the largest is that of an output
+
+
+def _shortest(graph: PathGraph, network: igraph.Graph) -> float:
+    """Smallest length of a path; an edge is as long as the node it leads to."""
+    inputs = np.flatnonzero(graph.kind == Kind.INPUT)
     outputs = np.flatnonzero(graph.kind == Kind.OUTPUT).tolist()
-    distances = whole.distances(source=[source], target=outputs, weights=weights, mode="out")
+    whole, source = network.copy(), graph.num_nodes
+    whole.add_vertex()  # one new node leads to all inputs
+    whole.add_edges([(source, node) for node in inputs.tolist()])
+    targets = np.array([edge[1] for edge in whole.get_edgelist()])
+    distances = whole.distances(source, outputs, weights=graph.activity[targets], mode="out")
     return float(min(distances[0]))
 
 

@@ -92,7 +92,7 @@ def _longest(graph: PathGraph, lengths: FloatArray) -> FloatArray:
     last_read = np.full(graph.num_nodes, -1, dtype=np.int64)
     last_read[inner] = indices[indptr[inner + 1] - 1]
     last_read = np.maximum.accumulate(last_read)
-    longest = lengths.copy()
+    longest = lengths.astype(np.longdouble)  # where it has more digits, depth costs none
     first = 0
     while first < graph.num_nodes:
         end = int(np.searchsorted(last_read, first))  # the first node that reads this run

@@ -124,9 +124,9 @@ class PathGraph:
     ) -> "PathGraph":
         """Build a path graph from any directed acyclic graph.
 
-        Nodes and edges on no input-output path are dropped. A declared input with predecessors,
-        and a declared output with successors or that is an input too, gets one added terminal
-        node of activity 0. `node_ids` of the result holds the numbering used here.
+        Nodes and edges on no input-output path are dropped. A declared input that still has
+        predecessors, and a declared output that has successors or is an input too, gets one added
+        terminal node of activity 0. `node_ids` of the result holds the numbering used here.
 
         Args:
             edges: int[e, 2] of (from, to) in any order; repeated edges count once.

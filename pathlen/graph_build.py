@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pathlen.errors import ActivityError, GraphError, PathlenError
 from pathlen.graph_check import checked_activity, row_numbers, structure_problems
 from pathlen.graph_layers import arrange, chain, table
-from pathlen.graph_parts import FloatArray, IntArray, Kind, Layer
+from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind, Layer
 from pathlen.graph_sort import circle, compressed, generations, on_path, restricted
 
 NO_PATH = (
@@ -47,7 +47,7 @@ def parts_from_arrays(
     layer = np.asarray(layer_of_node, dtype=np.int64)
     if layer.shape != kinds.shape or ((layer < 0) | (layer >= len(layers))).any():
         raise GraphError(f"every node needs a layer among the {len(layers)} rows of the table")
-    keep = on_path(rows, columns, kinds)
+    keep = on_path(rows, columns, kinds == Kind.INPUT, kinds == Kind.OUTPUT)
     if not keep.any():
         raise GraphError(NO_PATH)
     rows, columns = restricted(rows, columns, keep)
@@ -91,8 +91,8 @@ def parts_from_edges(
 ) -> Parts:
     """See `PathGraph.from_edges`."""
     pairs = _checked_pairs(edges)
-    terminals = [None if given is None else _checked_ids(given) for given in (inputs, outputs)]
-    mentioned = [pairs.ravel(), *(given for given in terminals if given is not None)]
+    starts, ends = (None if given is None else _checked_ids(given) for given in (inputs, outputs))
+    mentioned = [pairs.ravel(), *(given for given in (starts, ends) if given is not None)]
     ids, compact = np.unique(np.concatenate(mentioned), return_inverse=True)
     sources, targets = compact[: pairs.size].reshape(pairs.shape).T
     if num_nodes is None:
@@ -100,27 +100,33 @@ def parts_from_edges(
     elif ids.size and ids[-1] >= num_nodes:
         raise GraphError(f"node id {ids[-1]} does not fit num_nodes={num_nodes}")
 
-    # Numbers below are positions in `ids`; `origin` is that of the node a node stands for.
-    sources, targets, kind, origin = _with_terminals(ids, sources, targets, *terminals)
-    indptr, indices = compressed(targets, sources, len(kind))
-    keep = on_path(indptr, indices, kind)
+    # Numbers below are positions in `ids`, later in `kept`.
+    indptr, indices = compressed(targets, sources, len(ids))
+    has_after = np.bincount(indices, minlength=len(ids)) > 0
+    is_input = np.diff(indptr) == 0 if starts is None else np.isin(ids, starts)
+    is_output = ~has_after if ends is None else np.isin(ids, ends)
+    keep = on_path(indptr, indices, is_input, is_output)
     indptr, indices = restricted(indptr, indices, keep)
-    kind, origin, added = kind[keep], origin[keep], np.flatnonzero(keep) >= len(ids)
+    kept = ids[keep]
+    indptr, indices, kind, origin = _with_terminals(
+        indptr, indices, is_input[keep], is_output[keep]
+    )
+    added = np.arange(len(kind)) >= len(kept)
     generation = generations(indptr, indices)
     if (generation < 0).any():
-        names = ids[origin[circle(indptr, indices, generation)]].tolist()
+        names = kept[origin[circle(indptr, indices, generation)]].tolist()
         raise GraphError(f"the edges have a cycle: {chain(names)}; remove one of these edges")
-    if not keep.any():
+    if not kept.size:
         raise GraphError(NO_PATH)
 
     values = (kind == Kind.UNIT).astype(np.float64)
     if activity is not None:
         given = _per_node(activity, ids, num_nodes, "activity", ActivityError)
-        values = np.where(added, 0.0, checked_activity(given, len(ids))[origin])
+        values = np.where(added, 0.0, checked_activity(given, len(ids))[keep][origin])
     labels = None
     if layers is not None:
-        given = [str(name) for name in _per_node(layers, ids, num_nodes, "layers", GraphError)]
-        labels = [given[node] for node in origin.tolist()]
+        given = _per_node(layers, kept, num_nodes, "layers", GraphError)
+        labels = [str(given[node]) for node in origin.tolist()]
     order, layer, rows = arrange(indptr, indices, kind, generation, labels)
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
@@ -132,45 +138,41 @@ def parts_from_edges(
         "kind": kind[order],
         "layer": layer.astype(np.int32),
         "layers": rows,
-        "node_ids": np.where(added, -1, ids[origin])[order],
+        "node_ids": np.where(added, -1, kept[origin])[order],
     }
 
 
 def _with_terminals(
-    ids: npt.NDArray[np.int64],
-    sources: npt.NDArray[np.int64],
-    targets: npt.NDArray[np.int64],
-    inputs: npt.NDArray[np.int64] | None,
-    outputs: npt.NDArray[np.int64] | None,
+    indptr: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    is_input: BoolArray,
+    is_output: BoolArray,
 ) -> tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]
 ]:
     """Tell inputs and outputs from other nodes, adding a node for each that is also another.
 
     Returns:
-        sources and targets with the added edges, kind and origin with the added nodes.
+        indptr, indices and kind with the added nodes last; origin, the node each stands for.
     """
-    size = len(ids)
-    has_before, has_after = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    has_before[targets] = True
-    has_after[sources] = True
-    is_input = ~has_before if inputs is None else np.isin(ids, inputs)
-    is_output = ~has_after if outputs is None else np.isin(ids, outputs)
+    size = len(is_input)
+    has_before = np.diff(indptr) > 0
+    has_after = np.bincount(indices, minlength=size) > 0
     entered = np.flatnonzero(is_input & has_before)
     left = np.flatnonzero(is_output & (has_after | is_input))
-    kind = np.full(size + len(entered) + len(left), Kind.UNIT, dtype=np.uint8)
-    kind[:size][is_output & ~has_after] = Kind.OUTPUT
-    kind[left] = Kind.UNIT
-    kind[:size][is_input & ~has_before] = Kind.INPUT
-    added = np.arange(size, len(kind))
-    kind[added[: len(entered)]] = Kind.INPUT
-    kind[added[len(entered) :]] = Kind.OUTPUT
-    return (
-        np.concatenate([sources, added[: len(entered)], left]),
-        np.concatenate([targets, entered, added[len(entered) :]]),
-        kind,
-        np.concatenate([np.arange(size), entered, left]),
-    )
+    origin = np.concatenate([np.arange(size), entered, left])
+    kind = np.full(len(origin), Kind.UNIT, dtype=np.uint8)
+    kind[:size][~has_after] = Kind.OUTPUT
+    kind[:size][~has_before] = Kind.INPUT
+    kind[left[has_before[left]]] = Kind.UNIT
+    kind[size : size + len(entered)] = Kind.INPUT
+    kind[size + len(entered) :] = Kind.OUTPUT
+    if len(origin) > size:
+        added = np.arange(size, len(origin))
+        rows = np.concatenate([row_numbers(indptr), entered, added[len(entered) :]])
+        columns = np.concatenate([indices, added[: len(entered)], left])
+        indptr, indices = compressed(rows, columns, len(origin))
+    return indptr, indices, kind, origin
 
 
 def _checked_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:

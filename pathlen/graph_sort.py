@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathlen.graph_check import row_numbers
-from pathlen.graph_parts import BoolArray, IntArray, Kind
+from pathlen.graph_parts import BoolArray, IntArray
 
 
 def compressed(
@@ -44,7 +44,9 @@ def restricted(
     return _row_starts(number[rows[edges]], int(keep.sum())), number[indices[edges]]
 
 
-def on_path(indptr: IntArray, indices: IntArray, kind: IntArray) -> BoolArray:
+def on_path(
+    indptr: IntArray, indices: IntArray, is_input: BoolArray, is_output: BoolArray
+) -> BoolArray:
     """Which nodes lie on a path from an input to an output: bool[n].
 
     Nodes with nothing before them that are no input are peeled off until none is left, then
@@ -54,15 +56,16 @@ def on_path(indptr: IntArray, indices: IntArray, kind: IntArray) -> BoolArray:
     Args:
         indptr: int[n + 1], rows of predecessors.
         indices: int[e], predecessors.
-        kind: int[n], values of `Kind`; inputs must have no predecessors, outputs no successors.
+        is_input: bool[n], where paths begin.
+        is_output: bool[n], where paths end.
     """
-    size = len(kind)
+    size = len(is_input)
     keep = np.ones(size, dtype=bool)
     # A terminal counts as having one neighbour outside the graph, so it is never peeled.
-    before = np.diff(indptr) + (kind == Kind.INPUT)
+    before = np.diff(indptr) + is_input
     if not before.all():
         keep[_peeled(before, *compressed(indices, row_numbers(indptr), size))] = False
-    after = np.bincount(indices, minlength=size) + (kind == Kind.OUTPUT)
+    after = np.bincount(indices, minlength=size) + is_output
     if not after.all():
         keep[_peeled(after, indptr, indices)] = False
     return keep

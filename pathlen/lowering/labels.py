@@ -1,5 +1,8 @@
 """Label tensors: which unit every element of a tensor belongs to.
 
+They are torch tensors, because operators run on them, but are compared and sorted by numpy, in
+this thread: torch would share such small work between threads, and wait for them.
+
 A label tensor is an int64 tensor of the value's shape that holds the graph node of each element,
 or `CONSTANT` where no input reaches. Along position axes (batch, space, tokens) all elements
 belong to the same unit; there the stride is 0, so that the tensor stays small and operations that
@@ -47,9 +50,15 @@ def collapse(labels: torch.Tensor) -> torch.Tensor:
     for axis in reversed(range(labels.ndim)):
         if small.shape[axis] > 1:
             first = small.narrow(axis, 0, 1)
-            if bool((small == first).all()):
+            last = small.narrow(axis, -1, 1)
+            # most axes that vary differ at the ends, and that is seen at little cost
+            if _equal(first, last) and _equal(small, first):
                 small = first
     return small.expand(shape)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one.numpy() == other.numpy()).all())
 
 
 def broadcast(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -80,15 +89,15 @@ def compress(
         size = small[0].shape[axis]
         if size < 2 or sum(column.numel() for column in small) < _WORTH_COMPRESSING:
             continue
-        others = [a for a in range(len(shape)) if a != axis]
-        changes = torch.zeros(size, dtype=torch.bool)
+        changes = np.zeros(size, dtype=np.bool_)
         for column in small:
-            steps = column.narrow(axis, 1, size - 1) != column.narrow(axis, 0, size - 1)
-            changes[1:] |= steps.any(dim=others) if others else steps
+            slices = column.movedim(axis, 0).numpy()
+            steps = slices[1:] != slices[:-1]
+            changes[1:] |= steps.any(axis=tuple(range(1, len(shape))))
         if not changes[1:].all():
-            starts = torch.cat([torch.zeros(1, dtype=torch.int64), changes.nonzero().view(-1)])
+            starts = torch.from_numpy(np.concatenate([[0], np.flatnonzero(changes)]))
             small = [column.index_select(axis, starts) for column in small]
-            repeats.append((axis, changes.cumsum(0)))
+            repeats.append((axis, torch.from_numpy(np.cumsum(changes))))
 
     def restore(tensor: torch.Tensor) -> torch.Tensor:
         for axis, run in repeats:

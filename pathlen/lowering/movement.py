@@ -20,9 +20,9 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
     "movement",
     "movement",  # the name under which views find this rule
     *aten(
-        "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr flipud"
-        " rot90 repeat tile repeat_interleave index index_select gather take_along_dim pixel_shuffle"
-        " pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
+        "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr"
+        " flipud rot90 repeat tile repeat_interleave index index_select gather take_along_dim"
+        " pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
         " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"
         " replication_pad3d slice_scatter select_scatter masked_select"
         " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"

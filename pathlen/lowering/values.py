@@ -47,7 +47,7 @@ class Value:
     def is_path(self) -> bool:
         """Whether any element belongs to a unit."""
         if self._path is None:
-            self._path = self.varies and bool((compact(self.labels) != CONSTANT).any())
+            self._path = self.varies and bool((compact(self.labels).numpy() != CONSTANT).any())
         return self._path
 
 
