@@ -97,6 +97,7 @@ def test_a_pickled_object_among_the_inputs_is_refused_and_not_run(saved, tmp_pat
         ("weights_config.json", r'"use_pickle": false', '"use_pickle": true', "a pickled object"),
         ("constants_config.json", r'"tensor_0"', '"opaque_obj_0"', "a pickled object"),
         ("model.json", r'"expr_str": "', '"expr_str": "__import__(\'os\') + ', "than arithmetic"),
+        ("model.json", '"expr_str": "', '"expr_str": "(', "more than arithmetic"),
         ("model.json", r"Symbol\('(s\d+)'", r"Symbol('exit()'", "more than arithmetic"),
         ("model.json", r'"name": "x"', '"name": "x=exit()"', "no identifier"),
     ],
