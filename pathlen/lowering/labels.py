@@ -160,10 +160,25 @@ def label_sets(rows: np.ndarray) -> tuple[LabelSets, np.ndarray]:
     """
     ordered = np.sort(rows, axis=1)
     ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = CONSTANT  # rows of one set become equal
-    firsts, inverse = np.unique(np.sort(ordered, axis=1), axis=0, return_inverse=True)
+    firsts, inverse = _distinct_rows(np.sort(ordered, axis=1))
     sets = sets_of_rows(firsts)
     number = np.where(sets.sizes > 0, np.cumsum(sets.sizes > 0) - 1, CONSTANT)
-    return LabelSets(sets.members, sets.sizes[sets.sizes > 0]), number[inverse.reshape(-1)]
+    return LabelSets(sets.members, sets.sizes[sets.sizes > 0]), number[inverse]
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows in order of appearance, and for every row the number of its equal.
+
+    Compares rows as bytes: `np.unique(axis=0)` makes a record type with a field a column.
+    """
+    if len(rows) == 1 or not rows.shape[1]:
+        return rows[:1], np.zeros(len(rows), dtype=np.int64)
+    as_bytes = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1] * rows.itemsize)))
+    _, first, inverse = np.unique(as_bytes.ravel(), return_index=True, return_inverse=True)
+    appearance = np.argsort(first)
+    rank = np.empty_like(appearance)
+    rank[appearance] = np.arange(len(rank))
+    return rows[first[appearance]], rank[inverse]
 
 
 def distinct_tuples(columns: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:

@@ -7,7 +7,14 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.labels import CONSTANT, broadcast, collapse, constant_labels
+from pathlen.lowering.labels import (
+    CONSTANT,
+    broadcast,
+    collapse,
+    compact,
+    constant_labels,
+    is_position_axis,
+)
 from pathlen.lowering.operations import aten, call_by_name, functional, operation_name
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
@@ -20,11 +27,11 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
     "movement",
     "movement",  # the name under which views find this rule
     *aten(
-        "cat concat concatenate stack hstack vstack dstack column_stack roll flip fliplr"
+        "stack hstack vstack dstack column_stack roll flip fliplr"
         " flipud rot90 repeat tile repeat_interleave index index_select gather take_along_dim"
-        " pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col reflection_pad1d"
-        " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"
-        " replication_pad3d slice_scatter select_scatter masked_select"
+        " pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col"
+        " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
+        " replication_pad2d replication_pad3d slice_scatter select_scatter masked_select"
         " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
         " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
     ),
@@ -42,6 +49,20 @@ def movement(call: Call, lowering: Lowering) -> Result:
     if isinstance(moved, torch.Tensor):
         return lowering.result(call, moved, softmax_of=first)
     return tuple(lowering.result(call, part, dtype=first.dtype, softmax_of=first) for part in moved)
+
+
+@rule("movement", "aten.cat", "aten.concat", "aten.concatenate")
+def concatenate(call: Call, lowering: Lowering) -> Value:
+    """Only the axes on which some operand varies are written out: a DenseNet has many of these."""
+    parts = [v.labels for v in call["tensors"] if v.labels.ndim == len(call.shape)]  # not torch's
+    axis = call["dim"] % len(call.shape)  # legacy empty vector, which fits every shape
+    positions = [
+        a
+        for a in range(len(call.shape))
+        if a != axis and all(is_position_axis(part, a) for part in parts)
+    ]
+    joined = collapse(torch.cat([compact(part, positions) for part in parts], axis))
+    return lowering.result(call, joined.expand(call.shape))
 
 
 @rule("movement", "aten.pad", "aten.constant_pad_nd")
