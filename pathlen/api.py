@@ -25,7 +25,7 @@ def trace(
     outputs: Any = None,
     input_axis: int | Mapping[str, int] | None = None,
 ) -> PathGraph:
-    """The path graph of a model (DESIGN section 2): its units, hubs and which feeds which.
+    """The path graph of a model (docs/definitions.md): its units, hubs and which feeds which.
 
     The model is run once, in eval mode, on tensors without data (see the ladder of tracers); its
     mode, parameters, buffers, hooks and the random state are afterwards what they were.

@@ -90,18 +90,14 @@ def parts_from_edges(
     layers: Sequence[str] | Mapping[int, str] | None,
 ) -> Parts:
     """See `PathGraph.from_edges`."""
-    pairs = _checked_pairs(edges)
-    starts, ends = (None if given is None else _checked_ids(given) for given in (inputs, outputs))
-    mentioned = [pairs.ravel(), *(given for given in (starts, ends) if given is not None)]
-    ids, compact = np.unique(np.concatenate(mentioned), return_inverse=True)
-    sources, targets = compact[: pairs.size].reshape(pairs.shape).T
+    ids, pairs, starts, ends = _identified(edges, inputs, outputs)
     if num_nodes is None:
         num_nodes = int(ids[-1]) + 1 if ids.size else 0
     elif ids.size and ids[-1] >= num_nodes:
         raise GraphError(f"node id {ids[-1]} does not fit num_nodes={num_nodes}")
 
     # Numbers below are positions in `ids`, later in `kept`.
-    indptr, indices = compressed(targets, sources, len(ids))
+    indptr, indices = compressed(pairs[:, 1], pairs[:, 0], len(ids))
     has_after = np.bincount(indices, minlength=len(ids)) > 0
     is_input = np.diff(indptr) == 0 if starts is None else np.isin(ids, starts)
     is_output = ~has_after if ends is None else np.isin(ids, ends)
@@ -112,10 +108,7 @@ def parts_from_edges(
         indptr, indices, is_input[keep], is_output[keep]
     )
     added = np.arange(len(kind)) >= len(kept)
-    generation = generations(indptr, indices)
-    if (generation < 0).any():
-        names = kept[origin[circle(indptr, indices, generation)]].tolist()
-        raise GraphError(f"the edges have a cycle: {chain(names)}; remove one of these edges")
+    generation = _acyclic_generations(indptr, indices, kept[origin])
     if not kept.size:
         raise GraphError(NO_PATH)
 
@@ -140,6 +133,37 @@ def parts_from_edges(
         "layers": rows,
         "node_ids": np.where(added, -1, kept[origin])[order],
     }
+
+
+def _identified(
+    edges: npt.ArrayLike,
+    inputs: Sequence[int] | npt.NDArray[Any] | None,
+    outputs: Sequence[int] | npt.NDArray[Any] | None,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64] | None,
+    npt.NDArray[np.int64] | None,
+]:
+    """Ids mentioned, ascending; edges [e, 2] as positions among them; ids of inputs and outputs."""
+    pairs = _checked_pairs(edges)
+    starts, ends = (None if given is None else _checked_ids(given) for given in (inputs, outputs))
+    mentioned = [pairs, *(given for given in (starts, ends) if given is not None)]
+    ids, compact = np.unique(
+        np.concatenate([given.ravel() for given in mentioned]), return_inverse=True
+    )
+    return ids, compact[: pairs.size].reshape(pairs.shape), starts, ends
+
+
+def _acyclic_generations(
+    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], names: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Topological generations, or GraphError naming a cycle."""
+    generation = generations(indptr, indices)
+    if (generation < 0).any():
+        cycle = chain(names[circle(indptr, indices, generation)].tolist())
+        raise GraphError(f"the edges have a cycle: {cycle}; remove one of these edges")
+    return generation
 
 
 def _with_terminals(

@@ -10,7 +10,7 @@ COUNTABLE = ("activation", "softmax", "normalization", "pooling", "product")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Choices of the user that change the numbers (DESIGN section 2, "What counts").
+    """Choices of the user that change the numbers (docs/definitions.md).
 
     Attributes:
         count: kinds of operation whose units are nonlinearities, out of `COUNTABLE`. The default

@@ -1,4 +1,4 @@
-"""Canonical forms: regions with one entry that part and meet again (DESIGN section 2).
+"""Canonical forms: regions with one entry that part and meet again (docs/definitions.md).
 
 Where an elementwise call reads two tensors that both come from one, by elementwise operations and
 statistics alone, the call is not a merge but the end of a scalar function of that one tensor:

@@ -1,5 +1,6 @@
 """Leaves the model and the process as they were: modes, switches, random state."""
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,19 @@ def untouched_process() -> Iterator[None]:
     """Random state is restored, and modules take the paths that are written out in Python.
 
     The fused transformer kernels would hide the activations of a whole encoder layer in one call.
+    What torch logs about a call that fails is held back: the error itself is raised, or shown by
+    the report of the tracer that succeeded.
     """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    silenced = logger.disabled
     fused = torch.backends.mha.get_fastpath_enabled()
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     torch.backends.mha.set_fastpath_enabled(False)
+    logger.disabled = True
     try:
         yield
     finally:
+        logger.disabled = silenced
         torch.backends.mha.set_fastpath_enabled(fused)
         torch.set_rng_state(states[0])
         random.setstate(states[1])
