@@ -101,7 +101,7 @@ def _longest(graph: PathGraph, lengths: FloatArray) -> FloatArray:
             read = longest[indices[indptr[first] : indptr[end]]]
             longest[nodes] += np.maximum.reduceat(read, indptr[nodes] - indptr[first])
         first = end
-    return longest
+    return longest.astype(np.float64)
 
 
 BACKEND = ScipyBackend()
