@@ -75,6 +75,8 @@ class Aliases:
         if not family and not view.steps:
             return
         base = values[view.base]
+        if not (base.varies or written.varies):
+            return  # constants: `Constants` runs the writes themselves
         if view.steps:
             labels = base.labels.contiguous().clone()
             _follow(labels, view).copy_(written.labels)

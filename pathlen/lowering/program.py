@@ -13,8 +13,8 @@ from pathlen.errors import TraceError, UnsupportedOperation
 from pathlen.graph import PathGraph, TraceInfo
 from pathlen.lowering import contraction, elementwise, layers, movement, normalization, reduction
 from pathlen.lowering.aliases import Aliases
-from pathlen.lowering.constants import Constants
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.decompose import decompose
 from pathlen.lowering.inputs import input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
 from pathlen.lowering.operations import makes_constant, written_argument
@@ -42,13 +42,8 @@ def lower(
         UnsupportedOperation: some operations have no rule; all of them are listed.
         GraphError: no path leads from an input to an output.
     """
-    lowering = Lowering(
-        policy,
-        Constants(recording.graph, recording.attributes),
-        _readers(recording),
-        _parents(recording.graph),
-    )
-    interpreter = _Interpreter(recording, lowering, input_axis)
+    lowering = Lowering(policy, _parents(recording.graph))
+    interpreter = Interpreter(recording, lowering, input_axis)
     interpreter.run()
     for name, node in recording.outputs:
         units = distinct(interpreter.values[node].labels)
@@ -63,24 +58,42 @@ def lower(
     return lowering.builder.build(info)
 
 
-class _Interpreter:
-    """Runs a program on labels: each node gets a value, each call its rule."""
+class Interpreter:
+    """Runs a program on labels: each node gets a value, each call its rule.
+
+    Args:
+        recording: the program.
+        lowering: takes what the rules add to the graph.
+        input_axis: see `lower`.
+        given: values of the placeholders, for the program of a decomposition.
+    """
 
     def __init__(
-        self, recording: Recording, lowering: Lowering, input_axis: int | Mapping[str, int] | None
+        self,
+        recording: Recording,
+        lowering: Lowering,
+        input_axis: int | Mapping[str, int] | None = None,
+        given: Mapping[fx.Node, Value] | None = None,
     ) -> None:
-        self.values: dict[fx.Node, Any] = {}
+        self.values: dict[fx.Node, Any] = dict(given or {})
         self._recording = recording
         self._lowering = lowering
         self._input_axis = input_axis
         self._aliases = Aliases()
         self._refused: list[str] = []
+        lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
+        lowering.readers.update(_readers(recording))
 
     def run(self) -> None:
-        """Lower every node; refused operations are collected and raised together."""
+        """Lower every node.
+
+        Raises:
+            UnsupportedOperation: some operations have no rule; the message lists all of them.
+        """
         for node in self._recording.graph.nodes:
             if node.op == "placeholder":
-                self.values[node] = self._input(node)
+                if node not in self.values:
+                    self.values[node] = self._input(node)
             elif node.op == "get_attr":
                 self.values[node] = self._constant(node)
             elif node.op == "call_function":
@@ -124,8 +137,8 @@ class _Interpreter:
         call = bind_call(node.target, args, kwargs, node)
         if makes_constant(node.target) or not any(value.varies for value in call.values()):
             self.values[node] = self._constant(node)
-            return
-        self.values[node] = self._apply(call)
+        else:
+            self.values[node] = self._apply(call)
         self._aliases.update(call, self.values, self._lowering)
 
     def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:
@@ -137,14 +150,29 @@ class _Interpreter:
 
     def _apply(self, call: Call) -> Any:
         found = find_rule(call.func)
-        if found is None:
-            self._refuse(call.node, "no rule")
-        else:
-            try:
-                return found.apply(call, self._lowering)
-            except UnsupportedOperation as error:
-                self._refuse(call.node, str(error))
+        try:
+            return found.apply(call, self._lowering) if found else self._without_rule(call)
+        except UnsupportedOperation as error:
+            self._refuse(call.node, str(error))
         return self._constant(call.node)  # go on, so that all refusals are told at once
+
+    def _without_rule(self, call: Call) -> Any:
+        """An operation that no rule knows: decompose it, and lower what it is made of."""
+        program = decompose(call)
+        if program is None:
+            raise UnsupportedOperation("no rule, no decomposition")
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+        given = dict(zip(placeholders, call.values(), strict=True))
+        inner = Interpreter(program, self._lowering, given=given)
+        inner.run()
+        results = [inner.values[node] for _, node in program.outputs]
+        vals = call.node.meta["val"]
+        if isinstance(vals, torch.Tensor):
+            return self._lowering.passed(call, results[0])
+        parts = iter(results)
+        return pytree.tree_map_only(
+            torch.Tensor, lambda _: self._lowering.passed(call, next(parts)), vals
+        )
 
     def _item(self, node: fx.Node) -> Any:
         source, position = node.args
