@@ -144,6 +144,9 @@ def _move(call: Call, followed: Mapping[fx.Node, torch.Tensor]) -> Any:
     if any(isinstance(call.arguments.get(name), (fx.Node, list)) for name in ("index", "indices")):
         return None
     arguments = {name: element(argument) for name, argument in call.arguments.items()}
+    if call.name == "aten.pad" and call["mode"] != "constant":  # has no kernels for integers
+        moved = run_on_labels(call.func, {**arguments, "self": arguments["self"].double()})
+        return moved.long()
     if call.name in ("aten.pad", "aten.constant_pad_nd"):
         arguments["value"] = CONSTANT
     return run_on_labels(functional(call.func), arguments)
