@@ -1,6 +1,7 @@
 """Values of the tensors that no input reaches, computed when a rule asks for them."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,24 +17,30 @@ class UnknownConstantError(Exception):
 
 
 class Constants:
-    """Runs the constant part of a recorded program, no further than is asked for.
+    """Values of constants in all programs of a lowering (decompositions are programs too)."""
 
-    Args:
-        graph: the recorded program.
-        attributes: the tensors behind its get_attr nodes; they are never written to.
-        given: gives a tensor for a placeholder that stands for a constant.
-    """
+    def __init__(self) -> None:
+        self._programs: dict[fx.Graph, _ConstantProgram] = {}
 
-    def __init__(
+    def add(
         self,
         graph: fx.Graph,
         attributes: Mapping[str, torch.Tensor],
-        given: Callable[[fx.Node], torch.Tensor | None] = lambda node: None,
+        given: Mapping[fx.Node, Value] = MappingProxyType({}),
     ) -> None:
-        self._attributes = attributes
-        self._given = given
-        self._known: dict[fx.Node, Any] = {}
-        self._todo = iter(graph.nodes)
+        """Take up a program.
+
+        Args:
+            graph: the recorded program.
+            attributes: the tensors behind its get_attr nodes; they are never written to.
+            given: values of the placeholders of a decomposition.
+        """
+
+        def tensor_of(node: fx.Node) -> torch.Tensor | None:
+            value = given.get(node)
+            return self.of(value) if value is not None and not value.varies else None
+
+        self._programs[graph] = _ConstantProgram(graph, attributes, tensor_of)
 
     def of(self, value: Value) -> torch.Tensor:
         """The tensor behind a constant value, on the CPU; do not write to it.
@@ -41,6 +48,25 @@ class Constants:
         Raises:
             UnknownConstantError: it has no values.
         """
+        return self._programs[value.node.graph].of(value)
+
+
+class _ConstantProgram:
+    """Runs the constant part of a program, no further than is asked for."""
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        attributes: Mapping[str, torch.Tensor],
+        given: Callable[[fx.Node], torch.Tensor | None],
+    ) -> None:
+        self._attributes = attributes
+        self._given = given
+        self._known: dict[fx.Node, Any] = {}
+        self._todo = iter(graph.nodes)
+
+    def of(self, value: Value) -> torch.Tensor:
+        """See `Constants.of`."""
         with torch.no_grad():
             while value.node not in self._known:
                 self._run(next(self._todo))

@@ -1,7 +1,7 @@
 """What every rule works with: the graph being built, the policy, names of call sites, remarks."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 
 import torch
 from torch import fx
@@ -28,17 +28,11 @@ class Lowering:
         remarks: what caused a status other than exact, and what else the user should know.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        constants: Constants,
-        readers: Mapping[int, int],
-        parents: frozenset[str],
-    ) -> None:
+    def __init__(self, policy: Policy, parents: frozenset[str]) -> None:
         self.policy = policy
         self.builder = GraphBuilder()
-        self.constants = constants
-        self.readers = readers
+        self.constants = Constants()
+        self.readers: dict[int, int] = {}
         self.status = "exact"
         self.remarks: list[str] = []
         self._parents = parents
@@ -82,6 +76,10 @@ class Lowering:
         """A new value, later in the program than all before it."""
         self._order += 1
         return Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+
+    def passed(self, call: Call, value: Value) -> Value:
+        """The result of a decomposed call, with the history of what it was decomposed to."""
+        return dataclasses.replace(value, node=call.node)
 
     def layer(self, call: Call, operation: str = "") -> None:
         """Nodes added from now on belong to this call's row of the layers table."""

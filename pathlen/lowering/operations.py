@@ -57,8 +57,15 @@ def makes_constant(func: Any) -> bool:
     return operation_name(func) in _CREATIONS
 
 
-def call_by_name(func: Any, arguments: dict[str, Any]) -> Any:
-    """Call an operator with all of its arguments given by the names of its schema."""
-    names = [argument.name for argument in func._schema.arguments if not argument.kwarg_only]
+def call_by_name(func: Any, arguments: dict[str, Any], like: Any = None) -> Any:
+    """Call an operator with all of its arguments given by the names of its schema.
+
+    Args:
+        func: the operator, or a function that takes its arguments.
+        arguments: by name.
+        like: the operator whose schema counts, where `func` is a function.
+    """
+    schema = (like or func)._schema
+    names = [argument.name for argument in schema.arguments if not argument.kwarg_only]
     keywords = {name: value for name, value in arguments.items() if name not in names}
     return func(*[arguments[name] for name in names], **keywords)

@@ -9,7 +9,7 @@ at values.
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,32 @@ def record(
     recorder.graph.output(tuple(node for _, node in named))
     tracer = "eager recorder (fake tensors)" if fake else "eager recorder (real tensors)"
     return Recording(recorder.graph, recorder.attributes, named, tracer)
+
+
+def record_operator(
+    function: Callable[..., Any], values: list[torch.Tensor], stack: list[tuple[str, type]]
+) -> Recording:
+    """Record what a function of tensors calls, without running it on data.
+
+    Args:
+        function: called with fake tensors of the shapes of `values`.
+        values: tensors with or without data; they become the placeholders, in this order.
+        stack: the modules (path, class) that the calls are to be told of.
+
+    Returns:
+        The calls; its outputs are all tensors that the function returns, in order.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    recorder = _Recorder(None)
+    recorder.stack = list(stack)
+    with untouched_process(), torch.inference_mode():
+        entered = [recorder.enter(value, f"operand_{n}", mode) for n, value in enumerate(values)]
+        with mode, recorder:
+            result = function(*entered)
+    tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    named = tuple((str(n), recorder.node_of(tensor)) for n, tensor in enumerate(tensors))
+    recorder.graph.output(tuple(node for _, node in named))
+    return Recording(recorder.graph, recorder.attributes, named, "decomposition")
 
 
 class _Recorder(TorchDispatchMode):
@@ -107,6 +133,18 @@ class _Recorder(TorchDispatchMode):
             )
         return self._attribute(tensor, f"_constant_{len(self.attributes)}")
 
+    def enter(
+        self, tensor: torch.Tensor, name: str, mode: FakeTensorMode | None
+    ) -> torch.Tensor:
+        """A placeholder for a tensor; returns the tensor to call with in its place."""
+        own = tensor.detach()  # a tensor passed twice is two inputs
+        own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it
+        node = self.graph.placeholder(name.replace(".", "_"))
+        node.meta["val"] = _without_data(own)
+        node.meta["input_name"] = name
+        self._remember(own, node)
+        return own
+
     def enter_inputs(
         self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: FakeTensorMode | None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -115,16 +153,8 @@ class _Recorder(TorchDispatchMode):
         named = {**dict(zip(input_names(forward, args), args, strict=True)), **kwargs}
 
         def enter(path: tuple[Any, ...], leaf: Any) -> Any:
-            if not isinstance(leaf, torch.Tensor):
-                return leaf
-            own = leaf.detach()  # a tensor passed twice is two inputs
-            own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it
-            name = dotted_name(path)
-            node = self.graph.placeholder(name.replace(".", "_"))
-            node.meta["val"] = _without_data(own)
-            node.meta["input_name"] = name
-            self._remember(own, node)
-            return own
+            is_tensor = isinstance(leaf, torch.Tensor)
+            return self.enter(leaf, dotted_name(path), mode) if is_tensor else leaf
 
         entered = pytree.tree_map_with_path(enter, named)
         values = list(entered.values())
