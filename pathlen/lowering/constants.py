@@ -80,7 +80,8 @@ class _ConstantProgram:
             self._known[node] = self._given(node)
         elif node.op == "get_attr":
             tensor = self._attributes[str(node.target)]
-            self._known[node] = self._guarded(node, tensor.detach().cpu())
+            tensor = tensor.detach() if tensor.is_meta else tensor.detach().cpu()
+            self._known[node] = self._guarded(node, tensor)
         else:
             self._known[node] = self._call(node)
 
