@@ -12,18 +12,24 @@ import torch
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merge_columns, merge_labels
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
+    channel_labels,
     compact,
     constant_labels,
+    distinct,
     is_position_axis,
     label_sets,
     sets_of_rows,
 )
-from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.layers import dense_layer, require_constant
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,26 @@ class Operand:
     free: int
 
 
-@rule("contraction", "aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
+@rule("layer", "aten.linear")
+def linear(call: Call, lowering: Lowering) -> Value:
+    """One new unit per output feature, behind a hub over the units that the layer reads.
+
+    A weight that comes from the input (of a hypernetwork) makes it a product of two tensors.
+    """
+    source, weight, bias = call["input"], call["weight"], call["bias"]
+    leading = _LETTERS[: len(source.shape) - 1]
+    if weight.is_path:
+        product = contract(call, (source, weight), (leading + "k", "jk"), leading + "j", lowering)
+    elif source.is_path:
+        axis = len(call.shape) - 1
+        labels = dense_layer(call, source.labels, axis, call.shape[-1:], lowering)
+        product = lowering.result(call, labels)
+    else:
+        product = lowering.result(call, constant_labels(call.shape))
+    return product if bias is None else _plus(call, product, bias, lowering)
+
+
+@rule("contraction", *aten("matmul mm bmm mv dot vdot"))
 def matmul(call: Call, lowering: Lowering) -> Value:
     """Matrix products, with the broadcasting of `torch.matmul`."""
     one, other = list(call.values())
@@ -52,35 +77,37 @@ def matmul(call: Call, lowering: Lowering) -> Value:
     return contract(call, (one, other), (left, right), out, lowering)
 
 
-@rule("contraction", "aten.addmm", "aten.baddbmm", "aten.addbmm")
+@rule("contraction", *aten("addmm baddbmm addbmm addmv"))
 def add_product(call: Call, lowering: Lowering) -> Value:
-    """A matrix product plus a constant."""
+    """A matrix product plus a matrix, which may come from the input as well."""
     added, one, other = list(call.values())
-    if added.is_path:
-        raise UnsupportedOperation(
-            f"{lowering.site(call)}: the matrix that is added comes from the model's input; write"
-            " it as a product and a sum"
-        )
-    letters = ("ik", "kj", "ij") if len(one.shape) == 2 else ("bik", "bkj", "bij")
-    return contract(call, (one, other), letters[:2], letters[2], lowering)
+    letters = {(2, 2): ("ik", "kj", "ij"), (3, 3): ("bik", "bkj", "bij"), (2, 1): ("ik", "k", "i")}
+    left, right, out = letters[len(one.shape), len(other.shape)]
+    if call.name == "aten.addbmm":
+        out = "ij"
+    product = contract(call, (one, other), (left, right), out, lowering)
+    return _plus(call, product, added, lowering)
 
 
-@rule("contraction", "aten.einsum")
-def einsum(call: Call, lowering: Lowering) -> Value:
-    """Einstein sums of one or two tensors (more are contracted by torch pair by pair)."""
-    operands = list(call["tensors"])
-    inputs, out = _einsum_letters(call["equation"], operands)
-    if len(operands) != 2:
-        raise UnsupportedOperation(f"{lowering.site(call)}: an einsum of {len(operands)} tensors")
-    return contract(call, (operands[0], operands[1]), (inputs[0], inputs[1]), out, lowering)
+@rule("contraction", "aten._trilinear", "aten.bilinear")
+def bilinear(call: Call, lowering: Lowering) -> Value:
+    """Each output feature multiplies all features of one input with all of the other."""
+    if call.name != "aten.bilinear":
+        raise UnsupportedOperation(f"{lowering.site(call)}: only whole bilinear layers have a rule")
+    inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
+    require_constant(call, ("weight", "bias"), lowering)
+    lowering.layer(call)
+    hubs = np.unique([lowering.builder.hub(distinct(value.labels)) for value in inputs])
+    sets = LabelSets(np.tile(hubs, call.shape[-1]), np.full(call.shape[-1], len(hubs)))
+    counted = len(inputs) > 1 and lowering.policy.counts("product")
+    units = lowering.builder.merges(sets, float(counted))
+    return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 
 @rule("contraction", "aten.scaled_dot_product_attention")
 def attention(call: Call, lowering: Lowering) -> Value:
     """What its two contractions give: scores from queries and keys, then weighted values."""
     query, key, value = (call[name].labels for name in ("query", "key", "value"))
-    if call["attn_mask"] is not None and call["attn_mask"].is_path:
-        raise UnsupportedOperation(f"{lowering.site(call)}: its mask comes from the model's input")
     heads = query.shape[-3] if query.ndim > 2 else 1
     if call["enable_gqa"]:
         key = _repeat_heads(key, heads)
@@ -92,6 +119,10 @@ def attention(call: Call, lowering: Lowering) -> Value:
         scores = contraction_labels(
             call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
         )
+        if call["attn_mask"] is not None and call["attn_mask"].is_path:
+            bias = call["attn_mask"].labels.expand(scores.shape)
+            columns = [scores, bias]
+            scores = merge_columns(call, columns, lowering)
         scores = lowering.counted("softmax", call, scores)
     values = Operand(value.transpose(-1, -2), batch, 1)
     labels = contraction_labels(call, Operand(scores, batch, 1), values, lowering)
@@ -298,26 +329,16 @@ def _permuted(labels: torch.Tensor, letters: str, order: list[str]) -> torch.Ten
 def _batch_letters(one: Value, other: Value, own: Value) -> str:
     """Letters for the leading axes of a matrix product, counted from the right."""
     most = max(len(one.shape), len(other.shape)) - 2
-    names = [chr(ord("A") + position) for position in range(most)]
-    return "".join(names[most - (len(own.shape) - 2) :]) if len(own.shape) > 2 else ""
+    return _LETTERS[:most][most - (len(own.shape) - 2) :] if len(own.shape) > 2 else ""
 
 
-def _einsum_letters(equation: str, operands: list[Value]) -> tuple[list[str], str]:
-    """The letters of an einsum with the ellipsis written out as capital letters from the end."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    inputs = []
-    ellipsis = ""
-    for letters, operand in zip(left.split(","), operands, strict=True):
-        count = len(operand.shape) - len(letters.replace("...", ""))
-        names = "".join(chr(0x3B1 + count - 1 - position) for position in range(count))
-        ellipsis = max(ellipsis, names, key=len)
-        inputs.append(letters.replace("...", names))
-    if arrow:
-        return inputs, right.replace("...", ellipsis)
-    joined = "".join(inputs)
-    return inputs, ellipsis + "".join(
-        sorted(a for a in set(joined) - set(ellipsis) if joined.count(a) == 1)
-    )
+def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value:
+    """A product, merged with a tensor that is added to it."""
+    if not added.is_path:
+        return product
+    if not product.is_path:
+        return lowering.result(call, added.labels.expand(call.shape))
+    return lowering.result(call, merge_labels(call, [product, added], lowering))
 
 
 def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:

@@ -132,6 +132,13 @@ def merge_labels(
 ) -> torch.Tensor:
     """Adds the units of a merge; returns the labels of its result."""
     columns = [broadcast(operand.labels, call.shape) for operand in operands]
+    return merge_columns(call, columns, lowering, counted=counted)
+
+
+def merge_columns(
+    call: Call, columns: list[torch.Tensor], lowering: Lowering, *, counted: bool = False
+) -> torch.Tensor:
+    """`merge_labels` for label tensors of one shape."""
     tuples, number = distinct_tuples(columns)
     sets = sets_of_rows(tuples)
     rows = sets.sizes > 0

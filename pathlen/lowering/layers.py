@@ -7,6 +7,7 @@ from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
+    LabelSets,
     channel_labels,
     compact,
     constant_labels,
@@ -14,21 +15,11 @@ from pathlen.lowering.labels import (
     is_position_axis,
     label_sets,
     rename,
+    sets_of_rows,
 )
 from pathlen.lowering.operations import aten
-from pathlen.lowering.rules import rule
+from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
-
-
-@rule("layer", "aten.linear")
-def linear(call: Call, lowering: Lowering) -> Value:
-    """One new unit per output feature, behind a hub over the units that the layer reads."""
-    _constant_weight(call, "weight", lowering)
-    source = call["input"]
-    if not source.is_path:  # only the bias or the weight could vary, and those are refused above
-        return lowering.result(call, constant_labels(call.shape))
-    labels = dense_layer(call, source.labels, len(call.shape) - 1, call.shape[-1:], lowering)
-    return lowering.result(call, labels)
 
 
 def dense_layer(
@@ -65,8 +56,10 @@ def dense_layer(
 )
 def convolution(call: Call, lowering: Lowering) -> Value:
     """One new unit per output channel, behind one hub per group."""
-    _constant_weight(call, "weight", lowering)
     groups, labels = call["groups"], call["input"].labels
+    if call["weight"].is_path:
+        return _dynamic_convolution(call, lowering)
+    require_constant(call, ("weight", "bias"), lowering)
     if not call["input"].is_path:
         return lowering.result(call, constant_labels(call.shape))
     axis = labels.ndim - call["weight"].labels.ndim + 1  # 0 for an input without a batch axis
@@ -86,8 +79,23 @@ def convolution(call: Call, lowering: Lowering) -> Value:
 @rule("layer", "aten.embedding")
 def embedding(call: Call, lowering: Lowering) -> Value:
     """A look-up in a constant table is a layer from the units of the indices."""
-    _constant_weight(call, "weight", lowering)
-    indices = call["indices"]
+    require_constant(call, ("weight", "bias"), lowering)
+    return look_up(call, call["indices"], lowering)
+
+
+@rule("layer", "aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
+def embedding_bag(call: Call, lowering: Lowering) -> Result:
+    """Sums of rows of a table; what else it returns serves its gradient."""
+    require_constant(call, ("weight", "bias"), lowering)
+    bags = look_up(call, call["indices"], lowering)
+    return bags, *(
+        lowering.result(call, constant_labels(val.shape), dtype=val.dtype)
+        for val in call.node.meta["val"][1:]
+    )
+
+
+def look_up(call: Call, indices: Value, lowering: Lowering) -> Value:
+    """Rows of a constant table: one new unit per column, from the units of the indices."""
     if not indices.is_path:
         return lowering.result(call, constant_labels(call.shape))
     lowering.layer(call)
@@ -96,8 +104,43 @@ def embedding(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 
-def _constant_weight(call: Call, argument: str, lowering: Lowering) -> None:
-    if call[argument].varies or (call.arguments.get("bias") is not None and call["bias"].varies):
-        raise UnsupportedOperation(
-            f"{lowering.site(call)}: its {argument} or bias is computed from the model's input"
-        )
+def require_constant(call: Call, names: tuple[str, ...], lowering: Lowering) -> None:
+    """Refuse a layer whose parameters are computed from the model's input.
+
+    Raises:
+        UnsupportedOperation: one of the arguments depends on the input.
+    """
+    for name in names:
+        if isinstance(call.arguments.get(name), Value) and call[name].varies:
+            raise UnsupportedOperation(
+                f"{lowering.site(call)}: its {name} is computed from the model's input"
+            )
+
+
+def _dynamic_convolution(call: Call, lowering: Lowering) -> Value:
+    """A convolution whose weight comes from the input: a product of input and weight.
+
+    One new unit per output channel, with a hub over what its group reads and a hub over the
+    channel's weights as predecessors.
+    """
+    labels, weight, groups = call["input"].labels, call["weight"].labels, call["groups"]
+    require_constant(call, ("bias",), lowering)
+    if "transpose" in call.name:
+        raise UnsupportedOperation(f"{lowering.site(call)}: its weight is computed from the input")
+    axis = labels.ndim - weight.ndim + 1
+    channels = weight.shape[0]
+    rows = np.full((channels, 2), CONSTANT)
+    lowering.layer(call)
+    for column, (tensor, along, count) in enumerate(
+        ((labels, axis, groups), (weight, 0, channels))
+    ):
+        small = compact(tensor, [a for a in range(tensor.ndim) if a != along])
+        sets, number = label_sets(small.movedim(along, 0).reshape(count, -1).numpy())
+        hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
+        rows[:, column] = np.repeat(hubs[number], channels // count)
+    sets = sets_of_rows(rows)
+    alive = sets.sizes > 0
+    nodes = np.full(channels, CONSTANT)
+    activity = float(lowering.policy.counts("product"))
+    nodes[alive] = lowering.builder.merges(LabelSets(sets.members, sets.sizes[alive]), activity)
+    return lowering.result(call, channel_labels(nodes, call.shape, axis))

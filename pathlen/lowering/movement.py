@@ -6,6 +6,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -19,7 +20,6 @@ from pathlen.lowering.operations import aten, call_by_name, functional, operatio
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
 
-_INDICES = frozenset({"index", "indices", "mask", "repeats"})
 _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
 
 
@@ -27,11 +27,10 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
     "movement",
     "movement",  # the name under which views find this rule
     *aten(
-        "stack hstack vstack dstack column_stack roll flip fliplr"
-        " flipud rot90 repeat tile repeat_interleave index index_select gather take_along_dim"
-        " pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col"
-        " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
-        " replication_pad2d replication_pad3d slice_scatter select_scatter masked_select"
+        "stack hstack vstack dstack column_stack roll flip fliplr flipud rot90 repeat tile"
+        " repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"
+        " im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
+        " replication_pad2d replication_pad3d slice_scatter select_scatter as_strided_copy"
         " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
         " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
     ),
@@ -41,7 +40,7 @@ def movement(call: Call, lowering: Lowering) -> Result:
     if call.name in _SAME_SIZE and _moves_positions_only(call):
         return lowering.result(call, call["self"].labels, softmax_of=call["self"])
     arguments = {
-        name: _indices(call, name, lowering) if name in _INDICES else _labels(argument)
+        name: _repeats(call, lowering) if name == "repeats" else _labels(argument)
         for name, argument in call.arguments.items()
     }
     moved = run_on_labels(functional(call.func), arguments)
@@ -122,18 +121,17 @@ def _labels(argument: Any) -> Any:
     return argument
 
 
-def _indices(call: Call, name: str, lowering: Lowering) -> Any:
-    """Index tensors are needed as they are."""
-
-    def read(value: Value) -> torch.Tensor:
-        if value.varies:
-            raise UnsupportedOperation(
-                f"{name!r} of {lowering.site(call)} depends on the data, so that it cannot be told"
-                " which elements are read"
-            )
-        return lowering.constants.of(value)
-
-    return pytree.tree_map_only(Value, read, call[name])
+def _repeats(call: Call, lowering: Lowering) -> Any:
+    """How often each element is repeated: a tensor of numbers that must be known."""
+    repeats = call["repeats"]
+    if not isinstance(repeats, Value):
+        return repeats
+    try:
+        if not repeats.varies:
+            return lowering.constants.of(repeats)
+    except UnknownConstantError:
+        pass  # a constant without values is as unknown as what depends on the input
+    raise UnsupportedOperation(f"the repeats of {lowering.site(call)} are not known")
 
 
 def _moves_positions_only(call: Call) -> bool:

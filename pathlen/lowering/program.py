@@ -11,7 +11,17 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import TraceError, UnsupportedOperation
 from pathlen.graph import PathGraph, TraceInfo
-from pathlen.lowering import contraction, elementwise, layers, movement, normalization, reduction
+from pathlen.lowering import (
+    complex_numbers,
+    contraction,
+    elementwise,
+    indexing,
+    layers,
+    mixing,
+    movement,
+    normalization,
+    reduction,
+)
 from pathlen.lowering.aliases import Aliases
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.decompose import decompose
@@ -23,7 +33,17 @@ from pathlen.lowering.values import Call, Value, bind_call
 from pathlen.policy import Policy
 from pathlen.tracing import Recording, module_path
 
-RULE_MODULES = (contraction, elementwise, layers, movement, normalization, reduction)
+RULE_MODULES = (
+    complex_numbers,
+    contraction,
+    elementwise,
+    indexing,
+    layers,
+    mixing,
+    movement,
+    normalization,
+    reduction,
+)
 
 
 def lower(
@@ -66,6 +86,8 @@ class Interpreter:
         lowering: takes what the rules add to the graph.
         input_axis: see `lower`.
         given: values of the placeholders, for the program of a decomposition.
+        refused: takes a line for each refused operation; those of a decomposition go to the list
+            of the program around it.
     """
 
     def __init__(
@@ -74,13 +96,15 @@ class Interpreter:
         lowering: Lowering,
         input_axis: int | Mapping[str, int] | None = None,
         given: Mapping[fx.Node, Value] | None = None,
+        refused: list[str] | None = None,
     ) -> None:
         self.values: dict[fx.Node, Any] = dict(given or {})
         self._recording = recording
         self._lowering = lowering
         self._input_axis = input_axis
         self._aliases = Aliases()
-        self._refused: list[str] = []
+        self._refused: list[str] = [] if refused is None else refused
+        self._is_whole = refused is None
         lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
         lowering.readers.update(_readers(recording))
 
@@ -100,7 +124,7 @@ class Interpreter:
                 self._call(node)
             elif node.op != "output":
                 raise TraceError(f"cannot lower a node of kind {node.op}: {node.format_node()}")
-        if self._refused:
+        if self._refused and self._is_whole:
             raise UnsupportedOperation(_refusal(self._refused))
 
     def _input(self, node: fx.Node) -> Value:
@@ -163,7 +187,7 @@ class Interpreter:
             raise UnsupportedOperation("no rule, no decomposition")
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, call.values(), strict=True))
-        inner = Interpreter(program, self._lowering, given=given)
+        inner = Interpreter(program, self._lowering, given=given, refused=self._refused)
         inner.run()
         results = [inner.values[node] for _, node in program.outputs]
         vals = call.node.meta["val"]

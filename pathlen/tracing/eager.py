@@ -133,9 +133,7 @@ class _Recorder(TorchDispatchMode):
             )
         return self._attribute(tensor, f"_constant_{len(self.attributes)}")
 
-    def enter(
-        self, tensor: torch.Tensor, name: str, mode: FakeTensorMode | None
-    ) -> torch.Tensor:
+    def enter(self, tensor: torch.Tensor, name: str, mode: FakeTensorMode | None) -> torch.Tensor:
         """A placeholder for a tensor; returns the tensor to call with in its place."""
         own = tensor.detach()  # a tensor passed twice is two inputs
         own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it

@@ -1,0 +1,49 @@
+"""Complex tensors: an element has a real and an imaginary part, and both belong to its unit."""
+
+import numpy as np
+import torch
+
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merge_labels, spread
+from pathlen.lowering.labels import CONSTANT, distinct_tuples
+from pathlen.lowering.operations import aten
+from pathlen.lowering.reduction import union_over
+from pathlen.lowering.rules import rule
+from pathlen.lowering.values import Call, Value
+
+
+@rule("reduction", "aten.view_as_complex")
+def as_complex(call: Call, lowering: Lowering) -> Value:
+    """A pair of elements becomes one: a hub over both."""
+    pairs = call["self"].labels
+    labels = union_over(call, pairs, [pairs.ndim - 1], lowering)
+    return lowering.result(call, labels.squeeze(-1).expand(call.shape))
+
+
+@rule("reduction", "aten.complex", "aten.polar")
+def from_parts(call: Call, lowering: Lowering) -> Value:
+    """Two tensors of parts become one."""
+    operands = [value for value in call.values() if value.is_path]
+    return lowering.result(call, merge_labels(call, operands, lowering))
+
+
+@rule("layer", "aten.view_as_real")
+def as_pairs(call: Call, lowering: Lowering) -> Value:
+    """Two new units for each unit: its real and its imaginary part.
+
+    A rotary embedding in complex numbers thus has the paths of one in real numbers, where each of
+    two features becomes a sum of both.
+    """
+    labels = call["self"].labels.unsqueeze(-1).expand(call.shape)
+    part = torch.arange(2).expand(call.shape)
+    tuples, number = distinct_tuples([labels, part])
+    rows = tuples[:, 0] != CONSTANT
+    lowering.layer(call)
+    units = lowering.builder.units(np.ascontiguousarray(tuples[rows, 0]))
+    return lowering.result(call, spread(units, rows, number))
+
+
+@rule("elementwise", *aten("real imag conj resolve_conj resolve_neg conj_physical"))
+def part(call: Call, lowering: Lowering) -> Value:
+    """One part of each element: the same units."""
+    return lowering.result(call, call["self"].labels)

@@ -1,0 +1,91 @@
+"""Operations in which every element along some axes may reach every other along them."""
+
+from collections.abc import Iterable
+
+import torch
+
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.labels import constant_labels, is_position_axis
+from pathlen.lowering.operations import aten
+from pathlen.lowering.reduction import union_over
+from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.values import Call, Value
+
+
+def mixed(call: Call, source: Value, axes: Iterable[int], lowering: Lowering) -> torch.Tensor:
+    """Labels of a result that reads, along `axes`, any element of `source`.
+
+    Args:
+        call: the call site; its result has the axes of `source`, some with other sizes.
+        source: the tensor that is read.
+        axes: what is mixed: over features a hub, over positions the same units.
+        lowering: the lowering at work.
+    """
+    axes = [axis % max(source.labels.ndim, 1) for axis in axes]
+    merged = union_over(call, source.labels, axes, lowering)
+    for axis, size in enumerate(call.shape):  # a gather may read fewer elements of other axes
+        if axis not in axes and merged.shape[axis] > size:
+            merged = merged.narrow(axis, 0, size)
+    return merged.expand(call.shape)
+
+
+@rule("reduction", *aten("sort topk msort cummax cummin"))
+def ordering(call: Call, lowering: Lowering) -> Result:
+    """Values in another order: which element comes where depends on the data; indices cut."""
+    labels = mixed(call, call["self"], [call.arguments.get("dim", 0)], lowering)
+    if isinstance(call.node.meta["val"], torch.Tensor):
+        return lowering.result(call, labels)
+    indices = constant_labels(call.shape)
+    return (
+        lowering.result(call, labels),
+        lowering.result(call, indices, dtype=torch.int64),
+    )
+
+
+@rule("reduction", *aten("cumsum cumprod logcumsumexp"))
+def cumulative(call: Call, lowering: Lowering) -> Value:
+    """Over positions the same units; over features a hub over all, also those that come after."""
+    source, axis = call["self"], call["dim"]
+    if not is_position_axis(source.labels, axis):
+        lowering.remark(f"{lowering.site(call)}: each feature reads those before it only", "bound")
+    return lowering.result(call, mixed(call, source, [axis], lowering))
+
+
+@rule(
+    "layer",
+    *aten("fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft"),
+    *aten("_fft_r2c _fft_c2c _fft_c2r fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2"),
+    *aten("fft_fftn fft_ifftn fft_rfftn fft_irfftn stft istft"),
+)
+def fourier(call: Call, lowering: Lowering) -> Value:
+    """Along positions the same units; along features one hub over all of them."""
+    source = call["self"]
+    chosen = call.arguments.get("dim", -1)
+    if chosen is None:  # the n-dimensional transforms: all axes
+        chosen = range(source.labels.ndim)
+    axes = [chosen] if isinstance(chosen, int) else list(chosen)
+    return lowering.result(call, mixed(call, source, axes, lowering))
+
+
+@rule("movement", *aten("grid_sampler grid_sampler_2d grid_sampler_3d"))
+def sampling(call: Call, lowering: Lowering) -> Value:
+    """Channels read at computed places: the same units. The places are read by interpolation."""
+    return read_at(call, call["input"], call["grid"], range(2, len(call.shape)), lowering)
+
+
+def read_at(
+    call: Call, source: Value, places: Value | None, axes: Iterable[int], lowering: Lowering
+) -> Value:
+    """A result that reads `source` at places along `axes` that were computed from the input.
+
+    Interpolation passes gradients to floating-point places, so that these are predecessors too;
+    integer indices cut.
+    """
+    labels = mixed(call, source, axes, lowering)
+    if places is None or not places.is_path or not places.dtype.is_floating_point:
+        return lowering.result(call, labels)
+    where = union_over(call, places.labels, range(places.labels.ndim), lowering)
+    steps = where.reshape([1] * len(call.shape)).expand(call.shape)
+    operands = [lowering.result(call, labels), lowering.result(call, steps)]
+    return lowering.result(call, merge_labels(call, operands, lowering))
