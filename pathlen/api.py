@@ -84,7 +84,8 @@ def measure(
 
     Raises:
         BackendError: no such backend, or one that is not exact where `exact` is asked for.
-        PathlenError: arguments were given with a graph, or whatever `trace` raises.
+        PathlenError: arguments or options of tracing were given with a graph, or whatever
+            `trace` raises.
     """
     from pathlen import backends
 
@@ -97,6 +98,11 @@ def measure(
     if isinstance(model_or_graph, PathGraph):
         if args is not None or kwargs:
             raise PathlenError("a path graph is measured as it is: leave args and kwargs out")
+        if policy != DEFAULT_POLICY or outputs is not None or input_axis is not None:
+            raise PathlenError(
+                "a path graph is measured as it is: policy, outputs and input_axis matter when a"
+                " model is traced; give them to pathlen.trace"
+            )
         graph = model_or_graph
     else:
         graph = trace(

@@ -171,11 +171,12 @@ def kind_of_call(call: Call) -> str | None:
 
 def nan_message(value: Value) -> str:
     """What to tell of a parameter that is not a number."""
-    name = value.node.target if value.node.op == "get_attr" else value.node.name
+    place = f"the constant {value.node.name!r} in module {module_path(value.node)!r}"
+    if value.node.op == "get_attr":
+        place = f"parameter {value.node.target!r}"
     return (
-        f"parameter {name!r} of module {module_path(value.node)!r} holds NaN, so that it cannot be"
-        " told which units are active; repair the parameter or pass activities yourself"
-        " (graph.with_activity)"
+        f"{place} holds NaN, so that it cannot be told which units are active; repair it or pass"
+        " activities yourself (graph.with_activity)"
     )
 
 

@@ -49,6 +49,18 @@ def input_features(
     return _first_read(node, graph)
 
 
+def check_input_axis(graph: fx.Graph, input_axis: int | Mapping[str, int] | None) -> None:
+    """Raise TraceError if `input_axis` is a mapping with a name that no input has."""
+    if isinstance(input_axis, Mapping):
+        nodes = [node for node in graph.nodes if node.op == "placeholder"]
+        names = [node.meta.get("input_name", node.name) for node in nodes]
+        for name in input_axis:
+            if name not in names:
+                raise TraceError(
+                    f"input_axis names {name!r}, but the inputs are {', '.join(map(repr, names))}"
+                )
+
+
 def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
     """Follow the elements of an input, each with a number, to the layers that read them."""
     shape = node.meta["val"].shape

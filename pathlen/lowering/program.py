@@ -25,7 +25,7 @@ from pathlen.lowering import (
 from pathlen.lowering.aliases import Aliases
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.decompose import decompose
-from pathlen.lowering.inputs import input_features
+from pathlen.lowering.inputs import check_input_axis, input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.rules import find_rule
@@ -60,8 +60,10 @@ def lower(
 
     Raises:
         UnsupportedOperation: some operations have no rule; all of them are listed.
+        TraceError: `input_axis` does not fit the inputs.
         GraphError: no path leads from an input to an output.
     """
+    check_input_axis(recording.graph, input_axis)
     lowering = Lowering(policy, _parents(recording.graph))
     interpreter = Interpreter(recording, lowering, input_axis)
     interpreter.run()
@@ -136,13 +138,13 @@ class Interpreter:
         labels = torch.from_numpy(units)[compact(features)].expand(features.shape)
         return self._lowering.value(node, labels, node.meta["val"].dtype, varies=True)
 
-    def _constant(self, node: fx.Node) -> Any:
-        """Values for the result of a node that no input reaches."""
+    def _constant(self, node: fx.Node, *, varies: bool = False) -> Any:
+        """Values without units, for the result of a node that no input reaches."""
 
         def constant(val: Any) -> Any:
             if isinstance(val, torch.Tensor):
                 return self._lowering.value(
-                    node, constant_labels(val.shape), val.dtype, varies=False
+                    node, constant_labels(val.shape), val.dtype, varies=varies
                 )
             return val
 
@@ -178,7 +180,7 @@ class Interpreter:
             return found.apply(call, self._lowering) if found else self._without_rule(call)
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))
-        return self._constant(call.node)  # go on, so that all refusals are told at once
+        return self._constant(call.node, varies=True)  # go on, to tell all refusals at once
 
     def _without_rule(self, call: Call) -> Any:
         """An operation that no rule knows: decompose it, and lower what it is made of."""
