@@ -1,9 +1,8 @@
 """The default: compiled sweeps over the edges, linear in time and close to memory speed.
 
-Sums are kept as pairs of float64 (high + low, with the rounding error of every addition in low),
-so results do not lose digits with the depth of the graph. Path counts also carry a power of
-2**512, so they do not overflow. References: Knuth, TAOCP 2, 4.2.2 (the error of an addition);
-Dekker 1971 (of a product).
+Sums are kept as pairs of float64 (high + low, with the rounding error of every addition in low;
+Knuth, TAOCP 2, 4.2.2), so results do not lose digits with the width or depth of the graph. Path
+counts also carry a power of 2**512, so they do not overflow.
 """
 
 import numba
@@ -23,7 +22,6 @@ from pathlen.graph import Kind, PathGraph
 
 _BIG = 2.0**512
 _SMALL = 2.0**-512
-_SPLITTER = 2.0**27 + 1.0
 
 
 class NumbaBackend:
@@ -129,16 +127,6 @@ def _count_to_outputs(indptr, indices, ends):  # type: ignore[no-untyped-def]
     return highs, powers
 
 
-@numba.njit(cache=True, inline="always")
-def _divide(high, low, count):  # type: ignore[no-untyped-def]
-    """(high + low) / count as a pair: the quotient and what its product with count leaves."""
-    quotient = high / count
-    shifted = quotient * _SPLITTER
-    upper = shifted - (shifted - quotient)  # 26 bits, so that upper * count is exact
-    rest = (high - upper * count) - (quotient - upper) * count
-    return quotient, (rest + low) / count
-
-
 # W(u) = chance to start at u + the sum over successors v of W(v) / predecessors(v). One pass
 # against the topological order: O(n + e).
 @numba.njit(cache=True)
@@ -147,13 +135,13 @@ def _walk_backward(indptr, indices, starts):  # type: ignore[no-untyped-def]
     highs, lows = starts.copy(), np.zeros(size)
     for node in range(size - 1, -1, -1):
         first, last = indptr[node], indptr[node + 1]
-        highs[node], lows[node] = _add(highs[node], 0.0, lows[node], 0.0)
+        highs[node] += lows[node]
         if first == last:
             continue
-        step, step_low = _divide(highs[node], lows[node], float(last - first))
+        step = highs[node] / (last - first)
         for edge in range(first, last):
             before = indices[edge]
-            highs[before], lows[before] = _add(highs[before], lows[before], step, step_low)
+            highs[before], lows[before] = _add(highs[before], lows[before], step, 0.0)
     return highs
 
 
@@ -162,16 +150,15 @@ def _walk_backward(indptr, indices, starts):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True)
 def _walk_forward(indptr, indices, starts, degrees):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
-    chances, steps, step_lows = np.empty(size), np.zeros(size), np.zeros(size)
+    chances, steps = np.empty(size), np.zeros(size)
     for node in range(size):
         high, low = starts[node], 0.0
         for edge in range(indptr[node], indptr[node + 1]):
             before = indices[edge]
-            high, low = _add(high, low, steps[before], step_lows[before])
-        high, low = _add(high, 0.0, low, 0.0)
-        chances[node] = high
+            high, low = _add(high, low, steps[before], 0.0)
+        chances[node] = high + low
         if degrees[node]:
-            steps[node], step_lows[node] = _divide(high, low, float(degrees[node]))
+            steps[node] = chances[node] / degrees[node]
     return chances
 
 

@@ -22,7 +22,8 @@ from pathlen.graph import Kind, PathGraph
 from pathlen.graph_parts import BoolArray
 
 # A system is solved in float64 as far as counts fit; what overflows is solved again, divided by
-# 2**900. What is left then exceeds 2**123, so what the division rounds away is nothing to it.
+# 2**900. What is left then exceeds 2**123, so what the division rounds away is nothing to it, nor
+# is what was solved two rounds before.
 _STEP = 900
 
 
@@ -76,7 +77,7 @@ def _count(links: scipy.sparse.sparray, terminals: BoolArray, *, lower: bool) ->
         mantissa[todo[done]], exponent[todo[done]] = np.frexp(values[done])
         exponent[todo[done]] += shift
         rest = links[~done]
-        right = np.ldexp(right[~done], -_STEP) + rest[:, done] @ np.ldexp(values[done], -_STEP)
+        right = rest[:, done] @ np.ldexp(values[done], -_STEP)
         links, todo, shift = rest[:, ~done], todo[~done], shift + _STEP
     return Scaled(mantissa, exponent)
 

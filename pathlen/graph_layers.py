@@ -1,5 +1,6 @@
 """Group the nodes of a user's graph into layers that can follow each other in order."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,11 +78,11 @@ def arrange(
 
 def _labels(codes: Sequence[tuple[str, int]]) -> list[str]:
     """Distinct layer names; a name shared by terminals and units gets the role of the former."""
-    plain = [name for name, _ in codes]
+    plain = Counter(name for name, _ in codes)
     taken: set[str] = set()
     labels = []
     for name, role in codes:
-        shared = plain.count(name) > 1 and role != Kind.UNIT
+        shared = plain[name] > 1 and role != Kind.UNIT
         label = f"{name}.{_ROLE[Kind(role)]}" if shared else name
         while label in taken or (shared and label in plain):
             label += "#2"

@@ -155,6 +155,60 @@ def test_depth_costs_numba_no_digits(direction: str) -> None:
         assert math.isclose(getattr(solution, field), size * Fraction(0.1), rel_tol=1e-15), field
 
 
+def test_width_costs_numba_no_digits() -> None:
+    # Hubs joined by layers of these widths; plain sums lose the fourteenth digit of 1/3.
+    widths = [21, 211, 123, 186, 291, 212] * 50
+    edges, hub = [], 0
+    for width in widths:
+        units = range(hub + 1, hub + 1 + width)
+        edges += [(hub, unit) for unit in units] + [(unit, units.stop) for unit in units]
+        hub = units.stop
+    outputs = [hub, hub + 1, hub + 2]
+    edges += [(0, node) for node in outputs[1:]]
+    layers = {node: f"{node}" for node in range(hub + 3)}
+    graph = PathGraph.from_edges(edges, layers=layers)
+    share = graph.by_node_id(solve("numba", graph).walk_share)
+    for node in np.cumsum([1 + width for width in widths[:-1]]).tolist():
+        assert math.isclose(share[node], 1 / 3, rel_tol=1e-15)
+
+
+@EVERY_BACKEND
+@settings(deadline=None, max_examples=15)
+@given(
+    chains=st.lists(
+        st.tuples(st.sampled_from([0, 1, 400, 511, 512, 513, 900, 1023, 1024]), st.booleans()),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_counts_of_all_sizes_meet(name: str, chains: list[tuple[int, bool]]) -> None:
+    # Chains with 2**length paths each, some of them delayed, so that they meet in any order.
+    edges: list[tuple[int, int]] = []
+    active, node = [0.0, 0.0], 2
+    for length, delayed in chains:
+        before = 0
+        for _ in range(length):
+            edges += [(before, node), (before, node + 1), (node, node + 2), (node + 1, node + 2)]
+            before, node = node + 2, node + 3
+        active += [1.0, 1.0, 0.0] * length
+        for _ in range(2100 if delayed else 1):
+            edges.append((before, node))
+            before, node = node, node + 1
+            active.append(0.0)
+        edges.append((before, 1))
+    graph = PathGraph.from_edges(edges, activity=active)
+    solution = solve(name, graph)
+    exact = backends.get(name).capabilities.exact
+    total = sum(2**length for length, _ in chains)
+    average = Fraction(sum(length * 2**length for length, _ in chains), total)
+    assert agree(solution.average, average, exact)
+    assert math.isclose(solution.log10_path_count, math.log10(total), rel_tol=1e-12)
+    assert solution.longest_path == max(chains)[0]
+    assert solution.shortest_path == min(chains)[0]
+    assert agree(solution.path_share[0], 1, exact)
+    assert agree(solution.path_share[-1], 1, exact)
+
+
 @EVERY_BACKEND
 @settings(deadline=None, max_examples=25)
 @given(case=random_graphs(), data=st.data())
