@@ -49,11 +49,13 @@ def trace(
     """
     from pathlen.lowering import lower
     from pathlen.tracing import trace_model
+    from pathlen.tracing.state import on_cpu
 
     start = time.perf_counter()
     recording = trace_model(model, args, dict(kwargs or {}), outputs)
     recorded = time.perf_counter()
-    graph = lower(recording, policy, input_axis)
+    with on_cpu():
+        graph = lower(recording, policy, input_axis)
     assert graph.info is not None
     seconds = {"trace": recorded - start, "lower": time.perf_counter() - recorded}
     return dataclasses.replace(graph, info=dataclasses.replace(graph.info, seconds=seconds))

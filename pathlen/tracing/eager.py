@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.nn.modules import module as module_hooks
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.recording import Recording
-from pathlen.tracing.state import eval_mode, untouched_process
+from pathlen.tracing.state import eval_mode, untouched_attributes, untouched_process
 
 
 def record(
@@ -44,10 +44,13 @@ def record(
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     recorder = _Recorder(model)
-    with eval_mode(model), untouched_process(), torch.inference_mode():
+    with untouched_attributes(model), eval_mode(model), untouched_process(), torch.inference_mode():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
-        with mode or _nothing(), recorder, _module_stack(recorder):
-            result = model(*args, **kwargs)
+        try:
+            with mode or _nothing(), recorder, _module_stack(recorder):
+                result = model(*args, **kwargs)
+        finally:
+            recorder.restore_written()
     tensors = select_outputs(named_tensors(result, ""), outputs)
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
     recorder.graph.output(tuple(node for _, node in named))
@@ -96,6 +99,8 @@ class _Recorder(TorchDispatchMode):
         self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
         self._by_storage: dict[int, list[int]] = {}
         self._names = _tensor_names(model)
+        self._outside: dict[int, list[torch.Tensor]] = {}
+        self._written: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -103,10 +108,12 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.inplace_view in func.tags:
             self._keep_shape_of(args[0])
-        result = func(*args, **kwargs)
         if func.namespace == "prim":  # asks a tensor for its device, layout or the like
-            return result
+            return func(*args, **kwargs)
         node_args, node_kwargs = pytree.tree_map_only(torch.Tensor, self.node_of, (args, kwargs))
+        if func._schema.is_mutable:
+            self._keep_values_of(pytree.tree_leaves((args, kwargs)))
+        result = func(*args, **kwargs)
         node = self.graph.call_function(func, node_args, node_kwargs)
         node.meta["val"] = pytree.tree_map_only(torch.Tensor, _without_data, result)
         node.meta["nn_module_stack"] = self._module_stack_entry()
@@ -158,6 +165,21 @@ class _Recorder(TorchDispatchMode):
         values = list(entered.values())
         return tuple(values[: len(args)]), {key: entered[key] for key in kwargs}
 
+    def restore_written(self) -> None:
+        """Give parameters, buffers and other tensors from outside the values they had before."""
+        for kept in self._written.values():
+            for tensor, values in kept:
+                tensor.copy_(values)
+
+    def _keep_values_of(self, arguments: list[Any]) -> None:
+        """Before an in-place call: what it may write to is copied if it is not our own."""
+        for tensor in arguments:
+            if isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor):
+                key = _storage_key(tensor)
+                if key in self._outside and key not in self._written:
+                    with unset_fake_temporarily():
+                        self._written[key] = [(own, own.clone()) for own in self._outside[key]]
+
     def _bind(self, result: Any, node: fx.Node) -> None:
         if isinstance(result, torch.Tensor):
             self._remember(result, node)
@@ -186,6 +208,7 @@ class _Recorder(TorchDispatchMode):
         node = self.graph.create_node("get_attr", name, (), {})
         node.meta["val"] = _without_data(tensor)
         self.attributes[name] = tensor if value is None else value
+        self._outside.setdefault(_storage_key(tensor), []).append(tensor)
         self._nodes[id(tensor)] = (tensor, node)
         return node
 

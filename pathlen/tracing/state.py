@@ -1,7 +1,9 @@
 """Leaves the model and the process as they were: modes, switches, random state."""
 
 import logging
+import operator
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +30,52 @@ def eval_mode(model: Any) -> Iterator[None]:
 
 
 @contextmanager
+def untouched_attributes(model: Any) -> Iterator[None]:
+    """What forward stores on the modules (a cache, the last hidden state) is gone after the block.
+
+    Left there, tensors without data would break the next call of the model. Containers on the
+    modules get their items back, one level deep.
+    """
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    before = [(vars(module), dict(vars(module))) for module in modules]
+    containers = [
+        (value, value.copy())
+        for _, attributes in before
+        for value in attributes.values()
+        if type(value) in (dict, OrderedDict, list, set)
+    ]
+    try:
+        yield
+    finally:
+        for container, items in containers:
+            if not _same_items(container, items):
+                container.clear()
+                container.extend(items) if isinstance(container, list) else container.update(items)
+        for current, attributes in before:
+            for name in current.keys() - attributes.keys():
+                del current[name]
+            current.update(attributes)
+
+
+def _same_items(one: Any, other: Any) -> bool:
+    """Whether two containers of a type hold the same objects in the same order."""
+    items = [list(c.items()) if isinstance(c, dict) else list(c) for c in (one, other)]
+    if isinstance(one, dict):
+        items = [[part for pair in pairs for part in pair] for pairs in items]
+    return len(items[0]) == len(items[1]) and all(map(operator.is_, *items))
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """New tensors are made on the CPU, whatever `torch.set_default_device` says."""
+    if torch.get_default_device().type == "cpu":  # a device context slows every call down
+        yield
+    else:
+        with torch.device("cpu"):
+            yield
+
+
+@contextmanager
 def untouched_process() -> Iterator[None]:
     """Random state is restored, and modules take the paths that are written out in Python.
 
@@ -49,3 +97,21 @@ def untouched_process() -> Iterator[None]:
         torch.set_rng_state(states[0])
         random.setstate(states[1])
         np.random.set_state(states[2])
+
+
+@contextmanager
+def fixed_parameters() -> Iterator[None]:
+    """Calls of `module.to(...)` and its like inside a forward leave the module as it is.
+
+    On fake tensors they would put fake parameters into the user's model.
+    """
+    apply = torch.nn.Module._apply
+
+    def leave(module: torch.nn.Module, *_: Any, **__: Any) -> torch.nn.Module:
+        return module
+
+    torch.nn.Module._apply = leave  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module._apply = apply  # type: ignore[method-assign]
