@@ -472,6 +472,7 @@ POSITIONAL = {
     "roll": lambda x: x.roll((1, 1), (2, 3)),
     "permute": lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
     "subsampling": lambda x: x[:, :, ::2, ::2],
+    "cumulative sum": lambda x: x.cumsum(-1),
     "mean over positions": lambda x: x.mean((2, 3), keepdim=True),
 }
 
@@ -547,9 +548,10 @@ def glu_by_chunk(x):
     return a * torch.sigmoid(b)
 
 
-def test_gated_linear_unit():
+@pytest.mark.parametrize("glu", [glu_by_chunk, F.glu, nn.GLU()], ids=["chunk", "F.glu", "nn.GLU"])
+def test_gated_linear_unit(glu):
     # each of 2 results reads a unit of 2 ways and the sigmoid of another
-    model = Model(lambda m, x: glu_by_chunk(m.a(x)), a=nn.Linear(2, 4))
+    model = Model(lambda m, x: glu(m.a(x)), a=nn.Linear(2, 4))
     assert answer(model, X2) == (8, HALF, HALF)
 
 
@@ -933,6 +935,7 @@ def weight(*shape):
         lambda x, w: torch.mm(x, w),
         lambda x, w: torch.addmm(torch.zeros(3), x, w),
         lambda x, w: (w.t() @ x.t()).t(),
+        lambda x, w: torch.tensordot(x, w, dims=1),
     ],
 )
 def test_a_product_with_a_constant_is_a_layer(product):
