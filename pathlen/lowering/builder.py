@@ -20,6 +20,11 @@ class GraphBuilder:
         self._kinds: list[tuple[Kind, int]] = []
         self._layers: list[tuple[str, str, int]] = []  # name, operation, first node
 
+    @property
+    def num_nodes(self) -> int:
+        """Nodes so far."""
+        return self._next
+
     def layer(self, name: str, operation: str) -> None:
         """Nodes added from now on belong to this call site."""
         self._layers.append((name, operation, self._next))

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.labels import distinct, rename
+from pathlen.lowering.labels import constant_labels, distinct, rename
 from pathlen.lowering.values import Call, Value
 from pathlen.policy import Policy
 from pathlen.tracing import module_path
@@ -76,6 +78,14 @@ class Lowering:
         """A new value, later in the program than all before it."""
         self._order += 1
         return Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+
+    def cut(self, call: Call) -> Any:
+        """Results that no path leads to, though the input decides on them."""
+
+        def result(val: torch.Tensor) -> Value:
+            return self.result(call, constant_labels(val.shape), dtype=val.dtype)
+
+        return pytree.tree_map_only(torch.Tensor, result, call.node.meta["val"])
 
     def passed(self, call: Call, value: Value) -> Value:
         """The result of a decomposed call, with the history of what it was decomposed to."""

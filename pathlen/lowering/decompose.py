@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
+from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
@@ -17,6 +18,9 @@ def decompose(call: Call) -> Recording | None:
 
     The placeholders of the recording stand for `call.values()`, in order; its outputs are the
     results of the call.
+
+    Raises:
+        UnsupportedOperation: the decomposition that torch knows cannot be run on shapes alone.
     """
     body = _decomposition(functional(call.func))
     if body is None:
@@ -30,7 +34,12 @@ def decompose(call: Call) -> Recording | None:
         return call_by_name(body, arguments, functional(call.func))
 
     stack = list(call.node.meta.get("nn_module_stack", {}).values())
-    return record_operator(run, examples, stack)
+    try:
+        return record_operator(run, examples, stack)
+    except Exception as error:  # written for data or devices that are not at hand
+        raise UnsupportedOperation(
+            f"its decomposition fails on tensors without data: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _decomposition(func: Any) -> Callable[..., Any] | None:

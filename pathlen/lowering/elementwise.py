@@ -34,6 +34,8 @@ _EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
 @rule(
     "elementwise",
     "elementwise",  # the name under which pointwise operators find this rule
+    "aten.max.other",
+    "aten.min.other",
     *aten(
         "hardswish prelu log_sigmoid rsub true_divide multiply subtract divide special_expit"
         " dropout feature_dropout alpha_dropout feature_alpha_dropout"

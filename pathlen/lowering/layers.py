@@ -94,6 +94,18 @@ def embedding_bag(call: Call, lowering: Lowering) -> Result:
     )
 
 
+@rule("layer", "aten._grouped_mm", "transformers.grouped_mm_fallback")
+def experts(call: Call, lowering: Lowering) -> Value:
+    """Tokens sorted by expert times the experts' matrices: a layer whichever expert they meet."""
+    names = [argument.name for argument in call.func._schema.arguments]
+    tokens, weights = call[names[0]], call[names[1]]
+    require_constant(call, (names[1],), lowering)
+    if not tokens.is_path or weights.labels.ndim != 3:
+        raise UnsupportedOperation(f"{lowering.site(call)}: no matrices of experts")
+    axis = len(call.shape) - 1
+    return lowering.result(call, dense_layer(call, tokens.labels, axis, call.shape[-1:], lowering))
+
+
 def look_up(call: Call, indices: Value, lowering: Lowering) -> Value:
     """Rows of a constant table: one new unit per column, from the units of the indices."""
     if not indices.is_path:

@@ -6,7 +6,7 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import constant_labels, is_position_axis
+from pathlen.lowering.labels import constant_labels
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
@@ -47,9 +47,11 @@ def ordering(call: Call, lowering: Lowering) -> Result:
 def cumulative(call: Call, lowering: Lowering) -> Value:
     """Over positions the same units; over features a hub over all, also those that come after."""
     source, axis = call["self"], call["dim"]
-    if not is_position_axis(source.labels, axis):
+    nodes = lowering.builder.num_nodes
+    labels = mixed(call, source, [axis], lowering)
+    if lowering.builder.num_nodes > nodes:  # different units met in hubs
         lowering.remark(f"{lowering.site(call)}: each feature reads those before it only", "bound")
-    return lowering.result(call, mixed(call, source, [axis], lowering))
+    return lowering.result(call, labels)
 
 
 @rule(

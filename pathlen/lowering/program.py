@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.errors import TraceError, UnsupportedOperation
+from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
 from pathlen.graph import PathGraph, TraceInfo
 from pathlen.lowering import (
     complex_numbers,
@@ -119,7 +119,8 @@ class Interpreter:
         for node in self._recording.graph.nodes:
             if node.op == "placeholder":
                 if node not in self.values:
-                    self.values[node] = self._input(node)
+                    is_tensor = isinstance(node.meta["val"], torch.Tensor)
+                    self.values[node] = self._input(node) if is_tensor else node.meta["val"]
             elif node.op == "get_attr":
                 self.values[node] = self._constant(node)
             elif node.op == "call_function":
@@ -163,6 +164,8 @@ class Interpreter:
         call = bind_call(node.target, args, kwargs, node)
         if makes_constant(node.target) or not any(value.varies for value in call.values()):
             self.values[node] = self._constant(node)
+        elif _is_cut(call):
+            self.values[node] = self._lowering.cut(call)
         else:
             self.values[node] = self._apply(call)
         self._aliases.update(call, self.values, self._lowering)
@@ -180,6 +183,13 @@ class Interpreter:
             return found.apply(call, self._lowering) if found else self._without_rule(call)
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))
+        except PathlenError:
+            raise
+        except Exception as error:  # a rule met what it was not written for: say where
+            raise TraceError(
+                f"{self._lowering.site(call)}, node {call.node.name!r}, could not be lowered:"
+                f" {type(error).__name__}: {error}"
+            ) from error
         return self._constant(call.node, varies=True)  # go on, to tell all refusals at once
 
     def _without_rule(self, call: Call) -> Any:
@@ -225,6 +235,22 @@ class Interpreter:
         self._refused.append(
             f"  {node.target} at node {node.name!r}, module {place!r}, operands {shapes}: {why}"
         )
+
+
+def _is_cut(call: Call) -> bool:
+    """Whether a call ends all paths: none leads to it, or floating point becomes integers.
+
+    Integers that were integers before (indices of an embedding) keep their paths.
+    """
+    path = [value for value in call.values() if value.is_path]
+    vals = [
+        val for val in pytree.tree_leaves(call.node.meta["val"]) if isinstance(val, torch.Tensor)
+    ]
+    integers = not any(val.is_floating_point() or val.is_complex() for val in vals)
+    return not path or (
+        integers
+        and (not vals or all(v.dtype.is_floating_point or v.dtype.is_complex for v in path))
+    )
 
 
 def _refusal(refused: list[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.labels import CONSTANT, compact, constant_labels, is_position_axis, label_sets
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels, label_sets
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call
@@ -102,10 +102,29 @@ def union_over(
 def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
     """Labels after an operation whose every output position may read any input position."""
     source = next(value for value in call.values() if value.varies)
-    axes = range(source.labels.ndim - dimensions, source.labels.ndim)
-    if not all(is_position_axis(source.labels, axis) for axis in axes):
-        lowering.remark(f"{lowering.site(call)}: each window may read every position", "bound")
-    return union_over(call, source.labels, axes, lowering).expand(call.shape)
+    axes = [
+        axis
+        for axis in range(source.labels.ndim - dimensions, source.labels.ndim)
+        if not (_kernel_size(call, axis - source.labels.ndim) == 1 and _keeps_size(call, axis))
+    ]
+    nodes = lowering.builder.num_nodes
+    merged = union_over(call, source.labels, axes, lowering)
+    if lowering.builder.num_nodes > nodes:  # different units met in hubs
+        lowering.remark(f"{lowering.site(call)}: a window is taken to read every position", "bound")
+    return merged.expand(call.shape)
+
+
+def _kernel_size(call: Call, axis: int) -> int | None:
+    """Size of the window on an axis (counted from the end); None where it is not given."""
+    sizes = call.arguments.get("kernel_size")
+    if sizes is None:
+        return None
+    return int(sizes[axis] if len(sizes) >= -axis else sizes[-1])
+
+
+def _keeps_size(call: Call, axis: int) -> bool:
+    source = next(value for value in call.values() if value.varies)
+    return source.shape[axis] == call.shape[axis]
 
 
 def _axes(dim: int | Sequence[int] | None, dimensions: int) -> list[int]:

@@ -48,7 +48,12 @@ _RULES: dict[str, Rule] = {}
 
 
 def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
-    """Decorator: the function lowers the operations of these names ("aten.relu")."""
+    """Decorator: the function lowers the operations of these names.
+
+    Args:
+        kind: what sort of operation they are.
+        names: "aten.relu" for all overloads of an operator, or "aten.max.other" for one.
+    """
 
     def register(apply: Apply) -> Apply:
         for name in names:
@@ -61,8 +66,9 @@ def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
 def find_rule(func: Any) -> Rule | None:
     """The rule for an operator overload, None where neither table nor schema knows it."""
     name = operation_name(func)
-    if name in _RULES:
-        return _RULES[name]
+    for key in (f"{name}.{func._overloadname}", name):
+        if key in _RULES:
+            return _RULES[key]
     if torch.Tag.pointwise in func.tags:
         return _RULES["elementwise"]
     if viewed_argument(func) is not None:
