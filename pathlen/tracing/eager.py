@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.recording import Recording
-from pathlen.tracing.state import eval_mode, untouched_attributes, untouched_process
+from pathlen.tracing.state import untouched, untouched_process
 
 
 def record(
@@ -44,7 +44,7 @@ def record(
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     recorder = _Recorder(model)
-    with untouched_attributes(model), eval_mode(model), untouched_process(), torch.inference_mode():
+    with untouched(model), torch.inference_mode():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or _nothing(), recorder, _module_stack(recorder):

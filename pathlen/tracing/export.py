@@ -9,7 +9,7 @@ from torch import fx
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.recording import Recording
-from pathlen.tracing.state import eval_mode, untouched_attributes, untouched_process
+from pathlen.tracing.state import untouched
 
 
 def record_export(
@@ -21,8 +21,7 @@ def record_export(
         TraceError: no floating-point output.
         Exception: whatever torch.export or the model raises.
     """
-    untouched = untouched_attributes(model), eval_mode(model), untouched_process()
-    with untouched[0], untouched[1], untouched[2], torch.no_grad(), warnings.catch_warnings():
+    with untouched(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
         program = torch.export.export(model, args, kwargs, strict=False)
     return from_program(program, outputs, "torch.export")

@@ -100,7 +100,7 @@ def untouched_process() -> Iterator[None]:
 
 
 @contextmanager
-def fixed_parameters() -> Iterator[None]:
+def _fixed_parameters() -> Iterator[None]:
     """Calls of `module.to(...)` and its like inside a forward leave the module as it is.
 
     On fake tensors they would put fake parameters into the user's model.
@@ -115,3 +115,10 @@ def fixed_parameters() -> Iterator[None]:
         yield
     finally:
         torch.nn.Module._apply = apply  # type: ignore[method-assign]
+
+
+@contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """The model in eval mode inside the block; model and process as they were after it."""
+    with untouched_attributes(model), eval_mode(model), untouched_process(), _fixed_parameters():
+        yield
