@@ -1,9 +1,20 @@
 """Collects the nodes and edges of a path graph, one call site after another."""
 
+from typing import TypedDict
+
 import numpy as np
 
 from pathlen.graph import Kind, Layer, PathGraph, TraceInfo
 from pathlen.lowering.labels import LabelSets
+
+
+class NodeArrays(TypedDict):
+    """Nodes of a path graph in the making; see `PathGraph.from_arrays`."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    activity: np.ndarray
+    kind: np.ndarray
 
 
 class GraphBuilder:
@@ -59,15 +70,23 @@ class GraphBuilder:
         """One unit for each set of predecessors; returns their ids."""
         return self._add(Kind.UNIT, sets.sizes, sets.members, activity)
 
+    def arrays(self) -> NodeArrays:
+        """All nodes so far, also those on no path from input to output."""
+        degrees = np.concatenate([*self._degrees, np.empty(0, dtype=np.int64)])
+        kinds = [np.full(count, kind, dtype=np.uint8) for kind, count in self._kinds]
+        return {
+            "indptr": np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64),
+            "indices": np.concatenate([*self._predecessors, np.empty(0, dtype=np.int64)]),
+            "activity": np.concatenate([*self._activity, np.empty(0)]),
+            "kind": np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
+        }
+
     def build(self, info: TraceInfo) -> PathGraph:
         """The finished graph, without what lies on no path from input to output.
 
         Raises:
             GraphError: no path leads from an input to an output.
         """
-        degrees = np.concatenate([*self._degrees, np.empty(0, dtype=np.int64)])
-        indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
-        kinds = [np.full(count, kind, dtype=np.uint8) for kind, count in self._kinds]
         firsts = [first for _, _, first in self._layers] + [self._next]
         counts = np.diff(firsts)
         layers = tuple(
@@ -75,10 +94,7 @@ class GraphBuilder:
             for (name, operation, first), count in zip(self._layers, counts, strict=True)
         )
         return PathGraph.from_arrays(
-            indptr=indptr,
-            indices=np.concatenate([*self._predecessors, np.empty(0, dtype=np.int64)]),
-            activity=np.concatenate([*self._activity, np.empty(0)]),
-            kind=np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
+            **self.arrays(),
             layer_of_node=np.repeat(np.arange(len(layers)), counts),
             layers=layers,
             info=info,

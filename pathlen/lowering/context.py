@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import constant_labels, distinct, rename
+from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Value
 from pathlen.policy import Policy
 from pathlen.tracing import module_path
@@ -28,6 +29,8 @@ class Lowering:
         readers: how many calls read the result of a node (by id of the node).
         status: the worst status so far.
         remarks: what caused a status other than exact, and what else the user should know.
+        call_status: the worst status of the call that is being lowered.
+        steps: takes a line for each call, where somebody wants to know (`pathlen.verify`).
     """
 
     def __init__(self, policy: Policy, parents: frozenset[str]) -> None:
@@ -37,6 +40,8 @@ class Lowering:
         self.readers: dict[int, int] = {}
         self.status = "exact"
         self.remarks: list[str] = []
+        self.call_status = "exact"
+        self.steps: Steps | None = None
         self._parents = parents
         self._names: Counter[str] = Counter()
         self._leaves: dict[str, str] = {}
@@ -116,6 +121,8 @@ class Lowering:
             self.remarks.append(text)
         if _RANK[status] > _RANK[self.status]:
             self.status = status
+        if _RANK[status] > _RANK[self.call_status]:
+            self.call_status = status
 
     def _unique_name(self, path: str, operation: str) -> str:
         """The module's path for a module that does one thing; else the path and the operation."""

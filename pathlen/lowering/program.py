@@ -29,6 +29,7 @@ from pathlen.lowering.inputs import check_input_axis, input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.rules import find_rule
+from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Call, Value, bind_call
 from pathlen.policy import Policy
 from pathlen.tracing import Recording, module_path
@@ -63,8 +64,30 @@ def lower(
         TraceError: `input_axis` does not fit the inputs.
         GraphError: no path leads from an input to an output.
     """
-    check_input_axis(recording.graph, input_axis)
+    return _lower(Lowering(policy, _parents(recording.graph)), recording, input_axis)[0]
+
+
+def lower_watched(
+    recording: Recording,
+    policy: Policy,
+    input_axis: int | Mapping[str, int] | None = None,
+) -> tuple[PathGraph, Lowering, dict[fx.Node, Any]]:
+    """`lower`, with what a check of its result needs to know.
+
+    Returns:
+        The path graph; the lowering, whose `steps` tell what each call added and whose `builder`
+        holds the nodes before pruning; and the value of each node after the last call.
+    """
     lowering = Lowering(policy, _parents(recording.graph))
+    lowering.steps = Steps()
+    return _lower(lowering, recording, input_axis)
+
+
+def _lower(
+    lowering: Lowering, recording: Recording, input_axis: int | Mapping[str, int] | None
+) -> tuple[PathGraph, Lowering, dict[fx.Node, Any]]:
+    """Lower a program into a lowering that has seen nothing yet."""
+    check_input_axis(recording.graph, input_axis)
     interpreter = Interpreter(recording, lowering, input_axis)
     interpreter.run()
     for name, node in recording.outputs:
@@ -77,7 +100,7 @@ def lower(
         status=lowering.status,
         causes=(*recording.attempts, *lowering.remarks),
     )
-    return lowering.builder.build(info)
+    return lowering.builder.build(info), lowering, interpreter.values
 
 
 class Interpreter:
@@ -121,6 +144,8 @@ class Interpreter:
                 if node not in self.values:
                     is_tensor = isinstance(node.meta["val"], torch.Tensor)
                     self.values[node] = self._input(node) if is_tensor else node.meta["val"]
+                    if self._lowering.steps is not None:
+                        self._lowering.steps.inputs[node] = self.values[node]
             elif node.op == "get_attr":
                 self.values[node] = self._constant(node)
             elif node.op == "call_function":
@@ -164,11 +189,20 @@ class Interpreter:
         call = bind_call(node.target, args, kwargs, node)
         if makes_constant(node.target) or not any(value.varies for value in call.values()):
             self.values[node] = self._constant(node)
-        elif _is_cut(call):
-            self.values[node] = self._lowering.cut(call)
         else:
-            self.values[node] = self._apply(call)
+            self.values[node] = self._watched(call)
         self._aliases.update(call, self.values, self._lowering)
+
+    def _watched(self, call: Call) -> Any:
+        """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
+        lowering, first = self._lowering, self._lowering.builder.num_nodes
+        lowering.call_status = "exact"
+        result = lowering.cut(call) if _is_cut(call) else self._apply(call)
+        if lowering.steps is not None:
+            nodes = range(first, lowering.builder.num_nodes)
+            program = lowering.steps.programs.get(call.node)
+            lowering.steps.taken.append(Step(call, result, nodes, lowering.call_status, program))
+        return result
 
     def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:
         """Calls of Python functions: arithmetic of sizes passes, anything else is refused."""
@@ -197,6 +231,8 @@ class Interpreter:
         program = decompose(call)
         if program is None:
             raise UnsupportedOperation("no rule, no decomposition")
+        if self._lowering.steps is not None:
+            self._lowering.steps.programs[call.node] = program
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, call.values(), strict=True))
         inner = Interpreter(program, self._lowering, given=given, refused=self._refused)

@@ -1,0 +1,44 @@
+"""What the lowering did, call by call, for whoever checks it (`pathlen.verify`)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx
+
+from pathlen.lowering.values import Call, Value
+from pathlen.tracing.recording import Recording
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One lowered call.
+
+    Attributes:
+        call: the call, with the values of its operands at that moment.
+        result: the value of its result, or a tuple of them.
+        nodes: ids of the nodes that it added to the graph.
+        status: "exact", or what the rule said of this call.
+        program: what the call was decomposed to, if no rule knew it; the steps of that program
+            come before this one.
+    """
+
+    call: Call
+    result: Any
+    nodes: range
+    status: str
+    program: Recording | None = None
+
+
+@dataclass(slots=True)
+class Steps:
+    """All lowered calls, those of decompositions included, in order.
+
+    Attributes:
+        taken: the calls.
+        inputs: the values of the model's inputs before anything is written to them.
+        programs: what calls were decomposed to, by the node of the call.
+    """
+
+    taken: list[Step] = field(default_factory=list)
+    inputs: dict[fx.Node, Value] = field(default_factory=dict)
+    programs: dict[fx.Node, Recording] = field(default_factory=dict)
