@@ -43,7 +43,7 @@ class Aliases:
             return
         viewed = viewed_argument(call.func)
         source = _node_of(call[viewed]) if viewed is not None else None
-        if source is not None:
+        if source is not None and not _copies(call, source):
             if isinstance(values[call.node], Value):
                 self._add_view(source, call.node, call, None)
             else:
@@ -103,6 +103,24 @@ def _follow(labels: torch.Tensor, view: _View) -> torch.Tensor:
         result = call_by_name(call.func, {**arguments, viewed: labels})
         labels = result if item is None else result[item]
     return labels
+
+
+def _copies(call: Call, source: fx.Node) -> bool:
+    """Whether an operation that returns a view where it can had to copy."""
+    val = source.meta["val"]
+    if call.name in ("aten.to", "aten.type_as"):
+        return bool(call.arguments.get("copy")) or call.output.dtype != val.dtype
+    if call.name == "aten.contiguous":
+        layout = call["memory_format"]  # a default comes from the schema, as a number
+        known = isinstance(layout, torch.memory_format)
+        return not val.is_contiguous(memory_format=layout if known else torch.contiguous_format)
+    if call.name in ("aten.reshape", "aten.reshape_as", "aten.flatten"):
+        empty = torch.empty_strided(val.shape, val.stride(), device="meta")
+        try:
+            empty.view(call.shape)
+        except RuntimeError:
+            return True
+    return False
 
 
 def _node_of(argument: Any) -> fx.Node | None:

@@ -164,13 +164,23 @@ class Interpreter:
         labels = torch.from_numpy(units)[compact(features)].expand(features.shape)
         return self._lowering.value(node, labels, node.meta["val"].dtype, varies=True)
 
-    def _constant(self, node: fx.Node, *, varies: bool = False) -> Any:
+    def _unknown(self, node: fx.Node) -> Any:
+        """Values for the result of a refused operation: one unit, so that its readers are seen."""
+        unit = int(self._lowering.builder.inputs(1)[0])
+
+        def unknown(val: torch.Tensor) -> Value:
+            labels = torch.full((), unit).expand(val.shape)
+            return self._lowering.value(node, labels, val.dtype, varies=True)
+
+        return pytree.tree_map_only(torch.Tensor, unknown, node.meta["val"])
+
+    def _constant(self, node: fx.Node) -> Any:
         """Values without units, for the result of a node that no input reaches."""
 
         def constant(val: Any) -> Any:
             if isinstance(val, torch.Tensor):
                 return self._lowering.value(
-                    node, constant_labels(val.shape), val.dtype, varies=varies
+                    node, constant_labels(val.shape), val.dtype, varies=False
                 )
             return val
 
@@ -224,7 +234,7 @@ class Interpreter:
                 f"{self._lowering.site(call)}, node {call.node.name!r}, could not be lowered:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        return self._constant(call.node, varies=True)  # go on, to tell all refusals at once
+        return self._unknown(call.node)  # go on, to tell all refusals at once
 
     def _without_rule(self, call: Call) -> Any:
         """An operation that no rule knows: decompose it, and lower what it is made of."""
