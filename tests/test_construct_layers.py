@@ -412,6 +412,39 @@ def test_writing_to_the_base_shows_in_its_views():
     assert answer(Model(forward, a=nn.Linear(2, 4)), X2) == (4, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("take", "active"),
+    [
+        (lambda y: y.t().reshape(-1), 0),
+        (lambda y: y.reshape(-1), 1),
+        (lambda y: y.t().contiguous(), 0),
+        (lambda y: y.contiguous(), 1),
+        (lambda y: y.to(torch.float64), 0),
+        (lambda y: y.to(torch.float32), 1),
+        (lambda y: y.to(torch.float32, copy=True), 0),
+        (lambda y: y.clone(), 0),
+    ],
+    ids=[
+        "reshape that copies",
+        "reshape that views",
+        "contiguous that copies",
+        "contiguous that does not",
+        "cast",
+        "cast to its own type",
+        "forced copy",
+        "clone",
+    ],
+)
+def test_a_copy_does_not_show_later_writes_and_a_view_does(take, active):
+    def forward(m, x):
+        y = m.a(x)
+        z = take(y)
+        y.relu_()
+        return z
+
+    assert answer(Model(forward, a=nn.Linear(2, 4)), X2) == (8, active, active)
+
+
 def test_what_was_read_before_a_write_stays():
     # z read y before its ReLU: a unit of z + relu(y): 2 * 2 ways of length 0, 2 of length 1
     def forward(m, x):
