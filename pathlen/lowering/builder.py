@@ -1,5 +1,6 @@
 """Collects the nodes and edges of a path graph, one call site after another."""
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -17,6 +18,24 @@ class NodeArrays(TypedDict):
     kind: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Nodes added together: ids from `first`, predecessors one node after another."""
+
+    kind: Kind
+    first: int
+    degrees: np.ndarray
+    predecessors: np.ndarray
+    activity: np.ndarray  # one for each node, or one for all
+
+    def predecessors_of(self, own: np.ndarray) -> np.ndarray:
+        """The predecessors of the block's nodes in a mask."""
+        if own.all():
+            return self.predecessors
+        chosen: np.ndarray = self.predecessors[np.repeat(own, self.degrees)]
+        return chosen
+
+
 class GraphBuilder:
     """Nodes get ascending ids as they are added; predecessors must exist already.
 
@@ -25,10 +44,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self._next = 0
-        self._degrees: list[np.ndarray] = []
-        self._predecessors: list[np.ndarray] = []
-        self._activity: list[np.ndarray] = []
-        self._kinds: list[tuple[Kind, int]] = []
+        self._blocks: list[_Block] = []
         self._layers: list[tuple[str, str, int]] = []  # name, operation, first node
 
     @property
@@ -72,14 +88,7 @@ class GraphBuilder:
 
     def arrays(self) -> NodeArrays:
         """All nodes so far, also those on no path from input to output."""
-        degrees = np.concatenate([*self._degrees, np.empty(0, dtype=np.int64)])
-        kinds = [np.full(count, kind, dtype=np.uint8) for kind, count in self._kinds]
-        return {
-            "indptr": np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64),
-            "indices": np.concatenate([*self._predecessors, np.empty(0, dtype=np.int64)]),
-            "activity": np.concatenate([*self._activity, np.empty(0)]),
-            "kind": np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
-        }
+        return self._arrays(np.ones(self._next, dtype=np.bool_))
 
     def build(self, info: TraceInfo) -> PathGraph:
         """The finished graph, without what lies on no path from input to output.
@@ -87,6 +96,7 @@ class GraphBuilder:
         Raises:
             GraphError: no path leads from an input to an output.
         """
+        alive = self._read_by_outputs()
         firsts = [first for _, _, first in self._layers] + [self._next]
         counts = np.diff(firsts)
         layers = tuple(
@@ -94,11 +104,42 @@ class GraphBuilder:
             for (name, operation, first), count in zip(self._layers, counts, strict=True)
         )
         return PathGraph.from_arrays(
-            **self.arrays(),
-            layer_of_node=np.repeat(np.arange(len(layers)), counts),
+            **self._arrays(alive),
+            layer_of_node=np.repeat(np.arange(len(layers)), counts)[alive],
             layers=layers,
             info=info,
         )
+
+    def _read_by_outputs(self) -> np.ndarray:
+        """Which nodes lead to an output.
+
+        One sweep back over the blocks, O(nodes + edges): the nodes of a block do not feed each
+        other. That inputs lead to every node holds by construction: labels come from nowhere else.
+        """
+        alive = np.zeros(self._next, dtype=np.bool_)
+        for block in reversed(self._blocks):
+            own = alive[block.first : block.first + len(block.degrees)]
+            own |= block.kind == Kind.OUTPUT
+            alive[block.predecessors_of(own)] = True
+        return alive
+
+    def _arrays(self, alive: np.ndarray) -> NodeArrays:
+        """The nodes of a mask, numbered anew."""
+        number = (np.cumsum(alive) - 1).astype(np.int32 if self._next < 1 << 31 else np.int64)
+        degrees, indices, activity, kinds = [], [], [], []
+        for block in self._blocks:
+            own = alive[block.first : block.first + len(block.degrees)]
+            degrees.append(block.degrees[own])
+            indices.append(number[block.predecessors_of(own)])
+            activity.append(np.broadcast_to(block.activity, own.shape)[own])
+            kinds.append(np.full(len(degrees[-1]), block.kind, dtype=np.uint8))
+        ends = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *degrees]))
+        return {
+            "indptr": ends,
+            "indices": np.concatenate([*indices, np.empty(0, dtype=number.dtype)]),
+            "activity": np.concatenate([*activity, np.empty(0)]),
+            "kind": np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
+        }
 
     def _add(
         self,
@@ -107,10 +148,7 @@ class GraphBuilder:
         predecessors: np.ndarray,
         activity: np.ndarray | float,
     ) -> np.ndarray:
-        count = len(degrees)
-        self._degrees.append(degrees)
-        self._predecessors.append(predecessors)
-        self._activity.append(np.broadcast_to(np.asarray(activity, dtype=np.float64), (count,)))
-        self._kinds.append((kind, count))
-        self._next += count
-        return np.arange(self._next - count, self._next)
+        block = _Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
+        self._blocks.append(block)
+        self._next += len(degrees)
+        return np.arange(block.first, self._next)

@@ -7,10 +7,12 @@ import torch
 from torch._decomp import decomposition_table
 
 from pathlen.errors import UnsupportedOperation
-from pathlen.lowering.operations import call_by_name, functional
+from pathlen.lowering.operations import call_by_name, functional, operation_name
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
+
+EQUIVALENTS: dict[str, Callable[..., Any]] = {}  # by operation name, given by users
 
 
 def decompose(call: Call) -> Recording | None:
@@ -44,6 +46,8 @@ def decompose(call: Call) -> Recording | None:
 
 def _decomposition(func: Any) -> Callable[..., Any] | None:
     """A function that computes an operator by others: torch's table, or its composite kernel."""
+    if operation_name(func) in EQUIVALENTS:
+        return EQUIVALENTS[operation_name(func)]
     if func in decomposition_table:
         return decomposition_table[func]
     composite = torch._C.DispatchKey.CompositeImplicitAutograd

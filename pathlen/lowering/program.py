@@ -28,6 +28,7 @@ from pathlen.lowering.decompose import decompose
 from pathlen.lowering.inputs import check_input_axis, input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
 from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.probe import probe
 from pathlen.lowering.rules import find_rule
 from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Call, Value, bind_call
@@ -240,7 +241,7 @@ class Interpreter:
         """An operation that no rule knows: decompose it, and lower what it is made of."""
         program = decompose(call)
         if program is None:
-            raise UnsupportedOperation("no rule, no decomposition")
+            return probe(call, self._lowering)
         if self._lowering.steps is not None:
             self._lowering.steps.programs[call.node] = program
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
@@ -303,7 +304,7 @@ def _refusal(refused: list[str]) -> str:
     listed = "\n".join(refused)
     return (
         f"{len(refused)} operation(s) cannot be lowered to a path graph:\n{listed}\n"
-        "Register a rule for the operator (pathlen.lowering.rules.rule), or leave the part of the"
+        "Register a rule for the operator (pathlen.register_rule), or leave the part of the"
         " model that uses it out of the trace (outputs=...)."
     )
 

@@ -76,6 +76,11 @@ def find_rule(func: Any) -> Rule | None:
     return None
 
 
+def rule_named(name: str) -> Rule:
+    """The rule registered under a name."""
+    return _RULES[name]
+
+
 def kind_of(value: Value) -> Kind | None:
     """The sort of operation that made a value, None for inputs, parameters and unknown ones."""
     if value.call is None:

@@ -1,0 +1,157 @@
+"""Operations that nothing is known of: run at random inputs, to see what depends on what.
+
+All elements of one unit are changed at once, and every element of the result that changes depends
+on that unit. Unlike automatic differentiation this needs no derivative formula, which operators
+written by users often lack; what it finds includes the support of the Jacobian at these points.
+The cost is one run of the operator per unit and sample.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.constants import UnknownConstantError
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.labels import CONSTANT, collapse, distinct, is_position_axis, sets_of_rows
+from pathlen.lowering.operations import call_by_name, functional
+from pathlen.lowering.values import Call, Value
+
+_SAMPLES = 3
+_MOST_UNITS = 1024
+_MOST_WORK = 1 << 28  # elements written in all runs together
+_SEED = 2211_17180
+
+
+def probe(call: Call, lowering: Lowering) -> Any:
+    """Lower a call by the dependencies that random inputs show.
+
+    One new unit for each set of units that an element of the result depends on, and for each
+    position along the axes on which the operands' units vary: those are taken for features.
+
+    Raises:
+        UnsupportedOperation: the operator does not run on random inputs here, or is too large.
+    """
+    vals = call.node.meta["val"]
+    if not isinstance(vals, torch.Tensor) or not vals.is_floating_point():
+        raise UnsupportedOperation("no rule, no decomposition, and it returns no single tensor")
+    units = distinct(torch.cat([v.labels.reshape(-1) for v in call.values() if v.is_path]))
+    if len(units) > _MOST_UNITS or len(units) * _SAMPLES * vals.numel() > _MOST_WORK:
+        raise UnsupportedOperation("no rule, no decomposition, and it is too large to be probed")
+    generator = torch.Generator().manual_seed(_SEED)
+    depends = np.zeros((vals.numel(), len(units)), dtype=np.bool_)
+    bent = np.zeros(vals.numel(), dtype=np.bool_)
+    for _ in range(_SAMPLES):
+        operator = _Runnable(call, lowering, generator)
+        depends |= operator.dependencies(units)
+        bent |= operator.nonlinear()
+    lowering.remark(
+        f"{lowering.site(call)}: no rule; connections are those seen at {_SAMPLES} random inputs,"
+        " and nonlinearities inside that mix units are not counted (see pathlen.register_rule)",
+        "bound",
+    )
+    labels = _units(call, depends, bent, units, lowering)
+    return lowering.result(call, labels)
+
+
+class _Runnable:
+    """The operator at one random input."""
+
+    def __init__(self, call: Call, lowering: Lowering, generator: torch.Generator) -> None:
+        self._func = functional(call.func)
+        self._call = call
+        self._generator = generator
+        self._inputs = {id(v): self._tensor(v, lowering) for v in call.values()}
+        self._base = self._run(self._inputs)
+
+    def dependencies(self, units: np.ndarray) -> np.ndarray:
+        """Which elements of the result (rows) change with each unit (columns)."""
+        columns = []
+        for unit in units:
+            changed = {
+                id(v): torch.where(v.labels == int(unit), self._like(v), self._inputs[id(v)])
+                if v.is_path
+                else self._inputs[id(v)]
+                for v in self._call.values()
+            }
+            columns.append((self._run(changed) != self._base).reshape(-1).numpy())
+        return np.stack(columns, axis=1)
+
+    def nonlinear(self) -> np.ndarray:
+        """Which elements of the result are no affine function of the inputs."""
+        other = {
+            id(v): self._like(v) if v.is_path else self._inputs[id(v)] for v in self._call.values()
+        }
+        middle = {
+            key: (value + self._inputs[key]) / 2 if value.is_floating_point() else value
+            for key, value in other.items()
+        }
+        ends = (self._base.double() + self._run(other).double()) / 2
+        gap = (self._run(middle).double() - ends).abs()
+        return (gap > 1e-3 * (1 + ends.abs())).reshape(-1).numpy()
+
+    def _run(self, inputs: dict[int, torch.Tensor]) -> torch.Tensor:
+        arguments = self._call.replace_values(lambda value: inputs[id(value)])
+        try:
+            with torch.no_grad():
+                result = call_by_name(self._func, arguments)
+        except Exception as error:  # an operator of the user's may raise anything
+            told = str(error).partition("\n")[0].partition(". ")[0]
+            raise UnsupportedOperation(
+                f"no rule, no decomposition, and it cannot be run to probe it:"
+                f" {type(error).__name__}: {told}"
+            ) from error
+        return torch.as_tensor(result)
+
+    def _tensor(self, value: Value, lowering: Lowering) -> torch.Tensor:
+        if not value.varies:
+            try:
+                return lowering.constants.of(value)
+            except UnknownConstantError:
+                pass  # on the meta device: random values do as well
+        return self._like(value)
+
+    def _like(self, value: Value) -> torch.Tensor:
+        shape = tuple(value.shape)
+        if not value.dtype.is_floating_point:
+            return torch.zeros(shape, dtype=value.dtype)
+        return torch.randn(shape, generator=self._generator).to(value.dtype)
+
+
+def _units(
+    call: Call, depends: np.ndarray, bent: np.ndarray, units: np.ndarray, lowering: Lowering
+) -> torch.Tensor:
+    """Adds the units of a probed call; returns the labels of its result."""
+    shape = call.shape
+    features = np.zeros(shape, dtype=np.int64)
+    for axis in _feature_axes(call):
+        along = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        features = features * shape[axis] + along
+    keys = np.concatenate([features.reshape(-1, 1), np.packbits(depends, axis=1)], axis=1)
+    _, first, number = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    rows = np.where(depends[first], units, CONSTANT)
+    sets = sets_of_rows(rows)
+    alive = sets.sizes > 0
+    active = np.zeros(len(first), dtype=np.bool_)
+    np.logical_or.at(active, number.reshape(-1), bent)
+    active &= sets.sizes == 1  # a function of one unit; what mixes units is a layer or a product
+    lowering.layer(call)
+    hubs = lowering.builder.hubs(type(sets)(sets.members, sets.sizes[alive]))
+    activity = active[alive] & lowering.policy.counts("activation")
+    nodes = np.full(len(first), CONSTANT, dtype=np.int64)
+    nodes[alive] = lowering.builder.units(hubs, activity.astype(np.float64))
+    return collapse(torch.from_numpy(nodes[number.reshape(-1)]).view(shape))
+
+
+def _feature_axes(call: Call) -> list[int]:
+    """Axes of the result on which units of an operand of as many axes vary; else the last."""
+    dimensions = len(call.shape)
+    found = {
+        axis
+        for value in call.values()
+        if value.is_path and value.labels.ndim == dimensions
+        for axis in range(dimensions)
+        if not is_position_axis(value.labels, axis)
+    }
+    return sorted(found) or [dimensions - 1] * (dimensions > 0)
