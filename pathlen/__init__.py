@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlen.graph import Kind as Kind
     from pathlen.graph import Layer as Layer
     from pathlen.graph import PathGraph as PathGraph
+    from pathlen.lowering.register import register_rule as register_rule
     from pathlen.policy import Policy as Policy
     from pathlen.report import Report as Report
 
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 # name -> the module that defines it
 _EXPORTS = {
     "measure": "pathlen.api",
+    "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",
     "PathGraph": "pathlen.graph",
     "Kind": "pathlen.graph",

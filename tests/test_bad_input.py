@@ -243,11 +243,10 @@ def test_policies(given, said):
 
 @pytest.fixture(scope="module")
 def operators():
-    """Operators that torch knows nothing of but their shapes."""
+    """Operators of which only the shapes are known: they cannot be run, and so not probed."""
     library = torch.library.Library("pathlen_tests", "DEF")
     for name in ("twirl", "swirl"):
         library.define(f"{name}(Tensor x) -> Tensor")
-        library.impl(name, lambda x: x.cos().flip(-1), "CompositeExplicitAutograd")
         torch.library.register_fake(f"pathlen_tests::{name}", torch.empty_like, lib=library)
     yield torch.ops.pathlen_tests
     library._destroy()

@@ -1,9 +1,12 @@
 """Elementwise operations: passes, activations and merges."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -27,6 +30,8 @@ from pathlen.lowering.regions import (
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 
+_SCALES = frozenset(aten("mul multiply where"))  # a number beside a unit leaves it as it is
+Passes = Literal["all", "beside constants", "none"]
 _PRODUCTS = frozenset(aten("mul multiply div divide true_divide"))
 _EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
 
@@ -53,10 +58,17 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     path = [value for value in varying if value.is_path]
     if not path or not _keeps_paths(call, path):
         return lowering.result(call, constant_labels(call.shape))
+    source = softmax_entry(call)
+    if source is not None:
+        labels = lowering.counted("softmax", call, broadcast(source.labels, call.shape))
+        return lowering.result(call, labels, softmax=True)
     region = find_region(call)
     if region is not None:
         if region.affine:
-            return _normalization(call, region.entry, lowering)
+            labels = broadcast(region.entry.labels, call.shape)
+            if region.normalization:
+                labels = lowering.counted("normalization", call, labels)
+            return lowering.result(call, labels, softmax_of=region.entry)
         return _activation(call, region.entry, lowering)
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
         if degree_of_call(call, path[0], {}) in (0, 1) or len(varying) > 1:
@@ -71,15 +83,6 @@ def _keeps_paths(call: Call, path: list[Value]) -> bool:
     if output.is_floating_point() or output.is_complex():
         return True
     return output.dtype != torch.bool and not any(value.dtype.is_floating_point for value in path)
-
-
-def _normalization(call: Call, entry: Value, lowering: Lowering) -> Value:
-    """The end of an affine region: a scaling, a normalization or a softmax written out."""
-    source = softmax_entry(call, entry)
-    if source is not None:
-        labels = lowering.counted("softmax", call, broadcast(source.labels, call.shape))
-        return lowering.result(call, labels, softmax=True)
-    return lowering.result(call, broadcast(entry.labels, call.shape), softmax_of=entry)
 
 
 def _activation(call: Call, entry: Value, lowering: Lowering) -> Value:
@@ -119,36 +122,76 @@ def activation_units(
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     """One new unit per distinct tuple of labels, with those labels as predecessors."""
+    if call.name == "aten.where":
+        chosen = _chosen(call, lowering)
+        if chosen is not None:
+            return lowering.result(call, chosen)
     summing = call.name in SUMS
     if summing:
         path = flattened_summands(path, lowering.readers)
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
-    labels = merge_labels(call, path, lowering, counted=bool(kind) and lowering.policy.counts(kind))
+    counted = bool(kind) and lowering.policy.counts(kind)
+    passes: Passes = "all" if summing else "beside constants" if call.name in _SCALES else "none"
+    columns = [broadcast(operand.labels, call.shape) for operand in path]
+    labels = merge_columns(call, columns, lowering, counted=counted, passes=passes)
     value = lowering.result(call, labels)
     value.summands = tuple(path) if summing else ()
     return value
 
 
-def merge_labels(
-    call: Call, operands: list[Value], lowering: Lowering, *, counted: bool = False
-) -> torch.Tensor:
-    """Adds the units of a merge; returns the labels of its result."""
+def _chosen(call: Call, lowering: Lowering) -> torch.Tensor | None:
+    """Labels of a `where` whose condition is a constant: element by element one of the two."""
+    condition = call["condition"]
+    if condition.varies:
+        return None
+    try:
+        mask = lowering.constants.of(condition).bool()
+    except UnknownConstantError:
+        lowering.remark(f"{lowering.site(call)}: its constant mask has no values here", "bound")
+        return None
+    sides = [call[name] for name in ("self", "other")]
+    labels = [broadcast(side.labels, call.shape) for side in sides]
+    return collapse(torch.where(mask, labels[0], labels[1]))
+
+
+def merge_labels(call: Call, operands: list[Value], lowering: Lowering) -> torch.Tensor:
+    """Adds the units of a sum of values; returns the labels of its result."""
     columns = [broadcast(operand.labels, call.shape) for operand in operands]
-    return merge_columns(call, columns, lowering, counted=counted)
+    return merge_columns(call, columns, lowering)
 
 
 def merge_columns(
-    call: Call, columns: list[torch.Tensor], lowering: Lowering, *, counted: bool = False
+    call: Call,
+    columns: list[torch.Tensor],
+    lowering: Lowering,
+    *,
+    counted: bool = False,
+    passes: Passes = "all",
 ) -> torch.Tensor:
-    """`merge_labels` for label tensors of one shape."""
+    """Adds the units where several label tensors of one shape meet; returns the result's labels.
+
+    Args:
+        call: the call site.
+        columns: one label tensor an operand.
+        lowering: the lowering at work.
+        counted: whether the units are nonlinearities.
+        passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
+            a product those beside constants (x * constant, but not x * x).
+    """
     tuples, number = distinct_tuples(columns)
     sets = sets_of_rows(tuples)
-    rows = sets.sizes > 0
-    if (sets.sizes < 2).all() and not counted:  # nothing meets: a pass
-        return spread(sets.members, rows, number)
-    lowering.layer(call)
-    alive = LabelSets(sets.members, sets.sizes[rows])
-    return spread(lowering.builder.merges(alive, float(counted)), rows, number)
+    passing = sets.sizes == 1
+    if passes != "all":
+        passing &= (tuples == CONSTANT).any(axis=1) & (passes == "beside constants")
+    nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
+    nodes[passing] = tuples.max(axis=1)[passing]
+    meeting = (sets.sizes > 0) & ~passing
+    if meeting.any():
+        members = sets.members[np.repeat(meeting, sets.sizes)]
+        lowering.layer(call)
+        merged = lowering.builder.merges(LabelSets(members, sets.sizes[meeting]), float(counted))
+        nodes[meeting] = merged
+    return spread(nodes, np.ones(len(nodes), dtype=np.bool_), number)
 
 
 def spread(units: np.ndarray, rows: np.ndarray, number: torch.Tensor) -> torch.Tensor:

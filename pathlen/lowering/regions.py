@@ -34,10 +34,12 @@ class Region:
     Attributes:
         entry: the tensor.
         affine: whether its form alone shows that the function is affine, statistics held fixed.
+        normalization: whether it has statistics of the entry in it.
     """
 
     entry: Value
     affine: bool
+    normalization: bool
 
 
 def varying_operands(call: Call) -> list[Value]:
@@ -56,17 +58,19 @@ def find_region(call: Call) -> Region | None:
     frontier = {id(value): value for value in operands}
     heap = [(-value.order, id(value)) for value in operands]
     heapq.heapify(heap)
+    has_statistics = False
     while len(frontier) > 1 or not next(iter(frontier.values())).is_path:
         value = frontier.pop(heapq.heappop(heap)[1])
         if value.call is None or kind_of(value) not in _EXPANDABLE:
             return None
+        has_statistics |= kind_of(value) == "reduction"
         for operand in varying_operands(value.call):
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
     entry = next(iter(frontier.values()))
     found = degree_of_call(call, entry, {})
-    return None if found is None else Region(entry, affine=found <= 1)
+    return None if found is None else Region(entry, found <= 1, has_statistics)
 
 
 def degree(value: Value, entry: Value, known: dict[int, float | None]) -> float | None:
@@ -128,26 +132,48 @@ def _degree(value: Value, entry: Value, known: dict[int, float | None]) -> float
     return degree_of_call(value.call, entry, known)
 
 
-def softmax_entry(call: Call, entry: Value) -> Value | None:
+def softmax_entry(call: Call) -> Value | None:
     """The tensor whose softmax `exp(x) / sum(exp(x))` a call computes, None if it computes none.
 
-    Args:
-        call: a division that ends an affine region.
-        entry: entry of the region: the numerator, or what it is an affine function of.
+    A shift, a mask or a factor may stand between exp and sum, and the two may be computed apart.
     """
     if call.name != "aten.div" or not isinstance(call["other"], Value) or not call["other"].varies:
         return None
-    while entry.call is not None:  # a mask or a factor may stand between exp and sum
-        if entry.call.name == "aten.exp":
-            (operand,) = varying_operands(entry.call)
-            return operand
-        operands = varying_operands(entry.call)
-        if kind_of(entry) != "elementwise" or len(operands) != 1:
+    total: Value | None = call["other"]
+    while total is not None and kind_of(total) != "reduction":
+        total = _only_operand(total, ("elementwise", "movement"))
+    if total is None or total.call is None or total.call.name not in ("aten.sum", "aten.mean"):
+        return None
+    exponent = _exponent(call["self"])
+    if exponent is None or _exponent(total.call["self"]) is None:
+        return None
+    if exponent.call is not None and exponent.call.name in SUMS:  # exp(x - max(x))
+        shift = find_region(exponent.call)
+        if shift is not None and shift.affine and shift.normalization:
+            return shift.entry
+    return exponent
+
+
+def _exponent(value: Value) -> Value | None:
+    """The x of a value that is exp(x), scaled, shifted or masked since."""
+    current: Value | None = value
+    while current is not None and current.call is not None:
+        if current.call.name == "aten.exp":
+            operands = varying_operands(current.call)
+            return operands[0] if operands else None
+        below = _only_operand(current, ("elementwise",))
+        if below is not None and degree_of_call(current.call, below, {}) != 1:
             return None
-        if degree_of_call(entry.call, operands[0], {}) != 1:
-            return None
-        entry = operands[0]
+        current = below
     return None
+
+
+def _only_operand(value: Value, kinds: tuple[str, ...]) -> Value | None:
+    """The one varying operand of the call that made a value, if the call is of these kinds."""
+    if value.call is None or kind_of(value) not in kinds:
+        return None
+    operands = varying_operands(value.call)
+    return operands[0] if len(operands) == 1 else None
 
 
 def flattened_summands(operands: list[Value], readers: Mapping[int, int]) -> list[Value]:
