@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import linear
 
 import pathlen
 from pathlen.errors import PathlenError
@@ -104,9 +104,7 @@ def test_a_registered_movement_and_normalization_add_no_units(operators):
 
 
 def test_an_equivalent_in_torch_is_lowered_in_place_of_the_operator(operators):
-    pathlen.register_rule(
-        operators.mlp, like=lambda x, w: F.linear(torch.relu(F.linear(x, w)), w.T)
-    )
+    pathlen.register_rule(operators.mlp, like=lambda x, w: linear(torch.relu(linear(x, w)), w.T))
     # 3 * 4 * 5 * 4 paths, all through one of five ReLUs
     assert measured(operators.mlp) == (240, 1, 1, "exact")
 
@@ -140,7 +138,7 @@ def test_wrong_registrations_are_refused(operators):
 def test_an_operator_too_large_to_probe_is_refused(operators):
     class Wide(nn.Module):
         def forward(self, x):
-            return operators.swish(F.linear(x, torch.ones(2000, 3)))
+            return operators.swish(linear(x, torch.ones(2000, 3)))
 
     with pytest.raises(pathlen.UnsupportedOperation, match="too large to be probed"):
         pathlen.measure(Wide(), torch.randn(2, 3))
