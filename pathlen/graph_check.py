@@ -7,6 +7,8 @@ import numpy as np
 from pathlen.errors import ActivityError
 from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind, Layer
 
+_CHUNK = 1 << 18  # nodes
+
 
 def row_numbers(indptr: IntArray) -> IntArray:
     """The row of every stored entry of a compressed sparse row structure: int64[e]."""
@@ -40,18 +42,23 @@ def structure_problems(indptr: IntArray, indices: IntArray, num_nodes: int) -> l
         return [f"indptr has {len(indptr)} entries for {num_nodes} nodes; it needs one more"]
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
         return [f"indptr must rise from 0 to the number of edges, {len(indices)}"]
+    outside: list[IntArray] = []
+    unsorted: list[IntArray] = []
+    for first in range(0, num_nodes, _CHUNK):  # bounds what a large graph needs in between
+        ends = indptr[first : first + _CHUNK + 1]
+        rows = first + row_numbers(ends)
+        columns = indices[ends[0] : ends[-1]]
+        outside.append(np.unique(rows[(columns < 0) | (columns >= rows)]))
+        disordered = (columns[1:] <= columns[:-1]) & (rows[1:] == rows[:-1])
+        unsorted.append(np.unique(rows[1:][disordered]))
     problems = []
-    rows = row_numbers(indptr)
-    outside = (indices < 0) | (indices >= rows)
-    if outside.any():
-        nodes = np.unique(rows[outside])
+    if any(len(nodes) for nodes in outside):
         problems.append(
             "predecessors must have smaller ids than their node (topological order) and not be "
-            f"negative; wrong at {_some(nodes)}"
+            f"negative; wrong at {_some(np.concatenate(outside))}"
         )
-    unsorted = (np.diff(indices.astype(np.int64)) <= 0) & (rows[1:] == rows[:-1])
-    if unsorted.any():
-        nodes = np.unique(rows[1:][unsorted])
+    if any(len(nodes) for nodes in unsorted):
+        nodes = np.concatenate(unsorted)
         problems.append(f"predecessors must be ascending and distinct; wrong at {_some(nodes)}")
     return problems
 

@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from pathlen.errors import GraphError
 from pathlen.graph import Kind, Layer, PathGraph, TraceInfo
 from pathlen.lowering.labels import LabelSets
 
@@ -76,11 +77,12 @@ class GraphBuilder:
 
     def outputs(self, units: np.ndarray) -> None:
         """One output node for each unit of an output tensor."""
-        self._add(Kind.OUTPUT, np.ones(len(units), dtype=np.int64), units, 0.0)
+        self._add(Kind.OUTPUT, np.broadcast_to(np.int64(1), len(units)), units, 0.0)
 
     def units(self, predecessors: np.ndarray, activity: np.ndarray | float = 0.0) -> np.ndarray:
         """One unit behind each of the given nodes, of the given activity; returns their ids."""
-        return self._add(Kind.UNIT, np.ones(len(predecessors), np.int64), predecessors, activity)
+        one_each = np.broadcast_to(np.int64(1), len(predecessors))
+        return self._add(Kind.UNIT, one_each, predecessors, activity)
 
     def merges(self, sets: LabelSets, activity: np.ndarray | float = 0.0) -> np.ndarray:
         """One unit for each set of predecessors; returns their ids."""
@@ -97,15 +99,25 @@ class GraphBuilder:
             GraphError: no path leads from an input to an output.
         """
         alive = self._read_by_outputs()
+        if not alive.any():
+            raise GraphError(
+                "no path leads from an input to an output: no floating-point output depends on an"
+                " input other than through comparisons, integers or constants"
+            )
         firsts = [first for _, _, first in self._layers] + [self._next]
-        counts = np.diff(firsts)
+        counts = np.add.reduceat(np.append(alive, False), firsts[:-1], dtype=np.int64)
+        counts[np.diff(firsts) == 0] = 0  # reduceat gives an empty layer its successor's first
+        ends = np.cumsum(counts)
         layers = tuple(
-            Layer(name, operation, first, int(count))
-            for (name, operation, first), count in zip(self._layers, counts, strict=True)
+            Layer(name, operation, int(end - count), int(count))
+            for (name, operation, _), count, end in zip(self._layers, counts, ends, strict=True)
+            if count
         )
-        return PathGraph.from_arrays(
-            **self._arrays(alive),
-            layer_of_node=np.repeat(np.arange(len(layers)), counts)[alive],
+        arrays = self._arrays(alive)
+        self._blocks.clear()  # a large graph is not to be held twice
+        return PathGraph(
+            **arrays,
+            layer=np.repeat(np.arange(len(layers), dtype=np.int32), counts[counts > 0]),
             layers=layers,
             info=info,
         )
@@ -133,13 +145,15 @@ class GraphBuilder:
             indices.append(number[block.predecessors_of(own)])
             activity.append(np.broadcast_to(block.activity, own.shape)[own])
             kinds.append(np.full(len(degrees[-1]), block.kind, dtype=np.uint8))
-        ends = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *degrees]))
-        return {
-            "indptr": ends,
+        arrays: NodeArrays = {
+            "indptr": np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *degrees])),
             "indices": np.concatenate([*indices, np.empty(0, dtype=number.dtype)]),
             "activity": np.concatenate([*activity, np.empty(0)]),
             "kind": np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
         }
+        for array in arrays.values():
+            array.setflags(write=False)  # type: ignore[attr-defined]
+        return arrays
 
     def _add(
         self,
@@ -148,6 +162,8 @@ class GraphBuilder:
         predecessors: np.ndarray,
         activity: np.ndarray | float,
     ) -> np.ndarray:
+        if self._next < 1 << 31 and len(predecessors) > 1 and predecessors.strides[0]:
+            predecessors = predecessors.astype(np.int32)
         block = _Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
         self._blocks.append(block)
         self._next += len(degrees)

@@ -44,7 +44,7 @@ def dense_layer(
     if len(read) > 1 and labels.shape[axis] > 1 and is_position_axis(labels, axis):
         return rename(compact(labels), read, lowering.builder.units(read)).expand(shape)
     hub = lowering.builder.hub(read)
-    return channel_labels(lowering.builder.units(np.full(features[0], hub)), shape, axis)
+    return channel_labels(lowering.builder.units(np.broadcast_to(hub, features)), shape, axis)
 
 
 @rule(
