@@ -76,8 +76,8 @@ def lower_watched(
     """`lower`, with what a check of its result needs to know.
 
     Returns:
-        The path graph; the lowering, whose `steps` tell what each call added and whose `builder`
-        holds the nodes before pruning; and the value of each node after the last call.
+        The path graph; the lowering, whose `steps` tell what each call added to the graph before
+        pruning; and the value of each node after the last call.
     """
     lowering = Lowering(policy, _parents(recording.graph))
     lowering.steps = Steps()
@@ -101,6 +101,8 @@ def _lower(
         status=lowering.status,
         causes=(*recording.attempts, *lowering.remarks),
     )
+    if lowering.steps is not None:
+        lowering.steps.nodes = lowering.builder.arrays()
     return lowering.builder.build(info), lowering, interpreter.values
 
 

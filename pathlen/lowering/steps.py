@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import fx
 
+from pathlen.lowering.builder import NodeArrays
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.recording import Recording
 
@@ -37,8 +38,10 @@ class Steps:
         taken: the calls.
         inputs: the values of the model's inputs before anything is written to them.
         programs: what calls were decomposed to, by the node of the call.
+        nodes: all nodes of the graph, those on no path from input to output included.
     """
 
     taken: list[Step] = field(default_factory=list)
     inputs: dict[fx.Node, Value] = field(default_factory=dict)
     programs: dict[fx.Node, Recording] = field(default_factory=dict)
+    nodes: NodeArrays | None = None
