@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from pathlen.errors import SpecError as SpecError
     from pathlen.errors import TraceError as TraceError
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
+    from pathlen.errors import VerificationError as VerificationError
     from pathlen.graph import Kind as Kind
     from pathlen.graph import Layer as Layer
     from pathlen.graph import PathGraph as PathGraph
     from pathlen.lowering.register import register_rule as register_rule
     from pathlen.policy import Policy as Policy
     from pathlen.report import Report as Report
+    from pathlen.verification import Verdict as Verdict
+    from pathlen.verification import verify as verify
 
 __version__ = "0.1.0"
 
@@ -40,11 +43,13 @@ _EXPORTS = {
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",
+    "verify": "pathlen.verification",
     "PathGraph": "pathlen.graph",
     "Kind": "pathlen.graph",
     "Layer": "pathlen.graph",
     "Policy": "pathlen.policy",
     "Report": "pathlen.report",
+    "Verdict": "pathlen.verification",
     "PathlenError": "pathlen.errors",
     "ActivityError": "pathlen.errors",
     "BackendError": "pathlen.errors",
@@ -54,6 +59,7 @@ _EXPORTS = {
     "SpecError": "pathlen.errors",
     "TraceError": "pathlen.errors",
     "UnsupportedOperation": "pathlen.errors",
+    "VerificationError": "pathlen.errors",
 }
 
 __all__ = ["__version__", "backends", *_EXPORTS]

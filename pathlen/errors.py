@@ -35,3 +35,7 @@ class ModelError(TraceError):
 
 class UnsupportedOperation(TraceError):
     """Operations that no rule, decomposition or probe could lower, all listed at once."""
+
+
+class VerificationError(PathlenError, RuntimeError):
+    """A path graph is not that of its model, or a model cannot be verified."""

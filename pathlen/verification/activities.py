@@ -1,0 +1,181 @@
+"""Fourth check: whether each activation is affine, seen by running its calls on a line of values.
+
+The entry of an activation is filled with one number after another, all other operands and all
+statistics stay what they are in the model, and the results are looked at element by element.
+"""
+
+import numpy as np
+import torch
+
+from pathlen.graph import Kind
+from pathlen.lowering.labels import CONSTANT
+from pathlen.lowering.steps import Step
+from pathlen.policy import Policy
+from pathlen.verification.cuts import Cut, kind_of_call, results, scalar_function
+from pathlen.verification.edges import Edges
+from pathlen.verification.replay import Tensors
+from pathlen.verification.support import positions
+from pathlen.verification.tally import Tally, offence, place
+from pathlen.verification.verdict import Check
+
+_MARGIN = 2.0  # the tolerance is a threshold: this close to it either answer is right
+_COUNTED_AS = {
+    "softmax": "softmax",
+    "normalization": "normalization",
+    "reduction": "pooling",
+    "contraction": "product",
+    "layer": "product",
+}
+_FAR = torch.tensor([7.3, 9.1, 13.0, 21.0, 34.0, 55.0, 99.0], dtype=torch.float64)
+_NEAR = torch.linspace(-6.05, 6.05, 89, dtype=torch.float64)
+_REAL_POINTS = torch.cat([-_FAR.flip(0), _NEAR, _FAR])
+_PRODUCTS = ("mul", "multiply", "div", "divide", "true_divide")
+
+
+class Activities:
+    """Checks the activity of the nodes of each call.
+
+    Args:
+        edges: the unpruned graph.
+        tensors: behind the values of the lowering.
+        policy: of the lowering.
+    """
+
+    def __init__(self, edges: Edges, tensors: Tensors, policy: Policy) -> None:
+        self._edges = edges
+        self._tensors = tensors
+        self._policy = policy
+        self._tally = Tally(
+            "activities",
+            "units are active where a line of values fed to their calls comes out bent",
+            "units",
+        )
+
+    def check(self) -> Check:
+        """The finished check."""
+        return self._tally.check()
+
+    def add(self, step: Step) -> None:
+        """Check one call."""
+        values = results(step)
+        if step.program is not None or not any(value.is_path for value in values):
+            return
+        cut = scalar_function(step, self._edges.outside(step))
+        if cut is None:
+            self._uncounted(step)
+        else:
+            try:
+                points, lines = self._lines(cut)
+            except Exception as error:  # operators raise whatever they raise
+                self._tally.leave(error, place(step))
+            else:
+                self._function(step, points, lines)
+
+    def _uncounted(self, step: Step) -> None:
+        """Units that are no activations are active only where the policy counts their kind."""
+        nodes = np.arange(step.nodes.start, step.nodes.stop)
+        nodes = nodes[self._edges.kind[nodes] == Kind.UNIT]
+        kind = _COUNTED_AS.get(kind_of_call(step.call) or "")
+        if kind is None:
+            kind = "product" if step.call.operation in _PRODUCTS else "pooling"
+        wrong = 0
+        if not self._policy.counts(kind):
+            wrong = int(np.count_nonzero(self._edges.activity[nodes]))
+        told = None
+        if wrong:
+            what = f"{wrong} units are active, but the policy does not count any {kind}"
+            told = offence(step, what, float(wrong))
+        self._tally.add(len(nodes), wrong, told)
+
+    def _lines(self, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
+        """Results for an entry filled with each of some numbers.
+
+        Returns:
+            The numbers, ascending, and the results.  # (points,), (points, elements)
+
+        Raises:
+            Exception: whatever an operator raises.
+        """
+        (entry,) = cut.values
+        like = self._tensors[entry]
+        points = _REAL_POINTS
+        if not (like.is_floating_point() or like.is_complex()):
+            points = torch.arange(-16, 17).double()
+        with torch.no_grad():
+            lines = torch.stack(
+                [
+                    cut({id(entry): torch.full_like(like, point)}, self._tensors)[0].reshape(-1)
+                    for point in points.tolist()
+                ]
+            )
+        return points, lines if lines.is_complex() else lines.double()
+
+    def _function(self, step: Step, points: torch.Tensor, lines: torch.Tensor) -> None:
+        """Compare units with what their functions are."""
+        result = results(step)[0]
+        units = np.unique(result.labels.numpy())
+        units = units[units != CONSTANT]
+        bent = _by_unit(bend(points, lines), result.labels, units)
+        own = (units >= step.nodes.start) & (units < step.nodes.stop)
+        active = self._edges.activity[units] > 0
+        tolerance = self._policy.tolerance
+        if result.softmax and not own.any():  # exp(x) / sum(exp(x)) written out passes units on
+            logarithm = _by_unit(bend(points, lines.log()), result.labels, units)
+            bent = np.minimum(bent, logarithm)
+        is_active, is_linear = bent > _MARGIN * tolerance, bent < tolerance / _MARGIN
+        if self._policy.counts("normalization") or self._policy.counts("softmax"):
+            is_linear &= False  # an affine region is counted where it is one of these
+        elif not self._policy.counts("activation"):
+            is_linear |= True
+        wrong = ~own & is_active | own & active & is_linear
+        if self._policy.counts("activation"):
+            wrong |= own & ~active & is_active
+        told = None
+        if wrong.any():
+            unit = int(np.argmax(wrong))
+            said = "passed on as if linear"
+            if own[unit]:
+                said = "active" if active[unit] else "linear"
+            told = offence(
+                step,
+                f"unit {units[unit]} is {said}, but its slope varies by {bent[unit]:.3g} of the"
+                f" steepest; the tolerance is {tolerance} ({int(wrong.sum())} of {len(units)})",
+                float(wrong.sum()),
+            )
+        self._tally.add(len(units), int(wrong.sum()), told)
+
+
+def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+    """How much the slope of each line varies, as a share of its steepest slope.
+
+    Args:
+        points: ascending.  # (points,)
+        lines: real or complex values there; those that are not finite are left out.
+            # (points, elements)
+
+    Returns:
+        0 for an affine function; 0 too where fewer than three values are finite.  # (elements,)
+    """
+    if lines.is_complex():
+        return torch.maximum(bend(points, lines.real), bend(points, lines.imag))
+    slopes = lines.diff(dim=0) / points.diff().unsqueeze(1)
+    noise = 1e-12 * lines.abs().nan_to_num(0, 0, 0).amax(0)
+    known = slopes.isfinite()
+    slopes = torch.where(known, slopes, 0)
+    steepest = slopes.abs().amax(0)
+    highest = torch.where(known, slopes, -steepest).amax(0)
+    lowest = torch.where(known, slopes, steepest).amin(0)
+    share = (highest - lowest) / steepest.clamp_min(1e-300)
+    return torch.where((known.sum(0) < 2) | (steepest <= noise), 0.0, share)
+
+
+def _by_unit(values: torch.Tensor, labels: torch.Tensor, units: np.ndarray) -> np.ndarray:
+    """The largest value of any element of each unit.
+
+    Returns:
+        Largest values.  # (units,)
+    """
+    most = torch.zeros(len(units) + 1, dtype=torch.float64)
+    most.scatter_reduce_(0, positions(labels, units), values, "amax")
+    found: np.ndarray = most[: len(units)].numpy()
+    return found

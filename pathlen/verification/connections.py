@@ -1,0 +1,216 @@
+"""Second check: what each lowered call connects, against the support of its Jacobian."""
+
+import numpy as np
+import torch
+
+from pathlen.lowering.labels import CONSTANT, compact
+from pathlen.lowering.steps import Step
+from pathlen.policy import Policy
+from pathlen.verification.cuts import Cut, find_cut, followed_operands, results, units_of
+from pathlen.verification.draws import Draws
+from pathlen.verification.edges import Claim, Edges
+from pathlen.verification.replay import Tensors
+from pathlen.verification.support import Support
+from pathlen.verification.tally import Tally, offence, place
+from pathlen.verification.verdict import Check
+
+MOST_UNITS = 64
+_LEAST_DRAWS = 2
+_CHANGES = 3  # draws at which what no derivative shows is looked for by changing units
+
+
+class Connections:
+    """Checks calls one by one.
+
+    Args:
+        edges: the unpruned graph.
+        tensors: behind the values of the lowering.
+        policy: of the lowering.
+        samples: most draws for one call.
+        seed: of the random draws.
+    """
+
+    def __init__(
+        self, edges: Edges, tensors: Tensors, policy: Policy, samples: int, seed: int
+    ) -> None:
+        self._edges = edges
+        self._tensors = tensors
+        self._policy = policy
+        self._samples = samples
+        self._draws = Draws(seed)
+        self.cuts: dict[int, Cut] = {}
+        self._missing = Tally(
+            "nothing missing",
+            "every dependence between units within a call has a path",
+            "pairs of units",
+        )
+        self._extra = Tally(
+            "nothing extra",
+            "every path between units within an exact call is a dependence",
+            "paths",
+        )
+
+    def checks(self) -> tuple[Check, Check]:
+        """The two finished checks."""
+        return self._missing.check(), self._extra.check()
+
+    def cut(self, step: Step) -> Cut:
+        """Where a call begins; a nest of sums is looked at whether it is affine."""
+        known = self.cuts.get(id(step))
+        if known is None:
+            outside = self._edges.outside(step)
+            known = find_cut(step, outside, self._policy)
+            if known.sums and not self._is_affine(known):
+                path = followed_operands(step.call, outside, self._policy)
+                known = Cut(step, tuple(path))
+            self.cuts[id(step)] = known
+        return known
+
+    def add(self, step: Step) -> None:
+        """Check one call."""
+        cut = self.cut(step)
+        rows = self._rows(step)
+        if step.program is not None or not cut.values or not rows:
+            return
+        units = units_of(cut.values)
+        if len(rows) > MOST_UNITS:
+            note = f"{MOST_UNITS} units of a result were drawn from more"
+            self._missing.note(note, place(step))
+            rows = [rows[i] for i in self._draws.order(len(rows))[:MOST_UNITS]]
+        claim = self._edges.claim(step, rows, units)
+        support = Support(cut, rows, units, self._tensors, self._draws)
+        failure = self._observe(cut, claim, support)
+        if failure is not None:
+            self._missing.leave(failure, place(step))
+            return
+        self._compare(step, rows, units, claim, support)
+
+    def _rows(self, step: Step) -> list[int]:
+        """Units of the result, and `CONSTANT` where floating-point elements have no unit."""
+        values = results(step)
+        rows: list[int] = units_of(values).tolist()
+        floating = [v for v in values if v.dtype.is_floating_point or v.dtype.is_complex]
+        if any(bool((compact(v.labels).numpy() == CONSTANT).any()) for v in floating):
+            rows.append(CONSTANT)
+        return rows
+
+    def _observe(self, cut: Cut, claim: Claim, support: Support) -> Exception | None:
+        """Draw operands until all claimed paths were seen; None, or why nothing could be seen."""
+        failure: Exception | None = None
+        seen = 0
+        for number in range(self._samples + 1):
+            if number >= _LEAST_DRAWS and (support.maybe | ~claim.reaches).all():
+                break
+            for constants in (cut.constants(), []):
+                drawn = self._draws.operands(cut.values, constants, self._tensors, number)
+                try:
+                    support.add_jacobian(drawn)
+                except Exception as error:  # operators raise whatever they raise
+                    failure = error
+                else:
+                    seen += 1
+                    break
+        columns = self._columns_to_change(cut, claim, support, differentiated=seen > 0)
+        if columns:
+            for number in range(_CHANGES):
+                drawn = self._draws.operands(cut.values, [], self._tensors, number)
+                try:
+                    support.add_changes(drawn, columns)
+                except Exception as error:
+                    failure = error
+                else:
+                    seen += 1
+        return failure if seen == 0 else None
+
+    def _columns_to_change(
+        self, cut: Cut, claim: Claim, support: Support, *, differentiated: bool
+    ) -> list[int]:
+        """Units of the operands that derivatives do not tell enough of.
+
+        All, where autograd has no formula; integers; and those that have a path that no
+        derivative has shown: the operation may round, choose or compare.
+        """
+        count = support.maybe.shape[1]
+        units = units_of(cut.values)
+        if not differentiated or not support.differentiable:
+            self._missing.note("seen by changing units, for lack of a derivative", place(cut.step))
+            columns = list(range(count))
+        else:
+            whole = [v for v in cut.values if v not in support.floating()]
+            is_whole = np.isin(units, units_of(whole))
+            unseen = (claim.reaches & ~support.maybe).any(axis=0)
+            columns = np.flatnonzero(is_whole | unseen).tolist()
+        if len(columns) > MOST_UNITS:
+            chosen = [columns[i] for i in self._draws.order(len(columns))[:MOST_UNITS]]
+            left = np.setdiff1d(columns, chosen)
+            claim.reaches[:, left] &= support.maybe[:, left]  # nothing is said of these
+            self._extra.note(
+                f"{MOST_UNITS} units of operands were drawn from more", place(cut.step)
+            )
+            columns = chosen
+        return columns
+
+    def _compare(
+        self, step: Step, rows: list[int], units: np.ndarray, claim: Claim, support: Support
+    ) -> None:
+        missing = support.surely & ~claim.reaches
+        names = _operand_names(self.cut(step), units)
+        told = None
+        if missing.any():
+            row, column = np.argwhere(missing)[0]
+            whose = (
+                "elements without a unit depend"
+                if rows[row] == CONSTANT
+                else (f"unit {rows[row]} of the result depends")
+            )
+            told = offence(
+                step,
+                f"{whose} on unit {units[column]} of {names[column]}, but no path leads there"
+                f" ({int(missing.sum())} of {missing.size} pairs)",
+                float(missing.sum()),
+            )
+        self._missing.add(missing.size, int(missing.sum()), told)
+        extra = claim.reaches & ~support.maybe
+        if step.status != "exact":
+            if extra.any():
+                text = f"beside that, {step.status}s have more paths than dependences"
+                self._extra.note(text, f"{place(step)}: {int(extra.sum())}")
+            return
+        told = None
+        if extra.any():
+            row, column = np.argwhere(extra)[0]
+            told = offence(
+                step,
+                f"a path leads from unit {units[column]} of {names[column]} to unit {rows[row]} of"
+                f" the result, which never depends on it ({int(extra.sum())} of"
+                f" {int(claim.reaches.sum())} paths)",
+                float(extra.sum()),
+            )
+        elif claim.foreign.any():
+            row = int(np.flatnonzero(claim.foreign)[0])
+            told = offence(
+                step,
+                f"unit {rows[row]} of the result has a predecessor that is no unit of the operands",
+                float(claim.foreign.sum()),
+            )
+        self._extra.add(int(claim.reaches.sum()), int(extra.sum()) + int(claim.foreign.sum()), told)
+
+    def _is_affine(self, cut: Cut) -> bool:
+        """Whether the middle between two points goes to the middle between their results."""
+        points = [self._draws.operands(cut.values, [], self._tensors, number) for number in (1, 2)]
+        middle = {key: (points[0][key] + points[1][key]) / 2 for key in points[0]}
+        with torch.no_grad():
+            one, other, between = (cut(p, self._tensors) for p in (*points, middle))
+        return all(
+            torch.allclose((a + b) / 2, m, rtol=1e-6, atol=1e-9, equal_nan=True)
+            for a, b, m in zip(one, other, between, strict=True)
+        )
+
+
+def _operand_names(cut: Cut, units: np.ndarray) -> list[str]:
+    """For each unit the first operand that it occurs in."""
+    names = [""] * len(units)
+    for value in reversed(cut.values):
+        for column in np.flatnonzero(np.isin(units, units_of([value]))).tolist():
+            names[column] = repr(value.node.name)
+    return names

@@ -1,0 +1,235 @@
+"""Where the dependencies of a call begin: at its operands, or at the entry of a region.
+
+A canonical form makes one unit, or none, of several calls: x * sigmoid(x), a LayerNorm written
+out, a sum of three. Its last call must then be checked from where the graph says that it begins.
+What lies between is found here from the graph and the program, not from the rules of the lowering.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.lowering.labels import CONSTANT, distinct
+from pathlen.lowering.rules import find_rule, kind_of
+from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Call, Value
+from pathlen.policy import Policy
+from pathlen.verification.replay import Tensors, call_differentiably
+from pathlen.verification.statistics import holds_statistics, with_held_statistics
+
+_STATISTICS = ("reduction", "softmax")
+_EXPANDABLE = ("elementwise", "normalization", "movement", *_STATISTICS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A call as a function of some earlier values, everything else held fixed.
+
+    Attributes:
+        step: the call.
+        values: what it is a function of: path values, with distinct identities.
+        inside: values between those and the call, in order; they are computed anew.
+        sums: whether the cut is through a nest of sums, so that the function must be affine.
+    """
+
+    step: Step
+    values: tuple[Value, ...]
+    inside: tuple[Value, ...] = ()
+    sums: bool = False
+
+    def __call__(self, moved: Mapping[int, torch.Tensor], base: Tensors) -> list[torch.Tensor]:
+        """Results of the call, one a result value.
+
+        Args:
+            moved: tensors to use instead of those of the base, by identity of the value.
+            base: tensors behind all other values; statistics are taken from these.
+        """
+        known = dict(moved)
+        cut = {id(value) for value in self.values}
+
+        def tensor_of(value: Value) -> torch.Tensor:
+            if id(value) in known:
+                return known[id(value)]
+            tensor = base[value]
+            return tensor if id(value) in cut else tensor.detach()
+
+        for value in self.inside:
+            assert value.call is not None
+            known[id(value)] = _item(value, _apply(value.call, tensor_of, base))
+        result = _apply(self.step.call, tensor_of, base)
+        return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+    def constants(self) -> list[Value]:
+        """The values that the function reads beside those it is a function of, each once."""
+        computed = {id(value) for value in (*self.values, *self.inside)}
+        calls = [value.call for value in self.inside] + [self.step.call]
+        read = {id(v): v for call in calls if call is not None for v in leaves(call)}
+        return [value for key, value in read.items() if key not in computed]
+
+
+def leaves(call: Call) -> list[Value]:
+    """All tensor arguments of a call."""
+    return [v for v in pytree.tree_leaves(dict(call.arguments)) if isinstance(v, Value)]
+
+
+def results(step: Step) -> list[Value]:
+    """The results of a step."""
+    return [v for v in pytree.tree_leaves(step.result) if isinstance(v, Value)]
+
+
+def operands(call: Call) -> list[Value]:
+    """The operands that inputs reach, each once."""
+    return list({id(v): v for v in call.values() if v.varies}.values())
+
+
+def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[Value]:
+    """The operands that paths lead through.
+
+    `Policy(attention="value")` drops attention scores. Integers beside floating-point operands
+    (indices into them) cut, unless the graph has paths from them.
+    """
+    path = [value for value in operands(call) if value.is_path]
+    if policy.attention == "value":
+        if call.name == "aten.scaled_dot_product_attention":
+            return [value for value in path if value is call["value"]]
+        if kind_of_call(call) == "contraction" and len(path) > 1:
+            return [value for value in path if not value.softmax]
+    floating = [value for value in path if value.dtype.is_floating_point or value.dtype.is_complex]
+    return [v for v in path if not floating or v in floating or _touches(v, outside)]
+
+
+def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
+    """Where the graph says that a call begins.
+
+    Operands of which some unit is a predecessor of what the call added are taken as they are.
+    Where one is not, a single entry of elementwise calls and statistics is looked for behind the
+    operands, then a nest of sums. Else the operands it is, and what they lack will show.
+
+    Args:
+        step: the call.
+        outside: units that the call's nodes have as predecessors, or that its result passes on.
+        policy: of the lowering.
+    """
+    path = followed_operands(step.call, outside, policy)
+    plain = Cut(step, tuple(path))
+    if all(_touches(value, outside) for value in path) or not len(outside):
+        return plain
+    if kind_of_call(step.call) != "elementwise":
+        return plain
+    for entry, inside in entries(step.call):
+        if _touches(entry, outside):
+            return Cut(step, (entry,), inside)
+    return _nest_of_sums(step, path, outside) or plain
+
+
+def kind_of_call(call: Call) -> str | None:
+    """The sort of operation of a call, None for an operation without a rule."""
+    found = find_rule(call.func)
+    return found.kind if found else None
+
+
+def entries(call: Call) -> Iterator[tuple[Value, tuple[Value, ...]]]:
+    """The path values that a call is a scalar function of, statistics held fixed, nearest first.
+
+    Walks back from the operands, latest first; whenever a single path value is left, everything
+    has passed through it. Ends where elements change places on the way, and at layers and inputs.
+
+    Yields:
+        Such a value, and the values between it and the call that are no statistics, in order.
+    """
+    frontier = {id(value): value for value in operands(call)}
+    between: list[Value] = []
+    while frontier:
+        if len(frontier) == 1 and next(iter(frontier.values())).is_path:
+            entry = next(iter(frontier.values()))
+            inside = _moving(entry, between)
+            if inside is None:
+                return
+            yield entry, inside
+        value = frontier.pop(max(frontier, key=lambda key: frontier[key].order))
+        if value.call is None or kind_of(value) not in _EXPANDABLE:
+            return
+        between.append(value)
+        for operand in operands(value.call):
+            frontier.setdefault(id(operand), operand)
+
+
+def _moving(entry: Value, between: list[Value]) -> tuple[Value, ...] | None:
+    """Those of the values behind an entry that are no statistics; None if one moves elements."""
+    moving = {id(entry)}
+    inside: list[Value] = []
+    for value in sorted(between, key=lambda value: value.order):
+        assert value.call is not None
+        if kind_of(value) in _STATISTICS:
+            continue  # held fixed, and so is what is computed from it alone
+        if any(id(operand) in moving for operand in operands(value.call)):
+            if kind_of(value) == "movement":
+                return None
+            moving.add(id(value))
+            inside.append(value)
+    return tuple(inside)
+
+
+def scalar_function(step: Step, outside: np.ndarray) -> Cut | None:
+    """A call as a function of the one value that the graph has before it, None for a merge."""
+    if kind_of_call(step.call) != "elementwise":
+        return None
+    for entry, inside in entries(step.call):
+        if _touches(entry, outside):
+            return Cut(step, (entry,), inside)
+    path = [value for value in operands(step.call) if value.is_path]
+    return Cut(step, (path[0],)) if len(path) == 1 else None
+
+
+def _nest_of_sums(step: Step, path: list[Value], outside: np.ndarray) -> Cut | None:
+    """A cut behind inner sums, scalings and casts that the graph has no units for in this sum."""
+    frontier = {id(value): value for value in path}
+    inside: list[Value] = []
+    while True:
+        missed = [value for value in frontier.values() if not _touches(value, outside)]
+        if not missed:
+            ordered = tuple(sorted(inside, key=lambda value: value.order))
+            return Cut(step, tuple(frontier.values()), ordered, sums=True)
+        value = max(missed, key=lambda value: value.order)
+        if value.call is None or kind_of(value) != "elementwise":
+            return None
+        del frontier[id(value)]
+        inside.append(value)
+        for operand in operands(value.call):
+            if operand.is_path:
+                frontier.setdefault(id(operand), operand)
+
+
+def _touches(value: Value, units: np.ndarray) -> bool:
+    return bool(np.isin(distinct(value.labels), units).any())
+
+
+def _apply(call: Call, tensor_of: Any, base: Tensors) -> Any:
+    arguments = call.replace_values(tensor_of)
+    if holds_statistics(call.name):
+        fixed = call.replace_values(lambda v: base[v] if v in base else tensor_of(v))
+        return with_held_statistics(call.name, arguments, fixed)
+    return call_differentiably(call.func, arguments)
+
+
+def _item(value: Value, result: Any) -> torch.Tensor:
+    """The one of several results that a value stands for."""
+    if isinstance(result, torch.Tensor):
+        return result
+    node: fx.Node = value.node
+    position = node.args[1] if node.op == "call_function" and len(node.args) == 2 else 0
+    chosen: torch.Tensor = result[position if isinstance(position, int) else 0]
+    return chosen
+
+
+def units_of(values: tuple[Value, ...] | list[Value]) -> np.ndarray:
+    """All units that occur in values, ascending."""
+    found = [distinct(value.labels) for value in values]
+    units = np.unique(np.concatenate([*found, np.empty(0, dtype=np.int64)]))
+    chosen: np.ndarray = units[units != CONSTANT]
+    return chosen

@@ -1,0 +1,116 @@
+"""What the unpruned path graph says: which units a call's results have paths from."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathlen.graph import Kind
+from pathlen.lowering.builder import NodeArrays
+from pathlen.lowering.labels import CONSTANT
+from pathlen.lowering.steps import Step
+from pathlen.verification.cuts import results, units_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """Paths that a graph has within one call.
+
+    Attributes:
+        reaches: whether a path leads from a unit to a row's unit.  # bool[rows, units]
+        foreign: whether a row's unit has a predecessor that is no unit of the call's operands.
+            # bool[rows]
+    """
+
+    reaches: np.ndarray
+    foreign: np.ndarray
+
+
+class Edges:
+    """All nodes of a lowering, those on no input-output path included.
+
+    Args:
+        arrays: what the builder collected.
+    """
+
+    def __init__(self, arrays: NodeArrays) -> None:
+        self.activity = arrays["activity"]
+        self.kind = arrays["kind"]
+        self._indptr = arrays["indptr"]
+        self._indices = arrays["indices"]
+
+    def predecessors(self, node: int) -> np.ndarray:
+        """Predecessors of a node."""
+        return self._indices[self._indptr[node] : self._indptr[node + 1]]
+
+    def outside(self, step: Step) -> np.ndarray:
+        """Units that are no nodes of a call, but predecessors of them or labels of its results.
+
+        Hubs that an earlier call made are looked through.
+        """
+        first, end = step.nodes.start, step.nodes.stop
+        read = self._indices[self._indptr[first] : self._indptr[end]]
+        found = np.unique(np.concatenate([read, units_of(results(step))]))
+        found = found[(found < first) | (found >= end)]
+        hubs = found[self.kind[found] == Kind.HUB]
+        behind = [self.predecessors(hub) for hub in hubs.tolist()]
+        united: np.ndarray = np.unique(np.concatenate([found, *behind]))
+        return united
+
+    def claim(self, step: Step, rows: Sequence[int], units: np.ndarray) -> Claim:
+        """Which paths lead to the units of a result, through nodes of the call alone.
+
+        Walks back from all rows at once, latest node first. O(edges of the call * rows / 64).
+
+        Args:
+            step: the call.
+            rows: units of its results, or `CONSTANT` for what no input reaches.
+            units: of its operands, ascending, where paths begin.
+        """
+        begin = {int(unit): column for column, unit in enumerate(units)}
+        reaches = np.zeros((len(rows), len(units)), dtype=np.bool_)
+        foreign = np.zeros(len(rows), dtype=np.bool_)
+        masks: dict[int, int] = {}
+        for row, unit in enumerate(rows):
+            if unit != CONSTANT:
+                masks[unit] = masks.get(unit, 0) | 1 << row
+        heap = [-unit for unit in masks]
+        heapq.heapify(heap)
+        while heap:
+            node = -heapq.heappop(heap)
+            mask = masks[node]
+            if node in begin:
+                reaches[_rows(mask), begin[node]] = True
+            elif node in step.nodes or self.kind[node] == Kind.HUB:
+                for before in self.predecessors(node).tolist():
+                    if before not in masks:
+                        heapq.heappush(heap, -before)
+                    masks[before] = masks.get(before, 0) | mask
+            else:
+                foreign[_rows(mask)] = True
+        return Claim(reaches, foreign)
+
+    def reach(self, ends: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """Which of the starting nodes have a path to any node of each set of ends.
+
+        Returns:
+            Whether they have.  # bool[sets, starts]
+        """
+        masks: dict[int, int] = {}
+        for row, nodes in enumerate(ends):
+            for node in nodes.tolist():
+                masks[node] = masks.get(node, 0) | 1 << row
+        for node in range(max(masks, default=-1), -1, -1):
+            mask = masks.get(node, 0)
+            if mask:
+                for before in self.predecessors(node).tolist():
+                    masks[before] = masks.get(before, 0) | mask
+        reached = np.zeros((len(ends), len(starts)), dtype=np.bool_)
+        for column, start in enumerate(starts.tolist()):
+            reached[_rows(masks.get(start, 0)), column] = True
+        return reached
+
+
+def _rows(mask: int) -> list[int]:
+    return [row for row in range(mask.bit_length()) if mask >> row & 1]
