@@ -38,22 +38,30 @@ class NumbaBackend:
             walk_share = _walk_backward(indptr, indices, chances)
         else:
             walk_share = _walk_forward(indptr, indices, chances, out_degrees(graph))
+        del chances
         ends = graph.kind == Kind.OUTPUT
+        # Lengths first: what they need in between is free again when the counts are held.
+        longest = _longest(indptr, indices, graph.activity)[ends].max()
+        shortest = -_longest(indptr, indices, -graph.activity)[ends].max()
         return float_solution(
             graph,
             direction,
             from_inputs=_scaled(*_count_from_inputs(indptr, indices)),
             to_outputs=_scaled(*_count_to_outputs(indptr, indices, ends)),
             walk_share=walk_share,
-            longest=_longest(indptr, indices, graph.activity)[ends].max(),
-            shortest=-_longest(indptr, indices, -graph.activity)[ends].max(),
+            longest=longest,
+            shortest=shortest,
         )
 
 
 def _scaled(value: FloatArray, power: IntArray) -> Scaled:
     """Value * 2**(512 power) with mantissas in [0.5, 1)."""
-    mantissa, exponent = np.frexp(value)
-    return Scaled(mantissa, exponent + 512 * power)
+    mantissa, exponent = np.frexp(value, out=(value, np.empty(len(value), dtype=np.int32)))
+    # A count is at most 2**edges. Where that fits, exponents of 32 bits halve what is held.
+    largest = 512 * (int(power.max(initial=0)) + 1)
+    width = np.dtype(np.int32 if largest < 1 << 30 else np.int64)
+    exponent = exponent.astype(width, copy=False)
+    return Scaled(mantissa, exponent + 512 * power.astype(width))
 
 
 @numba.njit(cache=True, inline="always")
@@ -95,7 +103,7 @@ def _settle(high, low, power):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True)
 def _count_from_inputs(indptr, indices):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
-    highs, lows, powers = np.empty(size), np.empty(size), np.empty(size, np.int64)
+    highs, lows, powers = np.empty(size), np.empty(size), np.empty(size, np.int32)
     for node in range(size):
         first, last = indptr[node], indptr[node + 1]
         high, low, power = (1.0 if first == last else 0.0), 0.0, 0
@@ -113,7 +121,7 @@ def _count_from_inputs(indptr, indices):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True)
 def _count_to_outputs(indptr, indices, ends):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
-    highs, lows, powers = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)
+    highs, lows, powers = np.zeros(size), np.zeros(size), np.zeros(size, np.int32)
     for node in range(size - 1, -1, -1):
         if ends[node]:
             highs[node] = 1.0

@@ -14,6 +14,8 @@ from pathlen.graph import Kind, PathGraph
 DIRECTIONS = ("backward", "forward")
 
 FloatArray = npt.NDArray[np.float64]
+_CHUNK = 1 << 20  # nodes
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -87,7 +89,7 @@ class Scaled:
 
     Attributes:
         mantissa: float64[n] in [0.5, 1), or 0.
-        exponent: int64[n].
+        exponent: int64[n], or int32[n] where twice the largest fits.
     """
 
     mantissa: FloatArray
@@ -153,13 +155,17 @@ def float_solution(
         _shifted(from_inputs.mantissa, from_inputs.exponent - largest)[ends].sum()
     )
     total_exponent = largest + int(shift)
-    path_share = _shifted(
-        from_inputs.mantissa * to_outputs.mantissa / total,
-        from_inputs.exponent + to_outputs.exponent - total_exponent,
-    )
+    path_share = np.empty(graph.num_nodes)
+    for first in range(0, graph.num_nodes, _CHUNK):  # bounds what a large graph needs in between
+        part = slice(first, first + _CHUNK)
+        exponent = from_inputs.exponent[part].astype(np.int64) + to_outputs.exponent[part]
+        path_share[part] = _shifted(
+            from_inputs.mantissa[part] * to_outputs.mantissa[part] / total,
+            exponent - total_exponent,
+        )
     # Rounding may lift the share of a node that every path passes above 1 by the last digit.
     np.minimum(path_share, 1.0, out=path_share)
-    walk_share = np.minimum(walk_share, 1.0)
+    walk_share = np.minimum(walk_share, 1.0, out=walk_share)
     for share in (path_share, walk_share):
         share.setflags(write=False)
     return Solution(

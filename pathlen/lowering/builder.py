@@ -92,8 +92,13 @@ class GraphBuilder:
         """All nodes so far, also those on no path from input to output."""
         return self._arrays(np.ones(self._next, dtype=np.bool_))
 
-    def build(self, info: TraceInfo) -> PathGraph:
+    def build(self, info: TraceInfo, *, keep: bool = False) -> PathGraph:
         """The finished graph, without what lies on no path from input to output.
+
+        Args:
+            info: where the graph comes from.
+            keep: whether `arrays` is to be called afterwards; else the nodes are let go, so that a
+                large graph is not held twice.
 
         Raises:
             GraphError: no path leads from an input to an output.
@@ -114,7 +119,8 @@ class GraphBuilder:
             if count
         )
         arrays = self._arrays(alive)
-        self._blocks.clear()  # a large graph is not to be held twice
+        if not keep:
+            self._blocks.clear()
         return PathGraph(
             **arrays,
             layer=np.repeat(np.arange(len(layers), dtype=np.int32), counts[counts > 0]),

@@ -42,6 +42,10 @@ class Constants:
 
         self._programs[graph] = _ConstantProgram(graph, attributes, tensor_of)
 
+    def forget(self) -> None:
+        """Let go of all programs and values."""
+        self._programs.clear()
+
     def of(self, value: Value) -> torch.Tensor:
         """The tensor behind a constant value, on the CPU; do not write to it.
 

@@ -103,7 +103,11 @@ def _lower(
     )
     if lowering.steps is not None:
         lowering.steps.nodes = lowering.builder.arrays()
-    return lowering.builder.build(info), lowering, interpreter.values
+    watched = lowering.steps is not None
+    values = interpreter.values if watched else {}
+    del interpreter  # and with it the labels of every tensor, before the graph is put together
+    lowering.constants.forget()
+    return lowering.builder.build(info, keep=watched), lowering, values
 
 
 class Interpreter:
