@@ -1,4 +1,4 @@
-"""Contractions: matrix products, einsum, attention.
+"""Contractions: products of matrices.
 
 Every contraction is brought to the form  out[b, i, j] = sum_k A[b, i, k] * B[b, k, j].
 Two path tensors give one new unit for each distinct pair (set of labels in a row of A, set of
@@ -12,7 +12,7 @@ import torch
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_columns, merge_labels
+from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -23,6 +23,7 @@ from pathlen.lowering.labels import (
     is_position_axis,
     label_sets,
     sets_of_rows,
+    without_repeats,
 )
 from pathlen.lowering.layers import dense_layer, require_constant
 from pathlen.lowering.operations import aten
@@ -104,31 +105,6 @@ def bilinear(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 
-@rule("contraction", "aten.scaled_dot_product_attention")
-def attention(call: Call, lowering: Lowering) -> Value:
-    """What its two contractions give: scores from queries and keys, then weighted values."""
-    query, key, value = (call[name].labels for name in ("query", "key", "value"))
-    heads = query.shape[-3] if query.ndim > 2 else 1
-    if call["enable_gqa"]:
-        key = _repeat_heads(key, heads)
-        value = _repeat_heads(value, heads)
-    batch = query.ndim - 2
-    if lowering.policy.attention == "value":
-        scores = constant_labels([*query.shape[:-1], key.shape[-2]])
-    else:
-        scores = contraction_labels(
-            call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
-        )
-        if call["attn_mask"] is not None and call["attn_mask"].is_path:
-            bias = call["attn_mask"].labels.expand(scores.shape)
-            columns = [scores, bias]
-            scores = merge_columns(call, columns, lowering)
-        scores = lowering.counted("softmax", call, scores)
-    values = Operand(value.transpose(-1, -2), batch, 1)
-    labels = contraction_labels(call, Operand(scores, batch, 1), values, lowering)
-    return lowering.result(call, labels.expand(call.shape))
-
-
 def contract(
     call: Call,
     operands: tuple[Value, Value],
@@ -183,12 +159,15 @@ def contraction_labels(
 ) -> torch.Tensor:
     """Adds the units of a contraction; returns labels with axes (batch, free, other's free)."""
     batch_sizes = np.maximum(one.labels.shape[: one.batch], other.labels.shape[: one.batch])
-    rows, columns = _aligned(one, other)
+    # tokens in a few runs of equal units (a class token, patches) meet once a run, not once each
+    (rows, run_of_row), (columns, run_of_column) = (
+        without_repeats(side, axis=1) for side in _aligned(one, other)
+    )
     sets, of = _sets_of_both(rows, columns)
-    pairs = np.stack(
-        np.broadcast_arrays(of[0][:, :, None], of[1][:, None, :]), axis=-1
-    )  # (b, i, j, 2)
-    distinct_pairs, number = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
+    base = len(sets.sizes) + 1  # one number for a pair: sorting rows of two is far slower
+    keys = (of[0][:, :, None] - CONSTANT) * base + (of[1][:, None, :] - CONSTANT)  # (b, i, j)
+    distinct_keys, number = np.unique(keys, return_inverse=True)
+    distinct_pairs = np.stack(np.divmod(distinct_keys, base), axis=-1) + CONSTANT
     lowering.layer(call, operation)
     hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
     predecessors = sets_of_rows(hubs[distinct_pairs])
@@ -207,8 +186,8 @@ def contraction_labels(
         *one.labels.shape[one.batch :][: one.free],
         *other.labels.shape[other.batch :][: other.free],
     ]
-    labels = torch.from_numpy(units[number.reshape(-1)]).view(small)
-    return labels.expand([*map(int, batch_sizes), *free])
+    labels = units[number.reshape(keys.shape)][:, run_of_row][:, :, run_of_column]
+    return torch.from_numpy(labels).view(small).expand([*map(int, batch_sizes), *free])
 
 
 def _sets_of_both(
@@ -223,6 +202,7 @@ def _sets_of_both(
     Returns:
         The sets, and the number of the set of every row and column.  # ((b, i), (b, j))
     """
+    rows, columns = without_repeats(rows, axis=2)[0], without_repeats(columns, axis=2)[0]
     count = rows.shape[0] * rows.shape[1]
     both = np.full(
         (count + columns.shape[0] * columns.shape[1], max(rows.shape[2], columns.shape[2])),
@@ -339,7 +319,3 @@ def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value
     if not product.is_path:
         return lowering.result(call, added.labels.expand(call.shape))
     return lowering.result(call, merge_labels(call, [product, added], lowering))
-
-
-def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:
-    return labels.repeat_interleave(heads // labels.shape[-3], dim=-3)

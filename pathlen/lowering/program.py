@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
 from pathlen.graph import PathGraph, TraceInfo
 from pathlen.lowering import (
+    attention,
     complex_numbers,
     contraction,
     elementwise,
@@ -36,6 +37,7 @@ from pathlen.policy import Policy
 from pathlen.tracing import Recording, module_path
 
 RULE_MODULES = (
+    attention,
     complex_numbers,
     contraction,
     elementwise,

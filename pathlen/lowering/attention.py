@@ -1,0 +1,38 @@
+"""Scaled dot product attention: what its two contractions give when written out."""
+
+import torch
+
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.contraction import Operand, contraction_labels
+from pathlen.lowering.elementwise import merge_columns
+from pathlen.lowering.labels import constant_labels
+from pathlen.lowering.rules import rule
+from pathlen.lowering.values import Call, Value
+
+
+@rule("contraction", "aten.scaled_dot_product_attention")
+def attention(call: Call, lowering: Lowering) -> Value:
+    """Scores from queries and keys, then weighted values."""
+    query, key, value = (call[name].labels for name in ("query", "key", "value"))
+    heads = query.shape[-3] if query.ndim > 2 else 1
+    if call["enable_gqa"]:
+        key = _repeat_heads(key, heads)
+        value = _repeat_heads(value, heads)
+    batch = query.ndim - 2
+    if lowering.policy.attention == "value":
+        scores = constant_labels([*query.shape[:-1], key.shape[-2]])
+    else:
+        scores = contraction_labels(
+            call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
+        )
+        if call["attn_mask"] is not None and call["attn_mask"].is_path:
+            bias = call["attn_mask"].labels.expand(scores.shape)
+            scores = merge_columns(call, [scores, bias], lowering)
+        scores = lowering.counted("softmax", call, scores)
+    values = Operand(value.transpose(-1, -2), batch, 1)
+    labels = contraction_labels(call, Operand(scores, batch, 1), values, lowering)
+    return lowering.result(call, labels.expand(call.shape))
+
+
+def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:
+    return labels.repeat_interleave(heads // labels.shape[-3], dim=-3)
