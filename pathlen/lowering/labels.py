@@ -108,6 +108,21 @@ def compress(
     return small, restore
 
 
+def without_repeats(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of equal slices along an axis cut to one slice each.
+
+    Returns:
+        The smaller array, and the number of its slice for every index of the axis.
+    """
+    if not array.shape[axis]:
+        return array, np.empty(0, dtype=np.int64)
+    slices = np.moveaxis(array, axis, 0)
+    changes = (slices[1:] != slices[:-1]).any(axis=tuple(range(1, array.ndim)))
+    number = np.concatenate([[0], np.cumsum(changes)])
+    starts = np.flatnonzero(np.concatenate([[True], changes]))
+    return np.take(array, starts, axis=axis), number
+
+
 def distinct(labels: torch.Tensor) -> np.ndarray:
     """The units that occur, ascending, constants left out."""
     (small,), _ = compress([labels])
