@@ -22,8 +22,8 @@ import torch
 # In place of this folder, whose coverage.py would hide the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import pathlen
-from tests.vision import import_torchvision
+import pathlen  # noqa: E402
+from tests.vision import import_torchvision  # noqa: E402
 
 MODELS = ("resnet18", "resnet50", "densenet121", "vit_b_16")
 STAGES = ("trace", "lower", "solve")
