@@ -21,8 +21,10 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.operations import aten
 from pathlen.lowering.regions import (
     SUMS,
+    Region,
     degree_of_call,
     find_region,
+    first_entry,
     flattened_summands,
     softmax_entry,
     varying_operands,
@@ -69,11 +71,11 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
             if region.normalization:
                 labels = lowering.counted("normalization", call, labels)
             return lowering.result(call, labels, softmax_of=region.entry)
-        return _activation(call, region.entry, lowering)
+        return _activation(call, region, lowering)
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
         if degree_of_call(call, path[0], {}) in (0, 1) or len(varying) > 1:
             return lowering.result(call, broadcast(path[0].labels, call.shape), softmax_of=path[0])
-        return _activation(call, path[0], lowering)
+        return _activation(call, Region(path[0], False, False), lowering)
     return _merge(call, path, lowering)
 
 
@@ -85,8 +87,9 @@ def _keeps_paths(call: Call, path: list[Value]) -> bool:
     return output.dtype != torch.bool and not any(value.dtype.is_floating_point for value in path)
 
 
-def _activation(call: Call, entry: Value, lowering: Lowering) -> Value:
+def _activation(call: Call, region: Region, lowering: Lowering) -> Value:
     """One new unit per label of the entry, and per parameter index where parameters split it."""
+    entry = first_entry(call, region, lowering.readers)
     labels = broadcast(entry.labels, call.shape)
     active = active_functions(call, entry, lowering.constants, lowering.policy.tolerance)
     if active is None:
@@ -94,7 +97,9 @@ def _activation(call: Call, entry: Value, lowering: Lowering) -> Value:
             f"{lowering.site(call)}: parameters without values (meta device); units taken as active"
         )
         active = torch.ones((), dtype=torch.bool)
-    return lowering.result(call, activation_units(call, labels, active, lowering))
+    value = lowering.result(call, activation_units(call, labels, active, lowering))
+    value.function_of = entry
+    return value
 
 
 def activation_units(

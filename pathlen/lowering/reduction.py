@@ -100,13 +100,18 @@ def union_over(
 
 
 def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
-    """Labels after an operation whose every output position may read any input position."""
+    """Labels after pooling: windows where units vary, else any position may read any other."""
     source = next(value for value in call.values() if value.varies)
     axes = [
         axis
         for axis in range(source.labels.ndim - dimensions, source.labels.ndim)
         if not (_kernel_size(call, axis - source.labels.ndim) == 1 and _keeps_size(call, axis))
     ]
+    windows = _windows(call, source.labels, axes)
+    if windows is not None:
+        inner = range(source.labels.ndim, windows.ndim)
+        merged = union_over(call, windows, inner, lowering).squeeze(tuple(inner))
+        return merged.expand(call.shape)
     nodes = lowering.builder.num_nodes
     merged = union_over(call, source.labels, axes, lowering)
     if lowering.builder.num_nodes > nodes:  # different units met in hubs
@@ -114,12 +119,40 @@ def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
     return merged.expand(call.shape)
 
 
-def _kernel_size(call: Call, axis: int) -> int | None:
-    """Size of the window on an axis (counted from the end); None where it is not given."""
-    sizes = call.arguments.get("kernel_size")
-    if sizes is None:
+def _windows(call: Call, labels: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
+    """The labels in each window of a pooling, on an axis more for each axis on which units vary.
+
+    None where units vary on no axis, or windows are of other kinds (adaptive, dilated, ceiled).
+    """
+    small = compact(labels)
+    varying = [axis for axis in axes if small.shape[axis] > 1]
+    for axis in varying:
+        place = axis - labels.ndim
+        size, padding = _kernel_size(call, place), _setting(call, "padding", place)
+        if size is None or padding is None:
+            return None
+        border = [0, 0] * (small.ndim - 1 - axis) + [padding, padding]
+        small = torch.nn.functional.pad(small, border, value=CONSTANT)
+        small = small.unfold(axis, size, _setting(call, "stride", place) or size)
+        if small.shape[axis] != call.shape[axis] or _setting(call, "dilation", place) not in (
+            None,
+            1,
+        ):
+            return None
+    return small if varying else None
+
+
+def _setting(call: Call, name: str, axis: int) -> int | None:
+    """A setting of a window on an axis (counted from the end); None where it is not given."""
+    sizes = call.arguments.get(name)
+    if not sizes:
         return None
     return int(sizes[axis] if len(sizes) >= -axis else sizes[-1])
+
+
+def _kernel_size(call: Call, axis: int) -> int | None:
+    """Size of the window on an axis (counted from the end); None where it is not given."""
+    return _setting(call, "kernel_size", axis)
 
 
 def _keeps_size(call: Call, axis: int) -> bool:

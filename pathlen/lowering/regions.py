@@ -24,6 +24,13 @@ _SAME = frozenset(
         " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num lift_fresh_copy"
     )
 )
+_NAMED = frozenset(  # functions that models use as activations; all others are arithmetic
+    aten(
+        "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish sigmoid special_expit"
+        " hardsigmoid tanh hardtanh hardswish softplus log_sigmoid softshrink hardshrink threshold"
+        " sin cos"
+    )
+)
 _EXPANDABLE = frozenset({"elementwise", "normalization", "reduction", "movement", "softmax"})
 
 
@@ -35,11 +42,13 @@ class Region:
         entry: the tensor.
         affine: whether its form alone shows that the function is affine, statistics held fixed.
         normalization: whether it has statistics of the entry in it.
+        calls: the calls between the entry and the last one.
     """
 
     entry: Value
     affine: bool
     normalization: bool
+    calls: tuple[Call, ...] = ()
 
 
 def varying_operands(call: Call) -> list[Value]:
@@ -59,18 +68,50 @@ def find_region(call: Call) -> Region | None:
     heap = [(-value.order, id(value)) for value in operands]
     heapq.heapify(heap)
     has_statistics = False
+    calls: list[Call] = []
     while len(frontier) > 1 or not next(iter(frontier.values())).is_path:
         value = frontier.pop(heapq.heappop(heap)[1])
         if value.call is None or kind_of(value) not in _EXPANDABLE:
             return None
         has_statistics |= kind_of(value) == "reduction"
+        calls.append(value.call)
         for operand in varying_operands(value.call):
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
     entry = next(iter(frontier.values()))
     found = degree_of_call(call, entry, {})
-    return None if found is None else Region(entry, found <= 1, has_statistics)
+    return None if found is None else Region(entry, found <= 1, has_statistics, tuple(calls))
+
+
+def first_entry(call: Call, region: Region, readers: Mapping[int, int]) -> Value:
+    """Where the scalar function begins that a region ends, arithmetic after an activation included.
+
+    relu(x) ** 2, sqrt(softplus(x)), 1 / (1 + exp(-x)) and log(1 + exp(x)) are one function each:
+    arithmetic on the result of an activation that nothing else reads belongs to it, over affine
+    calls in between. A named activation, relu or tanh, always begins a function of its own.
+
+    Args:
+        call: the last call of the region.
+        region: it ends in the call; its entry is the only operand where the call is a single one.
+        readers: how many calls read the result of a node.
+    """
+    calls = (*region.calls, call)
+    inner = region.entry
+    if region.normalization or any(c.name in _NAMED for c in calls):
+        return region.entry
+    if readers.get(id(inner.node), 0) != sum(inner in varying_operands(c) for c in calls):
+        return region.entry  # something else reads it
+    while inner.function_of is None:
+        if inner.call is None or kind_of(inner) != "elementwise":
+            return region.entry
+        below = varying_operands(inner.call)
+        if len(below) != 1 or degree_of_call(inner.call, below[0], {}) != 1:
+            return region.entry
+        inner = below[0]
+        if readers.get(id(inner.node), 0) != 1:
+            return region.entry
+    return inner.function_of
 
 
 def degree(value: Value, entry: Value, known: dict[int, float | None]) -> float | None:

@@ -26,6 +26,7 @@ class Value:
         order: position in the program; a value's operands have lower positions.
         summands: the operands, where the value is a sum of several path tensors.
         softmax: whether it is a softmax of path tensors, moved or rescaled since at most.
+        function_of: the tensor that it is an activation of, None where it is no activation.
     """
 
     labels: torch.Tensor
@@ -36,6 +37,7 @@ class Value:
     order: int = 0
     summands: tuple["Value", ...] = ()
     softmax: bool = False
+    function_of: "Value | None" = None
     _path: bool | None = field(default=None, repr=False)
 
     @property
