@@ -46,8 +46,10 @@ def decompose(call: Call) -> Recording | None:
 
 def _decomposition(func: Any) -> Callable[..., Any] | None:
     """A function that computes an operator by others: torch's table, or its composite kernel."""
-    if operation_name(func) in EQUIVALENTS:
-        return EQUIVALENTS[operation_name(func)]
+    name = operation_name(func)
+    for key in (f"{name}.{func._overloadname}", name):
+        if key in EQUIVALENTS:
+            return EQUIVALENTS[key]
     if func in decomposition_table:
         return decomposition_table[func]
     composite = torch._C.DispatchKey.CompositeImplicitAutograd

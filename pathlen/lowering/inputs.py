@@ -15,6 +15,7 @@ from pathlen.lowering.rules import find_rule
 from pathlen.lowering.values import Call, bind_call
 
 _PRODUCTS = aten("matmul mm bmm addmm baddbmm addbmm")
+_RECURRENT = aten("lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 _KEEPS_ELEMENTS = ("elementwise", "normalization", "softmax")
 
 
@@ -67,6 +68,7 @@ def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
     elements = torch.arange(shape.numel()).view(shape)
     feature = np.full(shape.numel(), CONSTANT)
     followed: dict[fx.Node, torch.Tensor] = {node: elements}
+    axes: dict[int, int] = {}
     features = 0
     for user in graph.nodes:
         read = next((n for n in user.all_input_nodes if n in followed), None)
@@ -80,7 +82,7 @@ def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
         if axis is not None:
             if followed[read] is elements:
                 return _along(shape, axis % len(shape))
-            features = _assign(feature, followed[read], axis, features)
+            features = _assign(feature, followed[read], axis, features, shape, axes)
             if (feature != CONSTANT).all():
                 break
         elif rule is not None and rule.kind in _KEEPS_ELEMENTS:
@@ -95,11 +97,30 @@ def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
     return collapse(torch.from_numpy(np.unique(feature, return_inverse=True)[1]).view(shape))
 
 
-def _assign(feature: np.ndarray, elements: torch.Tensor, axis: int, features: int) -> int:
+def _assign(
+    feature: np.ndarray,
+    elements: torch.Tensor,
+    axis: int,
+    features: int,
+    shape: torch.Size,
+    axes: dict[int, int],
+) -> int:
     """Give each element that is still free the feature at which a layer reads it.
 
-    Elements that the layer reads at several features (overlapping windows) make these one.
-    Returns the number of features so far.
+    Elements that the layer reads at several features (overlapping windows) make these one. Where
+    the features lie along an axis of the input, they are the same at all positions: those of the
+    second step that a cell reads are those of the first.
+
+    Args:
+        feature: of every element so far; written to.
+        elements: that the layer reads.
+        axis: of `elements`, the positions along which are the features.
+        features: the number of features so far.
+        shape: of the input.
+        axes: the first feature of each axis of the input that was read along; written to.
+
+    Returns:
+        The number of features so far.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -112,6 +133,11 @@ def _assign(feature: np.ndarray, elements: torch.Tensor, axis: int, features: in
     places = at.expand(elements.shape).reshape(-1).numpy()
     free = (ids != CONSTANT) & (feature[ids] == CONSTANT)
     ids, places = ids[free], places[free]
+    own_axis = _axis_read(ids, places, shape)
+    if own_axis is not None:
+        first = axes.setdefault(own_axis, features)
+        feature[ids] = first + np.unravel_index(ids, shape)[own_axis]
+        return max(features, first + shape[own_axis])
     nodes = len(feature) + count
     links = coo_array(
         (np.ones(len(ids), dtype=np.int8), (ids, places + len(feature))), (nodes, nodes)
@@ -122,9 +148,24 @@ def _assign(feature: np.ndarray, elements: torch.Tensor, axis: int, features: in
     return features + (int(number.max()) + 1 if len(number) else 0)
 
 
+def _axis_read(ids: np.ndarray, places: np.ndarray, shape: torch.Size) -> int | None:
+    """The axis of an input along which elements lie as they do in what a layer reads, or None.
+
+    Of several (a layer that reads a single feature) the one most of which is read, then the last.
+    """
+    found: list[tuple[float, int]] = []
+    for axis, coordinate in enumerate(np.unravel_index(ids, shape)):
+        pairs = len(np.unique(coordinate * (int(places.max(initial=0)) + 1) + places))
+        if pairs and pairs == len(np.unique(coordinate)) == len(np.unique(places)):
+            found.append((pairs / shape[axis], axis))
+    return max(found)[1] if found else None
+
+
 def _feature_axis(call: Call, read: fx.Node) -> int | None:
     """The axis of `read` whose positions a layer tells apart; None where the call is no layer."""
     rule = find_rule(call.func)
+    if call.name in _RECURRENT:
+        return -1
     if rule is None or rule.kind not in ("layer", "contraction"):
         return None
     dimensions = read.meta["val"].ndim

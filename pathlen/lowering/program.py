@@ -21,6 +21,7 @@ from pathlen.lowering import (
     mixing,
     movement,
     normalization,
+    recurrent,
     reduction,
 )
 from pathlen.lowering.aliases import Aliases
@@ -46,6 +47,7 @@ RULE_MODULES = (
     mixing,
     movement,
     normalization,
+    recurrent,
     reduction,
 )
 
