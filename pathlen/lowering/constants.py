@@ -9,7 +9,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.operations import makes_constant, written_argument
-from pathlen.lowering.values import Value
+from pathlen.lowering.values import Value, bind_call
 
 
 class UnknownConstantError(Exception):
@@ -95,11 +95,23 @@ class _ConstantProgram:
         if isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target):
             known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
         if not callable(node.target) or any(value is None for value in known.values()):
+            self._forget_written(node)
             return None
         args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": "cpu"}
         return node.target(*args, **kwargs)
+
+    def _forget_written(self, node: fx.Node) -> None:
+        """What an unknown tensor is written to is unknown from then on, and all its views are."""
+        name = written_argument(node.target) if hasattr(node.target, "_schema") else None
+        if name is None:
+            return
+        written = bind_call(node.target, node.args, node.kwargs, node)[name]
+        storage = _storage(self._known.get(written))
+        for other, value in self._known.items():
+            if storage is not None and _storage(value) == storage:
+                self._known[other] = None
 
     def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
         """The user's tensor, or a copy if the program writes to it or to a view of it."""
@@ -114,3 +126,8 @@ class _ConstantProgram:
                     reached.add(user)
                     queue.append(user)
         return tensor
+
+
+def _storage(value: Any) -> int | None:
+    """The memory that a tensor is a view of, None for what is no tensor."""
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None

@@ -76,6 +76,17 @@ def sampling(call: Call, lowering: Lowering) -> Value:
     return read_at(call, call["input"], call["grid"], range(2, len(call.shape)), lowering)
 
 
+@rule("reduction", "torchvision.roi_align", "torchvision.roi_pool")
+def region_pooling(call: Call, lowering: Lowering) -> Result:
+    """Channels pooled in boxes of any image: the same units. No gradient reaches the boxes."""
+    vals = call.node.meta["val"]
+    labels = mixed(call, call["input"], (0, 2, 3), lowering)
+    if isinstance(vals, torch.Tensor):
+        return lowering.result(call, labels)
+    places = constant_labels(vals[1].shape)
+    return lowering.result(call, labels), lowering.result(call, places, dtype=vals[1].dtype)
+
+
 def read_at(
     call: Call, source: Value, places: Value | None, axes: Iterable[int], lowering: Lowering
 ) -> Value:

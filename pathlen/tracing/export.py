@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
@@ -18,12 +19,16 @@ def record_export(
     """Record `model` in eval mode by `torch.export.export(strict=False)`.
 
     Raises:
-        TraceError: no floating-point output.
+        TraceError: no floating-point output, or the size of a tensor depends on values.
         Exception: whatever torch.export or the model raises.
     """
     with untouched(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
         program = torch.export.export(model, args, kwargs, strict=False)
+    for node in program.graph.nodes:
+        for val in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(val, torch.Tensor) and not all(isinstance(s, int) for s in val.shape):
+                raise TraceError(f"the size of {node.name!r} depends on values: {val.shape}")
     return from_program(program, outputs, "torch.export")
 
 
