@@ -12,7 +12,9 @@ from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
 
-EQUIVALENTS: dict[str, Callable[..., Any]] = {}  # by operation name, given by users
+EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
+    "aten._sparse_mm": torch.mm,  # units know no layout
+}
 
 
 def decompose(call: Call) -> Recording | None:
@@ -60,6 +62,7 @@ def _decomposition(func: Any) -> Callable[..., Any] | None:
 
 def _example(value: Value) -> torch.Tensor:
     val = value.node.meta["val"]
-    if isinstance(val, torch.Tensor) and val.shape == value.shape:
+    strided = isinstance(val, torch.Tensor) and val.layout is torch.strided
+    if strided and val.shape == value.shape:
         return torch.empty_strided(val.shape, val.stride(), dtype=val.dtype, device="meta")
     return torch.empty(value.shape, dtype=value.dtype, device="meta")

@@ -322,7 +322,8 @@ def _refusal(refused: list[str]) -> str:
 def _readers(recording: Recording) -> dict[int, int]:
     """How many calls that matter for the outputs read each node's result.
 
-    In-place calls count as mattering: they may write to what an output is a view of.
+    In-place calls count as mattering: they may write to what an output is a view of. Calls that
+    take no more than a shape (zeros_like) read nothing.
     """
     live: set[fx.Node] = set()
     queue = [node for _, node in recording.outputs]
@@ -332,7 +333,7 @@ def _readers(recording: Recording) -> dict[int, int]:
             queue.append(node)
     while queue:
         node = queue.pop()
-        if node not in live:
+        if node not in live and not _reads_shape_only(node):
             live.add(node)
             queue += node.all_input_nodes
     outputs = {node for _, node in recording.outputs}
@@ -340,6 +341,10 @@ def _readers(recording: Recording) -> dict[int, int]:
         id(node): sum(user in live for user in node.users) + (node in outputs)
         for node in recording.graph.nodes
     }
+
+
+def _reads_shape_only(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target)
 
 
 def _parents(graph: fx.Graph) -> frozenset[str]:

@@ -27,7 +27,13 @@ from pathlen.tracing.state import untouched, untouched_process
 
 
 def record(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any, *, fake: bool
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outputs: Any,
+    *,
+    fake: bool,
+    gradients: bool = False,
 ) -> Recording:
     """Record one forward pass of `model` in eval mode.
 
@@ -37,6 +43,8 @@ def record(
         kwargs: keyword arguments of the call.
         outputs: which returned tensors count (see `select_outputs`).
         fake: run on fake tensors (shapes only) instead of on the tensors given.
+        gradients: let the model compute gradients in its forward; composite operations are then
+            seen in parts.
 
     Raises:
         TraceError: no floating-point output, or a tensor appeared that no recorded call made.
@@ -44,7 +52,8 @@ def record(
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     recorder = _Recorder(model)
-    with untouched(model), torch.inference_mode():
+    autograd = torch.no_grad if gradients else torch.inference_mode
+    with untouched(model), autograd():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or _nothing(), recorder, _module_stack(recorder):
@@ -55,6 +64,7 @@ def record(
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
     recorder.graph.output(tuple(node for _, node in named))
     tracer = "eager recorder (fake tensors)" if fake else "eager recorder (real tensors)"
+    tracer = "eager recorder (gradients)" if gradients else tracer
     return Recording(recorder.graph, recorder.attributes, named, tracer)
 
 
@@ -114,11 +124,20 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             self._keep_values_of(pytree.tree_leaves((args, kwargs)))
         result = func(*args, **kwargs)
+        self._refuse_nested(func, result)
         node = self.graph.call_function(func, node_args, node_kwargs)
         node.meta["val"] = pytree.tree_map_only(torch.Tensor, _without_data, result)
         node.meta["nn_module_stack"] = self._module_stack_entry()
         self._bind(result, node)
         return result
+
+    def _refuse_nested(self, func: Any, result: Any) -> None:
+        if isinstance(result, torch.Tensor) and result.is_nested:
+            place = self.stack[-1][0] if self.stack else ""
+            raise TraceError(
+                f"{func} in module {place or '(top level)'!r} makes a nested tensor, of which no"
+                " element has a place of its own; pad the sequences to one length instead"
+            )
 
     def node_of(self, tensor: torch.Tensor) -> fx.Node:
         """The node that made this tensor, or a get_attr node for a tensor from outside."""

@@ -16,6 +16,7 @@ from pathlen.tracing.eager import record
 from pathlen.tracing.export import from_program, record_export
 from pathlen.tracing.recording import Recording
 
+_GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
@@ -45,8 +46,10 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
     positional, named = as_tuple(args), dict(kwargs or {})
     attempts: list[tuple[str, Exception]] = []
     for name, tracer in _rungs(model, positional, named):
-        if name == "torch.export" and isinstance(attempts[-1][1], _READS_VALUES):
+        if name == "torch.export" and isinstance(attempts[0][1], _READS_VALUES):
             continue  # it runs on fake tensors too, and would fail on the same line
+        if name == _GRADIENTS and not any("require grad" in str(error) for _, error in attempts):
+            continue
         try:
             recording = tracer(model, positional, named, outputs)
         except Exception as error:  # a model may raise anything; all of it is shown below
@@ -63,6 +66,7 @@ def _rungs(
     rungs: list[tuple[str, Callable[..., Recording]]] = [
         ("eager recorder (fake tensors)", partial(record, fake=True))
     ]
+    rungs.append((_GRADIENTS, partial(record, fake=True, gradients=True)))
     if isinstance(model, torch.nn.Module):
         rungs.append(("torch.export", record_export))
     tensors = [

@@ -3,9 +3,10 @@
 import logging
 import operator
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,16 @@ def on_cpu() -> Iterator[None]:
             yield
 
 
+def _compiling_nothing() -> Any:
+    """What `torch.compile` made runs as it was written.
+
+    Tried while something records, its compilation would be given up for good.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextmanager
 def untouched_process() -> Iterator[None]:
     """Random state is restored, and modules take the paths that are written out in Python.
@@ -90,7 +101,8 @@ def untouched_process() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     logger.disabled = True
     try:
-        yield
+        with _compiling_nothing():
+            yield
     finally:
         logger.disabled = silenced
         torch.backends.mha.set_fastpath_enabled(fused)
