@@ -46,6 +46,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self._next = 0
         self._blocks: list[_Block] = []
+        self._taken: set[str] = set()
         self._layers: list[tuple[str, str, int]] = []  # name, operation, first node
 
     @property
@@ -54,7 +55,14 @@ class GraphBuilder:
         return self._next
 
     def layer(self, name: str, operation: str) -> None:
-        """Nodes added from now on belong to this call site."""
+        """Nodes added from now on belong to this call site; a name that is taken says more."""
+        if name in self._taken:
+            name = f"{name}.{operation}"
+        number, own = 1, name
+        while name in self._taken:
+            number += 1
+            name = f"{own}#{number}"
+        self._taken.add(name)
         self._layers.append((name, operation, self._next))
 
     def inputs(self, count: int) -> np.ndarray:
@@ -168,6 +176,7 @@ class GraphBuilder:
         predecessors: np.ndarray,
         activity: np.ndarray | float,
     ) -> np.ndarray:
+        predecessors = np.asarray(predecessors)
         if self._next < 1 << 31 and len(predecessors) > 1 and predecessors.strides[0]:
             predecessors = predecessors.astype(np.int32)
         block = _Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
