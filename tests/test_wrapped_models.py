@@ -338,3 +338,16 @@ def test_outputs_of_transformers():
     graph = pathlen.trace(model, X)
     names = [row.name for row in graph.layers if row.operation == "output"]
     assert names == ["last_hidden_state"]
+
+
+def test_names_of_inputs_modules_and_outputs_may_be_the_same():
+    def forward(m, net):
+        return {"net": m.net(net)}
+
+    model = wrapped(forward)
+    model.forward = lambda net: forward(model, net)
+    assert answer(model, X) == PLAIN
+    names = [row.name for row in pathlen.trace(model, X).layers]
+    assert "net" in names
+    assert "net.output" in names
+    assert answer(model, X, outputs="net") == PLAIN

@@ -99,8 +99,10 @@ def _leaves(value: Any) -> list[tuple[tuple[Any, ...], Any]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, (type, Mapping)):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return _leaves(fields)
+    if _is_own_mapping(value):  # whatever torch knows of it, it has keys
+        return _leaves(dict(value))
     found: list[tuple[tuple[Any, ...], Any]] = []
-    for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+    for path, leaf in pytree.tree_flatten_with_path(value, is_leaf=_is_own_mapping)[0]:
         nested = dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)
         if nested or (isinstance(leaf, Mapping) and path):
             inner = _leaves(dict(leaf) if isinstance(leaf, Mapping) else leaf)
@@ -108,6 +110,10 @@ def _leaves(value: Any) -> list[tuple[tuple[Any, ...], Any]]:
         else:
             found.append((path, leaf))
     return found
+
+
+def _is_own_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and type(value) is not dict
 
 
 def _key(entry: Any) -> str:
