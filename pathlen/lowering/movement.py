@@ -29,9 +29,9 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
     *aten(
         "stack hstack vstack dstack column_stack roll flip fliplr flipud rot90 repeat tile"
         " repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"
-        " im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
-        " replication_pad2d replication_pad3d slice_scatter select_scatter as_strided_copy"
-        " view_copy permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
+        " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
+        " replication_pad2d replication_pad3d slice_scatter select_scatter view_copy"
+        " permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
         " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
     ),
 )
@@ -72,6 +72,35 @@ def pad(call: Call, lowering: Lowering) -> Value:
         padded = torch.nn.functional.pad(labels, call["pad"], value=CONSTANT)
         return lowering.result(call, collapse(padded))
     return lowering.result(call, run_on_labels(call.func, {**call.arguments, "self": labels}))
+
+
+@rule("movement", "aten.im2col")
+def windows(call: Call, lowering: Lowering) -> Value:
+    """Windows side by side; the zeros of the padding are constants, so labels are run from 0 up."""
+    labels = call["self"].labels
+    from_zero = (compact(labels) - CONSTANT).expand(labels.shape)
+    moved = run_on_labels(call.func, {**call.arguments, "self": from_zero})
+    labels = (compact(moved) + CONSTANT).expand(moved.shape)
+    return lowering.result(call, labels)
+
+
+@rule("movement", "aten.as_strided", "aten.as_strided_copy")
+def strided(call: Call, lowering: Lowering) -> Value:
+    """Another look at the same memory: labels are laid out in memory as the tensor is.
+
+    Raises:
+        UnsupportedOperation: it reads memory beside the tensor.
+    """
+    source = call["self"]
+    like = source.node.meta["val"]
+    labels = torch.empty_strided(like.shape, like.stride(), dtype=torch.int64).copy_(source.labels)
+    offset = call["storage_offset"]
+    start = 0 if offset is None else int(offset) - int(like.storage_offset())
+    try:
+        moved = torch.as_strided(labels, call["size"], call["stride"], start)
+    except RuntimeError as error:
+        raise UnsupportedOperation(f"{lowering.site(call)} reads beside its tensor") from error
+    return lowering.result(call, collapse(moved))
 
 
 @rule("movement", "aten.copy", "aten.fill", "aten.zero")

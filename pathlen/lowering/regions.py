@@ -81,7 +81,9 @@ def find_region(call: Call) -> Region | None:
                 heapq.heappush(heap, (-operand.order, id(operand)))
     entry = next(iter(frontier.values()))
     found = degree_of_call(call, entry, {})
-    return None if found is None else Region(entry, found <= 1, has_statistics, tuple(calls))
+    if not found:  # elements change places, or the entry is met again by its statistics only
+        return None
+    return Region(entry, found <= 1, has_statistics, tuple(calls))
 
 
 def first_entry(call: Call, region: Region, readers: Mapping[int, int]) -> Value:
@@ -141,7 +143,7 @@ def degree_of_call(call: Call, entry: Value, known: dict[int, float | None]) -> 
         return None
     highest: float = max(d for d in degrees if d is not None)
     if highest == 0 or call.name in _SAME | SUMS:
-        return NONLINEAR if highest and not call.output.is_floating_point() else highest
+        return NONLINEAR if highest and _rounds(call) else highest
     if call.name in ("aten.mul", "aten.multiply"):
         return highest if sum(d != 0 for d in degrees) == 1 else NONLINEAR
     if call.name in ("aten.div", "aten.divide", "aten.true_divide"):
@@ -155,6 +157,14 @@ def degree_of_call(call: Call, entry: Value, known: dict[int, float | None]) -> 
     if call.name == "aten.addcdiv":
         return NONLINEAR if of["tensor2"] else highest
     return NONLINEAR
+
+
+def _rounds(call: Call) -> bool:
+    """Whether real numbers become integers; integers that stay integers lose nothing."""
+    output = call.output
+    return not (output.is_floating_point() or output.is_complex()) and any(
+        value.dtype.is_floating_point for value in call.values()
+    )
 
 
 def _degree(value: Value, entry: Value, known: dict[int, float | None]) -> float | None:
