@@ -19,7 +19,7 @@ from pathlen.verification.replay import Replay, input_tensors
 from pathlen.verification.verdict import Check, Offence
 
 _ROUNDING = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float32: 1e-4, torch.complex64: 1e-4}
-_DETACH = torch.ops.aten.detach.default  # tensors without data call it at times of their own
+_SILENT = (torch.ops.aten.detach.default, torch.ops.aten.lift_fresh.default)  # one tracer or other
 _UNFILLED = "empty"  # what is made without values cannot be compared
 
 
@@ -111,9 +111,9 @@ class _Beside(TorchDispatchMode):
         return result
 
     def _follow(self, func: Any, result: Any) -> None:
-        if func is _DETACH:
+        if func in _SILENT:
             return
-        node = next((node for node in self._calls if node.target is not _DETACH), None)
+        node = next((node for node in self._calls if node.target not in _SILENT), None)
         target: Any = None if node is None else node.target
         if node is None or target is not func:
             recorded = "its end" if node is None else f"{target} (node {node.name!r})"

@@ -5,8 +5,16 @@ import torch
 
 from pathlen.lowering.labels import CONSTANT, compact
 from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Value
 from pathlen.policy import Policy
-from pathlen.verification.cuts import Cut, find_cut, followed_operands, results, units_of
+from pathlen.verification.cuts import (
+    Cut,
+    find_cut,
+    followed_operands,
+    lacks_held_form,
+    results,
+    units_of,
+)
 from pathlen.verification.draws import Draws
 from pathlen.verification.edges import Claim, Edges
 from pathlen.verification.replay import Tensors
@@ -77,6 +85,10 @@ class Connections:
             note = f"{MOST_UNITS} units of a result were drawn from more"
             self._missing.note(note, place(step))
             rows = [rows[i] for i in self._draws.order(len(rows))[:MOST_UNITS]]
+        if lacks_held_form(step.call):
+            why = "its statistics cannot be held fixed, so that its rule is taken at its word"
+            self._missing.leave(why, place(step))
+            return
         claim = self._edges.claim(step, rows, units)
         support = Support(cut, rows, units, self._tensors, self._draws)
         failure = self._observe(cut, claim, support)
@@ -101,8 +113,8 @@ class Connections:
         for number in range(self._samples + 1):
             if number >= _LEAST_DRAWS and (support.maybe | ~claim.reaches).all():
                 break
-            for constants in (cut.constants(), []):
-                drawn = self._draws.operands(cut.values, constants, self._tensors, number)
+            for constants, below in self._variants(cut):
+                drawn = self._draws.operands(cut.values, constants, self._tensors, number, below)
                 try:
                     support.add_jacobian(drawn)
                 except Exception as error:  # operators raise whatever they raise
@@ -121,6 +133,17 @@ class Connections:
                 else:
                     seen += 1
         return failure if seen == 0 else None
+
+    def _variants(self, cut: Cut) -> list[tuple[list[Value], int]]:
+        """What else to draw than the operands, the most first; an operator may not take it all.
+
+        Indices that the input decides on run through as many integers as the operator accepts.
+        """
+        constants = cut.constants()
+        indices = [v for v in constants if v.varies and not v.dtype.is_floating_point]
+        shapes = [self._tensors[v].shape for v in (*cut.values, *constants)] if indices else []
+        sizes = sorted({size for shape in shapes for size in shape}, reverse=True)
+        return [*((constants, size) for size in sizes), (constants, 0), ([], 0)]
 
     def _columns_to_change(
         self, cut: Cut, claim: Claim, support: Support, *, differentiated: bool

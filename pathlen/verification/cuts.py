@@ -106,9 +106,10 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
 def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
     """Where the graph says that a call begins.
 
-    Operands of which some unit is a predecessor of what the call added are taken as they are.
-    Where one is not, a single entry of elementwise calls and statistics is looked for behind the
-    operands, then a nest of sums. Else the operands it is, and what they lack will show.
+    An elementwise call begins at the single entry of a region if the graph has no other units
+    before it. Else operands of which some unit is a predecessor are taken as they are; where one
+    is not, a nest of sums is looked for behind them. Otherwise, and for all other calls, the
+    operands it is, and what they lack will show.
 
     Args:
         step: the call.
@@ -117,13 +118,17 @@ def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
     """
     path = followed_operands(step.call, outside, policy)
     plain = Cut(step, tuple(path))
-    if all(_touches(value, outside) for value in path) or not len(outside):
+    if kind_of_call(step.call) != "elementwise" or not len(outside):
         return plain
-    if kind_of_call(step.call) != "elementwise":
+    regions = [Cut(step, (entry,), inside) for entry, inside in entries(step.call)]
+    for region in regions:
+        if np.isin(outside, units_of(region.values)).all():
+            return region
+    if all(_touches(value, outside) for value in path):
         return plain
-    for entry, inside in entries(step.call):
-        if _touches(entry, outside):
-            return Cut(step, (entry,), inside)
+    for region in regions:
+        if _touches(region.values[0], outside):
+            return region
     return _nest_of_sums(step, path, outside) or plain
 
 
@@ -147,7 +152,7 @@ def entries(call: Call) -> Iterator[tuple[Value, tuple[Value, ...]]]:
     while frontier:
         if len(frontier) == 1 and next(iter(frontier.values())).is_path:
             entry = next(iter(frontier.values()))
-            inside = _moving(entry, between)
+            inside = _moving(call, entry, between)
             if inside is None:
                 return
             yield entry, inside
@@ -159,19 +164,33 @@ def entries(call: Call) -> Iterator[tuple[Value, tuple[Value, ...]]]:
             frontier.setdefault(id(operand), operand)
 
 
-def _moving(entry: Value, between: list[Value]) -> tuple[Value, ...] | None:
-    """Those of the values behind an entry that are no statistics; None if one moves elements."""
+def _moving(call: Call, entry: Value, between: list[Value]) -> tuple[Value, ...] | None:
+    """Values between an entry and a call that move with the entry, statistics held fixed.
+
+    Returns:
+        Them in order, or None if one has elements that changed places, or there is no way but
+        through statistics.
+    """
+    known = {id(value) for value in between}
+    needed: dict[int, Value] = {}
+    stack = operands(call)
+    while stack:
+        value = stack.pop()
+        if id(value) in known and id(value) not in needed and kind_of(value) not in _STATISTICS:
+            needed[id(value)] = value
+            assert value.call is not None
+            stack += operands(value.call)
     moving = {id(entry)}
     inside: list[Value] = []
-    for value in sorted(between, key=lambda value: value.order):
+    for value in sorted(needed.values(), key=lambda value: value.order):
         assert value.call is not None
-        if kind_of(value) in _STATISTICS:
-            continue  # held fixed, and so is what is computed from it alone
         if any(id(operand) in moving for operand in operands(value.call)):
             if kind_of(value) == "movement":
                 return None
             moving.add(id(value))
             inside.append(value)
+    if not any(id(operand) in moving for operand in operands(call)):
+        return None  # two statistics that meet are no function of single elements
     return tuple(inside)
 
 
@@ -180,7 +199,7 @@ def scalar_function(step: Step, outside: np.ndarray) -> Cut | None:
     if kind_of_call(step.call) != "elementwise":
         return None
     for entry, inside in entries(step.call):
-        if _touches(entry, outside):
+        if np.isin(outside, units_of([entry])).all():
             return Cut(step, (entry,), inside)
     path = [value for value in operands(step.call) if value.is_path]
     return Cut(step, (path[0],)) if len(path) == 1 else None
@@ -214,7 +233,19 @@ def _apply(call: Call, tensor_of: Any, base: Tensors) -> Any:
     if holds_statistics(call.name):
         fixed = call.replace_values(lambda v: base[v] if v in base else tensor_of(v))
         return with_held_statistics(call.name, arguments, fixed)
-    return call_differentiably(call.func, arguments)
+    result = call_differentiably(call.func, arguments)
+    if lacks_held_form(call):  # taken at its word: each element depends on its own
+        (source,) = [tensor_of(value) for value in operands(call)][:1]
+        return result.detach() + (source - source.detach())
+    return result
+
+
+def lacks_held_form(call: Call) -> bool:
+    """Whether a call is a normalization or softmax of which no form with fixed statistics is known.
+
+    Operators of the user's own that were registered as normalizations are such.
+    """
+    return kind_of_call(call) in ("normalization", "softmax") and not holds_statistics(call.name)
 
 
 def _item(value: Value, result: Any) -> torch.Tensor:

@@ -25,7 +25,12 @@ class Draws:
         self.generator = torch.Generator().manual_seed(seed)
 
     def operands(
-        self, values: Sequence[Value], constants: Sequence[Value], base: Tensors, number: int
+        self,
+        values: Sequence[Value],
+        constants: Sequence[Value],
+        base: Tensors,
+        number: int,
+        below: int = 0,
     ) -> Drawn:
         """Tensors for one draw, by identity of the value.
 
@@ -34,6 +39,7 @@ class Draws:
             constants: what else it reads; masks and indices from the input among them.
             base: the model's own tensors.
             number: of the draw; 0 is the model's own.
+            below: indices run through all integers below it; 0 only reorders them.
         """
         if number == 0:
             return {id(value): base[value] for value in values}
@@ -42,13 +48,17 @@ class Draws:
             tensor = base[value]
             if _is_floating(tensor) and not value.varies:
                 drawn[id(value)] = self._constant(tensor)
-            elif value.varies and not _is_floating(tensor) and number > 1:
-                drawn[id(value)] = self.shuffled(tensor)
+            elif tensor.dtype == torch.bool and len(values) == 1 and not value.varies:
+                drawn[id(value)] = self.indices(tensor, 2)  # a constant mask may hide a whole unit
+            elif value.varies:  # a mask, an index or a choice that the input decides on
+                whole = below and tensor.dtype != torch.bool and not _is_floating(tensor)
+                drawn[id(value)] = _through(tensor, below) if whole else self.shuffled(tensor)
         return drawn
 
     def normal(self, like: torch.Tensor) -> torch.Tensor:
-        """Normal random numbers, complex ones for a complex tensor."""
-        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
+        """Normal random numbers, complex ones for a complex tensor, with the same strides."""
+        numbers = torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
+        return torch.empty_like(like).copy_(numbers)
 
     def shuffled(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same elements in another order: as many are true, and indices stay in range."""
@@ -72,13 +82,20 @@ class Draws:
             return self.normal(tensor)
         if number % 3 == 2 and tensor.isfinite().all():
             return tensor * (1 + 0.3 * self.normal(tensor)) + 0.1 * self.normal(tensor)
-        return 0.1 + 0.8 * torch.rand(tensor.shape, dtype=tensor.dtype, generator=self.generator)
+        numbers = torch.rand(tensor.shape, dtype=tensor.dtype, generator=self.generator)
+        return torch.empty_like(tensor).copy_(0.1 + 0.8 * numbers)
 
     def _constant(self, tensor: torch.Tensor) -> torch.Tensor:
         """Matrices are normal; vectors positive, for variances are among them."""
         if tensor.ndim > 1:
             return self.normal(tensor)
         return 0.5 + torch.rand(tensor.shape, dtype=tensor.dtype, generator=self.generator)
+
+
+def _through(tensor: torch.Tensor, below: int) -> torch.Tensor:
+    """Indices that take every value below a bound in turn."""
+    turn = torch.arange(tensor.numel()) % below
+    return turn.view(tensor.shape).to(tensor.dtype)
 
 
 def _is_floating(tensor: torch.Tensor) -> bool:

@@ -80,15 +80,39 @@ def input_tensors(recording: Recording, args: Any, kwargs: Any) -> list[Any]:
 def call_differentiably(func: Any, arguments: dict[str, Any]) -> Any:
     """Call the functional form of an operator, written so that autograd can follow it.
 
-    A graph has the paths of the forward pass, so a `detach` in the program is none here.
+    A graph has the paths of the forward pass, so a `detach` in the program is none here. An
+    operator that does not take float64 (a kernel of the user's own) gets float32.
+
+    Raises:
+        Exception: whatever the operator raises.
     """
     arguments = pytree.tree_map_only(torch.dtype, lambda dtype: _WIDE.get(dtype, dtype), arguments)
+    arguments = pytree.tree_map_only(torch.device, lambda _: torch.device("cpu"), arguments)
     name = operation_name(func)
     if name == "aten.detach":
         return arguments["self"].clone()
     if name == "aten.copy":  # has no derivative
         return arguments["src"].to(arguments["self"].dtype).expand(arguments["self"].shape)
-    return call_by_name(functional(func), arguments, func)  # names differ: dropout_ and dropout
+    called = functional(func)
+    try:
+        return call_by_name(called, arguments, func)  # names differ: dropout_ and dropout
+    except Exception:
+        narrow = pytree.tree_map_only(torch.Tensor, _narrow, arguments)
+        try:
+            result = call_by_name(called, narrow, func)
+        except Exception:
+            narrow = None
+        if narrow is None:
+            raise
+    return pytree.tree_map_only(torch.Tensor, _widened, result)
+
+
+def _narrow(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.dtype == torch.float32 else tensor
 
 
 class Replay:

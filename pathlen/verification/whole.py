@@ -20,6 +20,7 @@ from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Value
 from pathlen.tracing import Recording, module_path
 from pathlen.verification.connections import Connections
+from pathlen.verification.cuts import lacks_held_form, operands
 from pathlen.verification.draws import Draws
 from pathlen.verification.edges import Edges
 from pathlen.verification.replay import Replay, Tensors, wide
@@ -186,8 +187,9 @@ class WholeModel:
         cut = self._connections.cut(step)
         call = step.call
         whole = [v for v in cut.values if not (v.dtype.is_floating_point or v.dtype.is_complex)]
-        special = cut.inside or whole or holds_statistics(call.name) or call.name == "aten.detach"
-        if not cut.values or not special:
+        held = len(cut.values) < sum(value.is_path for value in operands(call))
+        statistics = holds_statistics(call.name) or lacks_held_form(call)
+        if not cut.values or not (cut.inside or whole or held or statistics):
             return None
         found = iter(cut({}, tensors))
         scale = self._scale(whole)

@@ -1,0 +1,577 @@
+"""`pathlen.verify` passes on right graphs of many architectures, and fails on every wrong one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that models give it
+
+import pathlen
+from pathlen import Policy
+from pathlen.lowering import rules
+from pathlen.lowering.builder import GraphBuilder
+from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.labels import LabelSets, broadcast, constant_labels
+from pathlen.verification import compare, run
+from tests.verify_families import FAMILIES
+from tests.vision import import_torchvision
+
+COUNTED = Policy(count={"activation", "softmax", "normalization", "pooling", "product"})
+
+
+def verify_family(name, **options):
+    torch.manual_seed(0)
+    model, args = FAMILIES[name]()
+    return pathlen.verify(model, args, **options)
+
+
+def assert_right(verdict):
+    assert verdict.ok, str(verdict)
+    assert verdict.complete, str(verdict)
+    assert verdict.status == "exact"
+    assert all(check.count for check in verdict.checks), str(verdict)
+
+
+# ------------------------------------------------------------------ right graphs
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families(name):
+    assert_right(verify_family(name))
+
+
+@pytest.mark.parametrize("name", ["residual", "vision transformer", "gated", "convnext v2", "swin"])
+def test_everything_counted(name):
+    assert_right(verify_family(name, policy=COUNTED))
+
+
+@pytest.mark.parametrize("name", ["vision transformer", "swin", "decoder", "encoder"])
+def test_value_paths_only(name):
+    assert_right(verify_family(name, policy=Policy(attention="value")))
+
+
+def torchvision_models():
+    models = import_torchvision().models
+    resnet = models.resnet
+    swin = models.swin_transformer.SwinTransformer
+    convnext = models.convnext
+    blocks = [convnext.CNBlockConfig(4, 8, 1), convnext.CNBlockConfig(8, None, 1)]
+    return {
+        "shufflenet": (models.ShuffleNetV2([1, 1, 1], [4, 4, 8, 8, 8], num_classes=3), 32),
+        "densenet": (models.DenseNet(2, (2, 2), 4, num_classes=3), 32),
+        "swin": (swin([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=3), 32),
+        "vit": (models.VisionTransformer(16, 8, 1, 2, 8, 12, num_classes=3), 16),
+        "convnext": (convnext.ConvNeXt(blocks, num_classes=3), 32),
+        "resnext": (
+            resnet.ResNet(resnet.Bottleneck, [1, 1, 0, 0], 3, groups=2, width_per_group=2),
+            32,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "densenet", "swin", "vit", "convnext"])
+def test_torchvision(name):
+    torch.manual_seed(0)
+    model, size = torchvision_models()[name]
+    assert_right(pathlen.verify(model, torch.randn(1, 3, size, size)))
+
+
+@pytest.mark.slow
+def test_torchvision_mobilenet():
+    models = import_torchvision().models
+    model = models.mobilenet_v3_small(width_mult=0.2, num_classes=4)
+    assert_right(pathlen.verify(model, torch.randn(1, 3, 32, 32)))
+
+
+def timm_models():
+    timm = pytest.importorskip("timm")
+    models = timm.models
+    small = {"num_classes": 3, "embed_dim": 8}
+    return {
+        "convnextv2": timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(4, 4, 8, 8)),
+        "mixer": models.mlp_mixer.MlpMixer(img_size=16, patch_size=8, num_blocks=1, **small),
+        "xcit": models.xcit.Xcit(
+            img_size=16, patch_size=8, depth=1, num_heads=2, cls_attn_layers=1, **small
+        ),
+        "eva": models.eva.Eva(
+            img_size=16, patch_size=8, depth=1, num_heads=2, use_rot_pos_emb=True, **small
+        ),
+        "poolformer": models.metaformer.MetaFormer(
+            num_classes=3, depths=(1, 1, 1, 1), dims=(4, 4, 8, 8)
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["convnextv2", "mixer", "xcit", "eva", "poolformer"])
+def test_timm(name):
+    import_torchvision()
+    torch.manual_seed(0)
+    model = timm_models()[name]
+    size = 32 if name in ("convnextv2", "poolformer") else 16
+    assert_right(pathlen.verify(model, torch.randn(1, 3, size, size)))
+
+
+def test_an_exported_program_with_its_own_inputs():
+    torch.manual_seed(0)
+    model, args = FAMILIES["perceptron"]()
+    program = torch.export.export(model.eval(), (args,))
+    assert_right(pathlen.verify(program))
+
+
+def test_the_rung_of_torch_export_and_of_real_tensors():
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x.relu() if x.sum() > 0 else x.tanh()
+
+    verdict = pathlen.verify(Branches(), torch.ones(1, 2))
+    assert "real tensors" in verdict.tracer
+    assert_right(verdict)
+
+
+def test_large_layers_are_sampled_and_that_is_said():
+    model = nn.Sequential(nn.Linear(8, 100), nn.ReLU(), nn.Linear(100, 3))
+    verdict = pathlen.verify(model, torch.randn(2, 8))
+    assert_right(verdict)
+    assert "64 units of a result were drawn from more: 2 calls" in str(verdict)
+
+
+def test_rounding_and_choosing_are_seen_by_changing_units():
+    class Chooses(nn.Module):
+        def forward(self, x):
+            return x.round() + x.amax(1, keepdim=True)
+
+    assert_right(pathlen.verify(Chooses(), torch.randn(2, 30), input_axis=1))
+
+
+def test_model_and_process_are_left_as_they_were():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            self.calls += 1
+            x.mul_(2)
+            return self.layer(x).relu_()
+
+    model, x = Remembers().train(), torch.randn(2, 3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kept, dtype, threads = x.clone(), torch.get_default_dtype(), torch.get_num_threads()
+    state = torch.get_rng_state()
+    assert_right(pathlen.verify(model, x))
+    assert model.training
+    assert torch.equal(x, kept)
+    assert torch.equal(state, torch.get_rng_state())
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == (dtype, threads)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_what_cannot_be_run_is_refused():
+    with pytest.raises(pathlen.VerificationError, match=r"weight lies on meta.*\.cpu\(\)"):
+        pathlen.verify(nn.Linear(2, 2, device="meta"), torch.ones(1, 2))
+    with pytest.raises(pathlen.VerificationError, match="samples=0"):
+        pathlen.verify(nn.Linear(2, 2), torch.ones(1, 2), samples=0)
+
+
+class Applied(nn.Module):
+    """A function of six channels, of which each half reads half of the input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Conv1d(4, 6, 1, groups=2), function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def strided(x):
+    """Overlapping windows of a transposed tensor, whose strides are not those of its labels."""
+    y = x.transpose(1, 2).contiguous().transpose(1, 2)
+    return y.as_strided((2, 6, 2, 3), (30, 1, 6, 6))
+
+
+# Each of these was wrong, or refused, before `verify` was tried on it.
+ONCE_WRONG = {
+    "padding of windows is constant": lambda x: F.unfold(x[..., None], (3, 1), padding=(1, 0)),
+    "a tensor laid out anew": strided,
+    "the range, two statistics": lambda x: x.amax(1) - x.amin(1),
+    "a ratio of two statistics": lambda x: x.mean(1, keepdim=True) / x.std(1, keepdim=True),
+    "a mean without what is missing": lambda x: x.nanmean(1),
+    "a complex number plus a constant": lambda x: (torch.fft.fft(x, dim=1) + 1).real,
+}
+
+
+@pytest.mark.parametrize("name", ONCE_WRONG)
+def test_what_was_once_wrong(name):
+    torch.manual_seed(0)
+    model, x = Applied(ONCE_WRONG[name]), torch.randn(2, 4, 5)
+    assert_right(pathlen.verify(model, x))
+    assert pathlen.measure(model, x).average_path_length == 0
+
+
+def test_integers_of_another_width_are_the_same_integers():
+    class Casts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(5, 3)
+
+        def forward(self, ids):
+            return self.embed(ids.to(torch.int32) + 1)
+
+    ids = torch.tensor([[1, 2]])
+    assert_right(pathlen.verify(Casts(), ids))
+    assert pathlen.measure(Casts(), ids).average_path_length == 0
+
+
+# ------------------------------------------------------------------ wrong graphs
+
+
+@pytest.fixture
+def replace_rule(monkeypatch):
+    """Give an operation another way to be lowered."""
+
+    def replace_it(name, apply):
+        kind = rules._RULES.get(name, rules._RULES["elementwise"]).kind
+        monkeypatch.setitem(rules._RULES, name, rules.Rule(kind, apply))
+
+    return replace_it
+
+
+def assert_wrong(verdict, check, operation):
+    assert not verdict.ok, str(verdict)
+    found = verdict.check(check)
+    assert not found.ok, str(verdict)
+    assert found.worst is not None
+    assert found.worst.operation == operation
+    assert "WRONG" in str(verdict)
+    with pytest.raises(pathlen.VerificationError, match="WRONG"):
+        verdict.raise_if_wrong()
+
+
+def as_pass(call, lowering):
+    """Each unit to itself, whatever the operation does."""
+    source = next(value for value in call.values() if value.is_path)
+    return lowering.result(call, broadcast(source.labels, call.shape))
+
+
+def as_cut(call, lowering):
+    return lowering.result(call, constant_labels(call.shape))
+
+
+@pytest.mark.parametrize(
+    ("family", "operation"),
+    [("mixer", "linear"), ("mobilenet", "conv2d"), ("swin", "conv1d")],
+)
+def test_a_mixing_operation_taken_to_be_elementwise(replace_rule, family, operation):
+    def apply(call, lowering):
+        labels = call["input"].labels
+        if labels.shape != call.shape:  # as many channels as fit
+            axis = 1 if "conv" in operation else -1
+            index = torch.arange(call.shape[axis]) % labels.shape[axis]
+            labels = labels.index_select(axis, index)
+            for other, size in enumerate(call.shape):
+                labels = labels.narrow(other, 0, min(size, labels.shape[other]))
+        return lowering.result(call, labels.expand(call.shape))
+
+    replace_rule(f"aten.{operation}", apply)
+    verdict = verify_family(family)
+    assert_wrong(verdict, "nothing missing", operation)
+    # in the windows of swin the softmax and the values connect what the layer no longer does
+    assert family == "swin" or not verdict.check("whole model").ok
+
+
+def test_a_layer_without_its_groups(replace_rule):
+    original = rules._RULES["aten.conv2d"].apply
+
+    def apply(call, lowering):
+        return original(replace(call, arguments={**call.arguments, "groups": 1}), lowering)
+
+    replace_rule("aten.conv2d", apply)
+    assert_wrong(verify_family("residual"), "nothing extra", "conv2d")
+
+    def bounded(call, lowering):
+        lowering.remark(f"{lowering.site(call)}: groups left out", "bound")
+        return apply(call, lowering)
+
+    replace_rule("aten.conv2d", bounded)
+    verdict = verify_family("residual")
+    assert verdict.ok
+    assert verdict.status == "bound"
+    assert "bounds have more paths than dependences" in str(verdict)
+
+
+def test_a_sum_that_drops_an_operand(replace_rule):
+    def apply(call, lowering):
+        return lowering.result(call, broadcast(call["self"].labels, call.shape))
+
+    replace_rule("aten.add", apply)
+    verdict = verify_family("residual")
+    assert_wrong(verdict, "nothing missing", "add")
+
+
+@pytest.mark.parametrize("family", ["vision transformer", "encoder", "decoder"])
+def test_attention_without_its_keys(replace_rule, family):
+    original = rules._RULES["aten.scaled_dot_product_attention"].apply
+
+    def apply(call, lowering):
+        key = replace(call["key"], labels=constant_labels(call["key"].shape), _path=None)
+        return original(replace(call, arguments={**call.arguments, "key": key}), lowering)
+
+    replace_rule("aten.scaled_dot_product_attention", apply)
+    verdict = verify_family(family)
+    assert_wrong(verdict, "nothing missing", "scaled_dot_product_attention")
+
+
+def test_a_norm_that_mixes_and_a_softmax_that_cuts(replace_rule):
+    replace_rule("aten.softmax", as_cut)
+    assert_wrong(verify_family("swin"), "nothing missing", "softmax")
+
+
+def test_a_movement_that_forgets_to_move(replace_rule):
+    def apply(call, lowering):
+        return lowering.result(call, call["self"].labels)
+
+    replace_rule("aten.flip", apply)
+    assert_wrong(verify_family("rewriting"), "nothing missing", "flip")
+
+
+def test_a_concatenation_in_the_wrong_order(replace_rule):
+    original = rules._RULES["aten.cat"].apply
+
+    def apply(call, lowering):
+        tensors = list(reversed(call["tensors"]))
+        return original(replace(call, arguments={**call.arguments, "tensors": tensors}), lowering)
+
+    replace_rule("aten.cat", apply)
+    assert_wrong(verify_family("shufflenet"), "nothing missing", "cat")
+
+
+def test_an_embedding_that_cuts(replace_rule):
+    # a row that no input reaches: seen by changing the indices, which have no derivative
+    original = rules._RULES["aten.embedding"].apply
+
+    def apply(call, lowering):
+        value = original(call, lowering)
+        half = torch.arange(call.shape[-1]) < call.shape[-1] // 2
+        value.labels = torch.where(half, value.labels, -1)
+        return value
+
+    replace_rule("aten.embedding", apply)
+    verdict = verify_family("decoder")
+    assert_wrong(verdict, "nothing missing", "embedding")
+    assert verdict.check("nothing missing").worst.what.startswith("elements without a unit")
+
+
+def test_an_activation_that_no_unit_is_made_for(replace_rule):
+    replace_rule("aten.gelu", as_pass)
+    assert_wrong(verify_family("vision transformer"), "activities", "gelu")
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0])
+def test_wrong_activities(monkeypatch, count):
+    # all units linear, or all active: of the blend and the PReLU some are either
+    units = GraphBuilder.units
+    monkeypatch.setattr(
+        GraphBuilder,
+        "units",
+        lambda self, before, activity=0.0: units(
+            self, before, activity if np.ndim(activity) == 0 else np.full(len(before), count)
+        ),
+    )
+    verdict = verify_family("blended")
+    assert_wrong(verdict, "activities", "add")
+    assert all(check.ok for check in verdict.checks if check.name != "activities")
+
+
+def test_an_active_layer_is_wrong(monkeypatch):
+    merges = GraphBuilder.merges
+    monkeypatch.setattr(
+        GraphBuilder, "merges", lambda self, sets, activity=0.0: merges(self, sets, 1.0)
+    )
+    assert_wrong(verify_family("mobilenet"), "activities", "add")
+
+
+def test_one_edge_that_is_dropped(monkeypatch):
+    hubs = GraphBuilder.hubs
+
+    def drop(self, sets):
+        if len(sets.sizes) == 1 and sets.sizes[0] == 12:  # the second layer of the feed-forward
+            sets = LabelSets(sets.members[1:], sets.sizes - 1)
+        return hubs(self, sets)
+
+    monkeypatch.setattr(GraphBuilder, "hubs", drop)
+    verdict = verify_family("encoder")
+    assert_wrong(verdict, "nothing missing", "linear")
+    assert verdict.check("nothing missing").places == 1
+
+
+def test_one_edge_too_many(monkeypatch):
+    units = GraphBuilder.units
+    seen = []
+
+    def add(self, before, activity=0.0):
+        if seen or len(set(before.tolist())) != 8:
+            return units(self, before, activity)
+        seen.append("the first activation: its unit 0 reads unit 1 as well")
+        members = np.concatenate([before[:2], before[1:]])
+        return self.merges(LabelSets(members, np.array([2] + [1] * 7)), activity)
+
+    monkeypatch.setattr(GraphBuilder, "units", add)
+    verdict = verify_family("mobilenet")
+    assert_wrong(verdict, "nothing extra", "hardswish")
+    assert verdict.check("nothing extra").wrong == 1
+
+
+class GatedSum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(x) * self.b(x).sigmoid()
+
+
+def test_a_product_that_goes_round_the_activation_of_its_operand(replace_rule):
+    torch.manual_seed(0)
+    assert_right(pathlen.verify(GatedSum(), torch.randn(2, 3)))
+
+    def apply(call, lowering):
+        (behind,) = call["other"].call.values()
+        return lowering.result(call, merge_labels(call, [call["self"], behind], lowering))
+
+    replace_rule("aten.mul", apply)
+    verdict = pathlen.verify(GatedSum(), torch.randn(2, 3))
+    assert_wrong(verdict, "nothing missing", "mul")
+
+
+# ------------------------------------------------------------------ the replay
+
+
+def test_a_recording_that_computes_something_else(monkeypatch):
+    trace_model = run.trace_model
+
+    def without_bias(*args):
+        recording = trace_model(*args)
+        changed = {
+            name: tensor + 1 if name == "2.bias" else tensor
+            for name, tensor in recording.attributes.items()
+        }
+        return replace(recording, attributes=changed)
+
+    monkeypatch.setattr(run, "trace_model", without_bias)
+    verdict = verify_family("perceptron")
+    assert_wrong(verdict, "replay", "output")
+    said = verdict.check("replay").worst.what
+    assert "the first call to deviate is aten.linear.default in module '2'" in said
+
+
+def test_what_a_run_leaves_on_the_model_and_graph_modules():
+    class Branches(nn.Module):
+        taken = True
+
+        def forward(self, x):
+            self.taken, now = False, self.taken
+            return x.relu() if now else x.tanh()
+
+    assert_right(pathlen.verify(Branches(), torch.randn(2, 3)))  # put back after every run
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    assert_right(pathlen.verify(graph, torch.randn(2, 3)))
+
+
+def test_deviations_are_measured_against_rounding():
+    one = torch.tensor([1.0, 2.0, float("nan"), float("inf")])
+    far, allowed = compare.deviation(one, one.clone())
+    assert far == 0.0
+    assert allowed == pytest.approx(2e-4)
+    assert compare.deviation(one, one[:2])[0] == float("inf")
+    far, allowed = compare.deviation(one, torch.tensor([1.0, 2.1, float("nan"), float("inf")]))
+    assert far == pytest.approx(0.1)
+    assert far > allowed
+    assert compare.deviation(one, torch.tensor([1.0, 2.0, 3.0, float("inf")]))[0] > 1e9
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+def test_verdict_as_data():
+    verdict = verify_family("perceptron")
+    record = json.loads(json.dumps(verdict.to_dict()))
+    assert record["ok"] is True
+    assert record["complete"] is True
+    assert [check["name"] for check in record["checks"]] == [
+        "replay",
+        "nothing missing",
+        "nothing extra",
+        "whole model",
+        "activities",
+    ]
+    assert all(check["ok"] and check["worst"] is None for check in record["checks"])
+    assert "the path graph is right" in str(verdict)
+    verdict.raise_if_wrong()
+    with pytest.raises(pathlen.VerificationError, match="no check 'edges'; it has 'replay'"):
+        verdict.check("edges")
+    with pytest.raises(AttributeError):
+        verdict.ok = False
+
+
+def test_the_same_seed_gives_the_same_counts():
+    one, other = (verify_family("encoder", seed=3).to_dict()["checks"] for _ in range(2))
+    assert one == other
+
+
+@pytest.fixture
+def operator():
+    """An operator of the user's own, without a derivative."""
+    namespace = "pathlen_verify"
+
+    def make(name, function, how):
+        def apply(x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+        made = torch.library.custom_op(f"{namespace}::{name}", apply, mutates_args=())
+        made.register_fake(torch.empty_like)
+        pathlen.register_rule(f"{namespace}::{name}", how)
+        return made
+
+    yield make
+    for name in [key for key in rules._RULES if key.startswith(namespace)]:
+        del rules._RULES[name]
+
+
+class Applies(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(3, 4), function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def test_a_registered_rule_that_is_wrong(operator):
+    swish = operator("swish", F.silu, "elementwise")
+    verdict = pathlen.verify(Applies(swish), torch.randn(2, 3))
+    assert_right(verdict)
+    assert "for lack of a derivative: 1 calls (swish" in str(verdict)
+    mix = operator("mix", lambda x: x.softmax(-1) * 2, "elementwise")
+    assert_wrong(pathlen.verify(Applies(mix), torch.randn(2, 3)), "nothing missing", "mix")
+
+
+def test_what_cannot_be_checked_is_said(operator):
+    def single(x):
+        if x.dtype != torch.float32:
+            raise ValueError("single precision only")
+        return F.layer_norm(x, (4,))
+
+    norm = operator("norm", single, "normalization")
+    verdict = pathlen.verify(Applies(norm), torch.randn(2, 3))
+    assert verdict.ok
+    assert not verdict.complete
+    assert verdict.check("nothing missing").unchecked == 1
+    assert "NOT CHECKED, its statistics cannot be held fixed" in str(verdict)
