@@ -255,6 +255,17 @@ def test_a_global_filter_between_fourier_transforms():
     assert answer(model, IMAGE) == (3 * 2 * 4, 1, 1)
 
 
+def test_the_magnitude_of_a_short_time_fourier_transform():
+    # every path passes the absolute value of a frequency once, and there and back none
+    def transform(x):
+        return torch.stft(x, 4, hop_length=2, window=torch.ones(4), return_complex=True)
+
+    model = Model(lambda m, x: m.b(transform(x).abs()), b=nn.Conv1d(3, 4, 1))
+    assert answer(model, torch.randn(1, 8))[1:] == (1, 1)
+    back = Model(lambda m, x: torch.istft(transform(x), 4, hop_length=2, window=torch.ones(4)))
+    assert answer(back, torch.randn(1, 8))[1:] == (0, 0)
+
+
 def test_token_mixing():
     # MLP-Mixer: 2 channels of 4 ways; along tokens each keeps to itself, over one ReLU: 4 + 4
     def forward(m, x):

@@ -213,6 +213,7 @@ def chance(m, x):
 
 ODD_FORWARDS = {
     "writes to its input": lambda m, x: m.net(x.mul_(2).add_(1)),
+    "transposes in place": lambda m, x: m.net(x.clone().transpose_(0, 1).contiguous().t_()),
     "draws random numbers": chance,
     "draws a random tensor": lambda m, x: m.net(x + torch.randn_like(x)),
     "picks rows": lambda m, x: m.net(x[(x[:, 0] > -100).nonzero()[:, 0]]),

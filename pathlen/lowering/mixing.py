@@ -58,7 +58,7 @@ def cumulative(call: Call, lowering: Lowering) -> Value:
     "layer",
     *aten("fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft"),
     *aten("_fft_r2c _fft_c2c _fft_c2r fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2"),
-    *aten("fft_fftn fft_ifftn fft_rfftn fft_irfftn stft istft"),
+    *aten("fft_fftn fft_ifftn fft_rfftn fft_irfftn"),
 )
 def fourier(call: Call, lowering: Lowering) -> Value:
     """Along positions the same units; along features one hub over all of them."""

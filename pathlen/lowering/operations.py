@@ -32,7 +32,11 @@ def functional(func: Any) -> Any:
         return func
     namespace, _, name = operation_name(func).partition(".")
     packet = getattr(getattr(torch.ops, namespace), name)
-    return getattr(packet, func._overloadname)
+    if func._overloadname in packet.overloads():
+        return getattr(packet, func._overloadname)
+    names = [argument.name for argument in func._schema.arguments]  # transpose_ and transpose.int
+    overloads = [getattr(packet, name) for name in packet.overloads()]
+    return next(o for o in overloads if [a.name for a in o._schema.arguments] == names)
 
 
 def written_argument(func: Any) -> str | None:
