@@ -1,8 +1,8 @@
-"""The command ``pathlen``: measure a model, list the backends, see a demonstration.
+"""The command ``pathlen``: measure a model, verify one, list the backends, see a demonstration.
 
 Exit codes: 0 when the command did what was asked, 2 for anything the user can mend (an unknown
 SPEC, a wrong option, a model that cannot be traced), told in one message on standard error, and
-1 for a fault of pathlen's own, shown with its traceback.
+1 for a fault of pathlen's own, shown with its traceback, or found by ``pathlen verify``.
 
 torch and everything else that is slow to import is imported inside the commands, so that help
 comes at once.
@@ -10,6 +10,7 @@ comes at once.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,9 +56,7 @@ def main() -> None:
     """Measure the effective depth of PyTorch models: their average path length."""
 
 
-@main.command()
-@click.argument("spec")
-@click.option(
+_input_option = click.option(
     "--input",
     "inputs",
     callback=_parse_inputs,
@@ -66,6 +65,11 @@ def main() -> None:
     help="Shape of an example input, as 1,3,224,224 or 1,16:int64; once for each input. "
     "Can be left out where the model says what it takes.",
 )
+
+
+@main.command()
+@click.argument("spec")
+@_input_option
 @click.option("--backend", default="auto", show_default=True, help="What counts the paths.")
 @click.option("--exact", is_flag=True, help="Compute with integers and fractions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
@@ -108,6 +112,45 @@ def measure(
             resolved.model, resolved.args, resolved.kwargs, backend=backend, exact=exact
         )
     click.echo(report.to_json() if as_json else str(report))
+
+
+@main.command()
+@click.argument("spec")
+@_input_option
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Most random draws for one call.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole verdict as JSON.")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    spec: str,
+    inputs: tuple[InputShape, ...],
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Check the path graph of the model that SPEC names against the model itself.
+
+    The recorded program is compared with the model, every connection with the Jacobian, every
+    activity with the unit's function. Exits with 1 if anything is wrong. SPEC is as for measure;
+    take a small variant of the architecture, for the model is run many times.
+    """
+    import pathlen
+    from pathlen.spec import resolve
+
+    resolved = resolve(spec, inputs)
+    with _without_logs():
+        verdict = pathlen.verify(
+            resolved.model, resolved.args, resolved.kwargs, samples=samples, seed=seed
+        )
+    click.echo(json.dumps(verdict.to_dict(), indent=2) if as_json else str(verdict))
+    ctx.exit(0 if verdict.ok else 1)
 
 
 @contextmanager

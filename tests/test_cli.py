@@ -71,6 +71,26 @@ def test_every_backend_can_be_named(run, model_file, backend):
     assert record["average_path_length"] == pytest.approx(2, rel=1e-12)
 
 
+def test_verify_says_that_the_graph_is_right(run, model_file):
+    result = run("verify", f"{model_file}:make")
+    assert result.exit_code == 0
+    assert "Sequential: the path graph is right" in result.stdout
+    result = run("verify", f"{model_file}:make", "--json", "--seed", "1", "--samples", "2")
+    record = json.loads(result.stdout)
+    assert record["ok"] is True
+    assert (record["seed"], record["samples"]) == (1, 2)
+
+
+def test_verify_exits_with_1_where_the_graph_is_wrong(run, model_file, monkeypatch):
+    from pathlen.lowering.builder import GraphBuilder
+
+    units = GraphBuilder.units
+    monkeypatch.setattr(GraphBuilder, "units", lambda self, before, _=0.0: units(self, before))
+    result = run("verify", f"{model_file}:make")
+    assert result.exit_code == 1
+    assert "WRONG  activities" in result.stdout
+
+
 def test_measure_torchvision_and_timm(run):
     import_torchvision()
     for library in ("torchvision", "timm"):

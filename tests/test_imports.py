@@ -45,6 +45,7 @@ def run_command(*arguments: str) -> str:
         run_command("--help"),
         run_command("--version"),
         run_command("measure", "--help"),
+        run_command("verify", "--help"),
         run_command("demo", "--help"),
     ],
 )
