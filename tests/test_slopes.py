@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 
 import pathlen
 from pathlen.training.resnet import CifarResNet, channelwise_prelu
+from tests.constructs import Model
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -288,3 +289,16 @@ def test_slopes_without_values_are_taken_as_active_and_this_is_said():
     report = measure(model, torch.empty(2, 2, device="meta"))
     assert report.num_active == 3
     assert any("prelu" in cause and "meta" in cause for cause in report.causes)
+
+
+def test_bounds_without_values_are_unknown_also_after_a_cast():
+    def forward(m, x):
+        bound = m.bound.to(device=x.device, dtype=torch.float64)
+        return torch.clamp(m.a(x), -bound.float(), bound.float())
+
+    with torch.device("meta"):
+        model, x = Model(forward, a=nn.Linear(2, 3)), torch.empty(1, 2)
+        model.register_buffer("bound", torch.tensor(float("inf")))
+    report = pathlen.measure(model, x)
+    assert report.average_path_length == 1
+    assert "parameters without values" in report.causes[0]

@@ -90,11 +90,11 @@ class _ConstantProgram:
             self._known[node] = self._call(node)
 
     def _call(self, node: fx.Node) -> Any:
-        """Result of a call, None if an input reaches it."""
+        """Result of a call, None if an input or a tensor without values reaches it."""
         known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
         if isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target):
             known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
-        if not callable(node.target) or any(value is None for value in known.values()):
+        if not callable(node.target) or any(map(_is_unknown, known.values())):
             self._forget_written(node)
             return None
         args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
@@ -131,3 +131,7 @@ class _ConstantProgram:
 def _storage(value: Any) -> int | None:
     """The memory that a tensor is a view of, None for what is no tensor."""
     return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, torch.Tensor) and value.is_meta)
