@@ -165,6 +165,17 @@ def test_what_happens_between_positions_leaves_units_alone(function):
     assert answer(model, IMAGE) == (3 * 2 * 4, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("pool", "paths"),
+    # 4 units of 2 ways: in pairs; or each with its neighbours, of which those at the ends have one
+    [(lambda x: F.max_pool1d(x, 2), 8), (lambda x: F.avg_pool1d(x, 3, 1, 1), 20)],
+    ids=["pairs", "overlapping"],
+)
+def test_pooling_along_features_has_a_hub_for_each_window(pool, paths):
+    model = Model(lambda m, x: pool(torch.relu(m.a(x))), a=nn.Linear(2, 4))
+    assert answer(model, torch.empty(1, 3, 2)) == (paths, 1, 1)
+
+
 def test_pixel_shuffle_lets_a_convolution_read_what_was_four_channels():
     # 4 units of 3 ways lie side by side in one channel; the next convolution reads them all
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.PixelShuffle(2), nn.Conv2d(1, 5, 1))
