@@ -357,3 +357,11 @@ def test_a_model_in_training_mode_is_measured_in_eval_mode():
     model[1].eval()
     assert answer(model, X2) == (6, 1, 1)
     assert [module.training for module in model.modules()] == [True, True, False, True, True]
+
+
+def test_a_matrix_for_each_position_is_one_layer():
+    # relative positions: every query position h has its own table of k offsets; the units are the
+    # 4 offsets, not one for each pair of positions
+    table = torch.randn(5, 4, 3)
+    model = Model(lambda m, x: torch.einsum("bhc,hkc->bhk", m.a(x), table), a=nn.Linear(2, 3))
+    assert answer(model, torch.empty(1, 5, 2)) == (2 * 3 * 4, 0, 0)

@@ -134,7 +134,7 @@ def contract(
     constant = [position for position in (0, 1) if not operands[position].varies]
     if constant:
         path = 1 - constant[0]
-        own_batch = [a for a in batch if _size(operands[path], letters[path], a) > 1]
+        own_batch = [a for a in batch if _varies_along(labels[path], letters[path], a)]
         shared = [
             a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)
         ]
@@ -298,8 +298,9 @@ def _tells_apart(weight: Value, letters: tuple[str, str], position: int, letter:
     return bool(weight.shape[axis] > 1 and val.stride(axis) != 0)
 
 
-def _size(value: Value, letters: str, letter: str) -> int:
-    return int(value.shape[letters.index(letter)])
+def _varies_along(labels: torch.Tensor, letters: str, letter: str) -> bool:
+    """Whether units differ along an axis; places of one unit (positions of queries) do not."""
+    return not is_position_axis(labels, letters.index(letter))
 
 
 def _permuted(labels: torch.Tensor, letters: str, order: list[str]) -> torch.Tensor:
