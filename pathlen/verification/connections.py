@@ -1,5 +1,8 @@
 """Second check: what each lowered call connects, against the support of its Jacobian."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -15,7 +18,7 @@ from pathlen.verification.cuts import (
     results,
     units_of,
 )
-from pathlen.verification.draws import Draws
+from pathlen.verification.draws import Drawn, Draws
 from pathlen.verification.edges import Claim, Edges
 from pathlen.verification.replay import Tensors
 from pathlen.verification.support import Support
@@ -108,31 +111,30 @@ class Connections:
 
     def _observe(self, cut: Cut, claim: Claim, support: Support) -> Exception | None:
         """Draw operands until all claimed paths were seen; None, or why nothing could be seen."""
-        failure: Exception | None = None
-        seen = 0
+        seen: list[Exception | None] = []
         for number in range(self._samples + 1):
             if number >= _LEAST_DRAWS and (support.maybe | ~claim.reaches).all():
                 break
-            for constants, below in self._variants(cut):
-                drawn = self._draws.operands(cut.values, constants, self._tensors, number, below)
-                try:
-                    support.add_jacobian(drawn)
-                except Exception as error:  # operators raise whatever they raise
-                    failure = error
-                else:
-                    seen += 1
-                    break
-        columns = self._columns_to_change(cut, claim, support, differentiated=seen > 0)
-        if columns:
-            for number in range(_CHANGES):
-                drawn = self._draws.operands(cut.values, [], self._tensors, number)
-                try:
-                    support.add_changes(drawn, columns)
-                except Exception as error:
-                    failure = error
-                else:
-                    seen += 1
-        return failure if seen == 0 else None
+            seen.append(self._attempt(cut, number, support.add_jacobian))
+        derived = any(error is None for error in seen)
+        columns, proof = self._columns_to_change(cut, claim, support, differentiated=derived)
+        for number in range(_CHANGES if columns else 0):
+            change = partial(support.add_changes, columns=columns, proof=proof)
+            seen.append(self._attempt(cut, number, change))
+        return None if any(error is None for error in seen) else seen[-1]
+
+    def _attempt(self, cut: Cut, number: int, look: Callable[[Drawn], None]) -> Exception | None:
+        """Look at one draw, the widest that the operator takes; what it raised if it takes none."""
+        failure: Exception | None = None
+        for constants, below in self._variants(cut):
+            drawn = self._draws.operands(cut.values, constants, self._tensors, number, below)
+            try:
+                look(drawn)
+            except Exception as error:  # operators raise whatever they raise
+                failure = error
+            else:
+                return None
+        return failure
 
     def _variants(self, cut: Cut) -> list[tuple[list[Value], int]]:
         """What else to draw than the operands, the most first; an operator may not take it all.
@@ -147,22 +149,24 @@ class Connections:
 
     def _columns_to_change(
         self, cut: Cut, claim: Claim, support: Support, *, differentiated: bool
-    ) -> list[int]:
+    ) -> tuple[list[int], set[int]]:
         """Units of the operands that derivatives do not tell enough of.
 
         All, where autograd has no formula; integers; and those that have a path that no
         derivative has shown: the operation may round, choose or compare.
+
+        Returns:
+            Their positions, and of which of them a change proves a dependence: where there is a
+            derivative, a comparison may pass a change on, and comparisons cut.
         """
-        count = support.maybe.shape[1]
         units = units_of(cut.values)
+        whole = [v for v in cut.values if v not in support.floating()]
+        proof = np.isin(units, units_of(whole))
         if not differentiated or not support.differentiable:
             self._missing.note("seen by changing units, for lack of a derivative", place(cut.step))
-            columns = list(range(count))
-        else:
-            whole = [v for v in cut.values if v not in support.floating()]
-            is_whole = np.isin(units, units_of(whole))
-            unseen = (claim.reaches & ~support.maybe).any(axis=0)
-            columns = np.flatnonzero(is_whole | unseen).tolist()
+            proof[:] = True
+        unseen = (claim.reaches & ~support.maybe).any(axis=0)
+        columns = np.flatnonzero(proof | unseen).tolist()
         if len(columns) > MOST_UNITS:
             chosen = [columns[i] for i in self._draws.order(len(columns))[:MOST_UNITS]]
             left = np.setdiff1d(columns, chosen)
@@ -171,7 +175,7 @@ class Connections:
                 f"{MOST_UNITS} units of operands were drawn from more", place(cut.step)
             )
             columns = chosen
-        return columns
+        return columns, set(np.flatnonzero(proof).tolist())
 
     def _compare(
         self, step: Step, rows: list[int], units: np.ndarray, claim: Claim, support: Support

@@ -7,6 +7,7 @@ operands.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import torch
@@ -88,8 +89,13 @@ class Support:
         self.surely |= size > _ROUNDING * size.max(initial=0)
         self.maybe |= size > 0
 
-    def add_changes(self, drawn: Drawn, columns: Sequence[int]) -> None:
+    def add_changes(self, drawn: Drawn, columns: Sequence[int], proof: AbstractSet[int]) -> None:
         """Add what changes when all elements of one unit of the operands are changed.
+
+        Args:
+            drawn: the operands.
+            columns: positions of the units to change.
+            proof: those of which a change is a dependence for sure.
 
         Raises:
             Exception: whatever the operator raises for these operands.
@@ -100,7 +106,8 @@ class Support:
                 for sign in (1.0, -1.0):
                     changed = self._changed(drawn, column, sign)
                     if changed is not None:
-                        self._compare(before, self._cut(changed, self._base), column)
+                        after = self._cut(changed, self._base)
+                        self._compare(before, after, column, proves=column in proof)
 
     def _changed(self, drawn: Drawn, column: int, sign: float) -> Drawn | None:
         """The operands with other elements of one unit: far up or down, or other integers."""
@@ -130,14 +137,21 @@ class Support:
             return other
         return self._draws.shuffled(tensor)
 
-    def _compare(self, before: list[torch.Tensor], after: list[torch.Tensor], column: int) -> None:
+    def _compare(
+        self,
+        before: list[torch.Tensor],
+        after: list[torch.Tensor],
+        column: int,
+        *,
+        proves: bool,
+    ) -> None:
         for at, one, other in zip(self._row_of, before, after, strict=True):
             if one.shape != other.shape:
                 continue
             close = torch.isclose(one, other, rtol=_ROUNDING, atol=1e-300, equal_nan=True)
             rows = np.unique(at[~close.reshape(-1)].numpy())
             rows = rows[rows < self._rows]
-            self.surely[rows, column] = True
+            self.surely[rows, column] |= proves
             self.maybe[rows, column] = True
 
     def _cotangent(self, like: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
