@@ -50,6 +50,7 @@ def _page(
         _INTRODUCTION,
         "## Totals",
         _totals(measured),
+        _unfinished(measured),
         _export(records),
         "## Failures",
         _failures(measured),
@@ -61,7 +62,7 @@ def _page(
     ]
     for zoo, title in TITLES.items():
         parts += [f"## {title}", tables[zoo]]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 _INTRODUCTION = """\
@@ -97,6 +98,21 @@ def _totals(measured: dict[str, dict[str, Record]]) -> str:
         seconds = (f"{statistics.median(times):.2f}", f"{max(times):.1f}")
         rows.append((TITLES[zoo], *map(str, counts), str(len(found) - len(good)), *seconds))
     return _markdown(header, rows)
+
+
+def _unfinished(measured: dict[str, dict[str, Record]]) -> str:
+    """What a sweep that was cut short has not run."""
+    lines = []
+    for zoo, found in measured.items():
+        names = ZOOS[zoo].names()
+        missing = len(set(names) - set(found))
+        if missing:
+            note = ""
+            if zoo == "timm":
+                seen = {family(name) for name in found}
+                note = f"; it ran some of {len(seen)} of its {len({*map(family, names)})} families"
+            lines.append(f"The sweep had not come to {missing} models of {TITLES[zoo]} yet{note}.")
+    return "\n".join(lines)
 
 
 def _export(records: list[Record]) -> str:
