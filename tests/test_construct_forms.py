@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import pathlen
 from pathlen import Policy
 from tests.constructs import ALPHA, X2, Model, answer, pointwise
 from tests.test_constructs import NORMALIZATIONS, layer_norm
@@ -47,3 +48,31 @@ def test_a_channel_that_meets_itself_in_a_mixed_sum():
         0,
         0,
     )
+
+
+@pytest.mark.parametrize(
+    ("places", "paths", "status"),
+    [
+        ((torch.tensor([0]), torch.tensor([3])), 2 * 5, "exact"),  # channel 3 has two ways in
+        ((torch.tensor([0, 0]), torch.tensor([3, 3])), 2 * 5, "exact"),  # the same twice
+    ],
+)
+def test_adding_at_constant_places_reaches_these_alone(places, paths, status):
+    def f(m, x):
+        y = m.a(x)
+        written = y[:, 0].expand(len(places[0]))
+        return y.index_put(places, written, accumulate=True)
+
+    report = pathlen.measure(Model(f, a=nn.Linear(2, 4)), torch.randn(1, 2), exact=True)
+    assert (report.path_count, report.status) == (paths, status)
+
+
+def test_different_channels_added_at_one_place_are_a_bound():
+    def f(m, x):
+        y = m.a(x)
+        places = torch.tensor([[2, 2]])
+        return y.scatter_add(1, places, y[:, :2])
+
+    report = pathlen.measure(Model(f, a=nn.Linear(2, 4)), torch.randn(1, 2), exact=True)
+    assert report.status == "bound"
+    assert report.path_count >= 2 * (4 + 2)

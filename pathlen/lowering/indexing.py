@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import CONSTANT, broadcast, compact, distinct
+from pathlen.lowering.labels import CONSTANT, broadcast, collapse, compact, distinct
 from pathlen.lowering.layers import look_up
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
@@ -72,10 +72,37 @@ def scatter(call: Call, lowering: Lowering) -> Value:
         return _moved(call, places, lowering)
     if written is None or not written.is_path:
         return lowering.result(call, target.labels, softmax_of=target)
-    source = lowering.result(call, _written_anywhere(call, written, lowering))
+    labels = _written_at(call, written.labels, places) if places is not None else None
+    if labels is None:
+        labels = _written_anywhere(call, written, lowering)
+        if places is not None:
+            lowering.remark(f"{lowering.site(call)}: taken to write anywhere on its axis", "bound")
+    source = lowering.result(call, labels)
     if not target.is_path:
         return source
     return lowering.result(call, merge_labels(call, [target, source], lowering))
+
+
+def _written_at(call: Call, labels: torch.Tensor, places: dict[str, Any]) -> torch.Tensor | None:
+    """Labels of what is added at constant places; None where different units meet at one place.
+
+    They are assigned and read again: where the same comes back everywhere, nothing met.
+    """
+    target = torch.full(call.shape, CONSTANT)
+    if call.name in _PUTS:
+        index = tuple(slice(None) if i is None else i for i in places["indices"])
+        target[index] = labels
+        read = target[index]
+    elif call.name == "aten.index_add":
+        target = target.index_copy(call["dim"], places["index"], labels.contiguous())
+        read = target.index_select(call["dim"], places["index"])
+    elif call.name in aten("scatter_add scatter_reduce"):
+        labels = labels[tuple(slice(size) for size in places["index"].shape)]
+        target = target.scatter(call["dim"], places["index"], labels.contiguous())
+        read = target.gather(call["dim"], places["index"])
+    else:
+        return None
+    return collapse(target) if bool((read == labels).all()) else None
 
 
 def _written_anywhere(call: Call, written: Value, lowering: Lowering) -> torch.Tensor:
