@@ -7,7 +7,7 @@ from pathlen.errors import ActivityError
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import degree
-from pathlen.lowering.rules import kind_of
+from pathlen.lowering.rules import find_rule
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing import module_path
 
@@ -126,7 +126,8 @@ class _Evaluation:
             x = self.value(call["self"])
             slopes = self._channels(call["weight"])
             return torch.where(x >= 0, x, slopes * x)
-        if kind_of_call(call) == "normalization":
+        found = find_rule(call.func)
+        if found is not None and found.kind == "normalization":
             return self._normalize(call)
         result = call_by_name(functional(call.func), call.replace_values(self.value))
         if result.numel() > _MOST_EVALUATIONS:
@@ -162,11 +163,6 @@ class _Evaluation:
             if tensor.shape[axis] > 1 and bool((tensor == tensor.narrow(axis, 0, 1)).all()):
                 tensor = tensor.narrow(axis, 0, 1)
         return tensor
-
-
-def kind_of_call(call: Call) -> str | None:
-    """The sort of operation of a call."""
-    return kind_of(Value(torch.empty(0), torch.float32, True, call.node, call))
 
 
 def nan_message(value: Value) -> str:

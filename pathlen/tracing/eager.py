@@ -10,7 +10,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def record(
     with untouched(model), autograd():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
-            with mode or _nothing(), recorder, _module_stack(recorder):
+            with mode or nullcontext(), recorder, _module_stack(recorder):
                 result = model(*args, **kwargs)
         finally:
             recorder.restore_written()
@@ -268,11 +268,6 @@ def _module_stack(recorder: _Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:
