@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
+from pathlen.lowering.decompose import Decompositions
 from pathlen.lowering.labels import constant_labels, distinct, rename
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Value
@@ -26,6 +27,7 @@ class Lowering:
         policy: what counts.
         builder: the path graph so far.
         constants: values of parameters and of what is computed from them alone.
+        decompositions: programs of the operations that no rule knows.
         readers: how many calls read the result of a node (by id of the node).
         status: the worst status so far.
         remarks: what caused a status other than exact, and what else the user should know.
@@ -37,6 +39,7 @@ class Lowering:
         self.policy = policy
         self.builder = GraphBuilder()
         self.constants = Constants()
+        self.decompositions = Decompositions()
         self.readers: dict[int, int] = {}
         self.status = "exact"
         self.remarks: list[str] = []

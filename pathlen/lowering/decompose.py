@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch._decomp import decomposition_table
+from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.operations import call_by_name, functional, operation_name
@@ -15,6 +16,24 @@ from pathlen.tracing.recording import Recording
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten._sparse_mm": torch.mm,  # units know no layout
 }
+
+
+class Decompositions:
+    """The calls that operations are made of; equal calls of one module are written out once.
+
+    A recurrent layer calls its cell once a step, with the same parameters.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[Call, Recording | None]] = {}
+
+    def of(self, call: Call) -> Recording | None:
+        """See `decompose`."""
+        key = _key(call)
+        if key not in self._known:
+            # the call is kept: while its constants live, no others have their identity
+            self._known[key] = call, decompose(call)
+        return self._known[key][1]
 
 
 def decompose(call: Call) -> Recording | None:
@@ -44,6 +63,27 @@ def decompose(call: Call) -> Recording | None:
         raise UnsupportedOperation(
             f"its decomposition fails on tensors without data: {type(error).__name__}: {error}"
         ) from error
+
+
+def _key(call: Call) -> Any:
+    """What the recording of a call depends on, and which constants it reads."""
+    order = {id(value): number for number, value in reversed(list(enumerate(call.values())))}
+
+    def described(leaf: Any) -> Any:
+        if not isinstance(leaf, Value):
+            return type(leaf), leaf
+        example = _example(leaf)
+        constant = None if leaf.varies else id(leaf)
+        return order.get(id(leaf)), example.shape, example.stride(), example.dtype, constant
+
+    leaves, structure = pytree.tree_flatten(dict(call.arguments))
+    stack = call.node.meta.get("nn_module_stack", {}).values()
+    return (
+        call.func,
+        str(structure),
+        tuple(map(described, leaves)),
+        tuple(str(path) for path, _ in stack),
+    )
 
 
 def _decomposition(func: Any) -> Callable[..., Any] | None:

@@ -249,11 +249,12 @@ class Interpreter:
 
     def _without_rule(self, call: Call) -> Any:
         """An operation that no rule knows: decompose it, and lower what it is made of."""
-        program = decompose(call)
+        steps = self._lowering.steps
+        program = decompose(call) if steps is not None else self._lowering.decompositions.of(call)
         if program is None:
             return probe(call, self._lowering)
-        if self._lowering.steps is not None:
-            self._lowering.steps.programs[call.node] = program
+        if steps is not None:  # a program of its own, because steps go by nodes
+            steps.programs[call.node] = program
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, call.values(), strict=True))
         inner = Interpreter(program, self._lowering, given=given, refused=self._refused)
