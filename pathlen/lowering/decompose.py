@@ -25,14 +25,15 @@ class Decompositions:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[Call, Recording | None]] = {}
+        self._known: dict[Any, tuple[list[Value], Recording | None]] = {}
 
     def of(self, call: Call) -> Recording | None:
         """See `decompose`."""
         key = _key(call)
         if key not in self._known:
-            # the call is kept: while its constants live, no others have their identity
-            self._known[key] = call, decompose(call)
+            # while its constants are kept, no others have their identity
+            constants = [value for value in call.values() if not value.varies]
+            self._known[key] = constants, decompose(call)
         return self._known[key][1]
 
 
