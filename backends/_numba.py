@@ -1,44 +1,44 @@
-"""The default: compiled sweeps over the edges, linear in time and close to memory speed.
+"""The default: compiled sweeps over the edges, linear in time and close to memory speed."""
 
-Sums are kept as pairs of float64 (high + low, with the rounding error of every addition in low;
-Knuth, TAOCP 2, 4.2.2), so results do not lose digits with the width or depth of the graph. Path
-counts also carry a power of 2**512, so they do not overflow.
-"""
+import dataclasses
 
 import numba
 import numpy as np
 
+from pathlen.backends._compensated import add, add_count, settle
+from pathlen.backends._numba_averages import averages
+from pathlen.backends._numba_distribution import distribution
+from pathlen.backends._numba_magnitude import magnitudes
 from pathlen.backends.protocol import (
+    Averages,
     Capabilities,
     FloatArray,
     IntArray,
     Scaled,
     Solution,
+    check_weighting,
     float_solution,
     out_degrees,
     start_chances,
 )
 from pathlen.graph import Kind, PathGraph
 
-_BIG = 2.0**512
-_SMALL = 2.0**-512
-
 
 class NumbaBackend:
     """Compiled sweeps in float64."""
 
     name = "numba"
-    capabilities = Capabilities(exact=False, summary="compiled sweeps in float64, the default")
+    capabilities = Capabilities(
+        exact=False,
+        summary="compiled sweeps in float64, the default",
+        averages=True,
+        distribution=True,
+    )
 
     def solve(self, graph: PathGraph, direction: str = "backward") -> Solution:
         """Measure a graph in O(nodes + edges); see `Backend.solve`."""
         indptr, indices = graph.indptr, graph.indices
-        chances = start_chances(graph, direction)
-        if direction == "backward":
-            walk_share = _walk_backward(indptr, indices, chances)
-        else:
-            walk_share = _walk_forward(indptr, indices, chances, out_degrees(graph))
-        del chances
+        walk_share = _walk(graph, direction)
         ends = graph.kind == Kind.OUTPUT
         # Lengths first: what they need in between is free again when the counts are held.
         longest = _longest(indptr, indices, graph.activity)[ends].max()
@@ -51,7 +51,42 @@ class NumbaBackend:
             walk_share=walk_share,
             longest=longest,
             shortest=shortest,
+            magnitudes=None if graph.weights is None else magnitudes(graph),
         )
+
+    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
+        """Both averages in one sweep; see `HasAverages`."""
+        found = averages(graph)
+        if direction == "backward":
+            return found
+        walk = float(np.sum(graph.activity * _walk(graph, direction)))
+        return dataclasses.replace(found, direction=direction, normalized_average=walk)
+
+    def distribution(
+        self,
+        graph: PathGraph,
+        weighting: str = "uniform",
+        direction: str = "backward",
+        memory_limit: int | None = None,
+    ) -> FloatArray:
+        """Lengths of paths or walks; see `HasDistribution`."""
+        check_weighting(graph, weighting)
+        counts, weights = None, None
+        if weighting == "uniform":
+            counts = _scaled(*_count_from_inputs(graph.indptr, graph.indices))
+        elif weighting == "magnitude":
+            counts, weights = magnitudes(graph)[0], graph.weights
+        return distribution(graph, counts, direction, weights, memory_limit)
+
+
+def _walk(graph: PathGraph, direction: str) -> FloatArray:
+    """Chance that the random walk passes each node: float64[n]."""
+    chances = start_chances(graph, direction)
+    if direction == "backward":
+        walk: FloatArray = _walk_backward(graph.indptr, graph.indices, chances)
+    else:
+        walk = _walk_forward(graph.indptr, graph.indices, chances, out_degrees(graph))
+    return walk
 
 
 def _scaled(value: FloatArray, power: IntArray) -> Scaled:
@@ -62,40 +97,6 @@ def _scaled(value: FloatArray, power: IntArray) -> Scaled:
     width = np.dtype(np.int32 if largest < 1 << 30 else np.int64)
     exponent = exponent.astype(width, copy=False)
     return Scaled(mantissa, exponent + 512 * power.astype(width))
-
-
-@numba.njit(cache=True, inline="always")
-def _add(high, low, term, term_low):  # type: ignore[no-untyped-def]
-    """(high, low) + (term, term_low), with the rounding error of high + term kept in low."""
-    total = high + term
-    part = total - high
-    return total, low + ((high - (total - part)) + (term - part)) + term_low
-
-
-@numba.njit(cache=True, inline="always")
-def _add_count(high, low, power, term, term_low, term_power):  # type: ignore[no-untyped-def]
-    """The same for counts times 2**(512 power); the smaller power is brought to the larger.
-
-    Two powers apart, the smaller count is below 2**-400 of the larger and is left out.
-    """
-    if term_power > power:
-        factor = _SMALL if term_power == power + 1 else 0.0
-        high, low, power = high * factor, low * factor, term_power
-    elif term_power < power:
-        factor = _SMALL if term_power == power - 1 else 0.0
-        term, term_low = term * factor, term_low * factor
-    high, low = _add(high, low, term, term_low)
-    return high, low, power
-
-
-@numba.njit(cache=True, inline="always")
-def _settle(high, low, power):  # type: ignore[no-untyped-def]
-    """Bring a count's low part below the last digit of high, and high below 2**512."""
-    total = high + low
-    low -= total - high
-    if total >= _BIG:
-        return total * _SMALL, low * _SMALL, power + 1
-    return total, low, power
 
 
 # F(v) = 1 at an input, else the sum of F over predecessors. One pass in topological order that
@@ -109,10 +110,10 @@ def _count_from_inputs(indptr, indices):  # type: ignore[no-untyped-def]
         high, low, power = (1.0 if first == last else 0.0), 0.0, 0
         for edge in range(first, last):
             before = indices[edge]
-            high, low, power = _add_count(
+            high, low, power = add_count(
                 high, low, power, highs[before], lows[before], powers[before]
             )
-        highs[node], lows[node], powers[node] = _settle(high, low, power)
+        highs[node], lows[node], powers[node] = settle(high, low, power)
     return highs, powers
 
 
@@ -125,11 +126,11 @@ def _count_to_outputs(indptr, indices, ends):  # type: ignore[no-untyped-def]
     for node in range(size - 1, -1, -1):
         if ends[node]:
             highs[node] = 1.0
-        high, low, power = _settle(highs[node], lows[node], powers[node])
+        high, low, power = settle(highs[node], lows[node], powers[node])
         highs[node], lows[node], powers[node] = high, low, power
         for edge in range(indptr[node], indptr[node + 1]):
             before = indices[edge]
-            highs[before], lows[before], powers[before] = _add_count(
+            highs[before], lows[before], powers[before] = add_count(
                 highs[before], lows[before], powers[before], high, low, power
             )
     return highs, powers
@@ -149,7 +150,7 @@ def _walk_backward(indptr, indices, starts):  # type: ignore[no-untyped-def]
         step = highs[node] / (last - first)
         for edge in range(first, last):
             before = indices[edge]
-            highs[before], lows[before] = _add(highs[before], lows[before], step, 0.0)
+            highs[before], lows[before] = add(highs[before], lows[before], step, 0.0)
     return highs
 
 
@@ -163,7 +164,7 @@ def _walk_forward(indptr, indices, starts, degrees):  # type: ignore[no-untyped-
         high, low = starts[node], 0.0
         for edge in range(indptr[node], indptr[node + 1]):
             before = indices[edge]
-            high, low = _add(high, low, steps[before], 0.0)
+            high, low = add(high, low, steps[before], 0.0)
         chances[node] = high + low
         if degrees[node]:
             steps[node] = chances[node] / degrees[node]
@@ -182,8 +183,8 @@ def _longest(indptr, indices, lengths):  # type: ignore[no-untyped-def]
             before = indices[edge]
             if edge == indptr[node] or (highs[before], lows[before]) > (high, low):
                 high, low = highs[before], lows[before]
-        high, low = _add(high, low, lengths[node], 0.0)
-        highs[node], lows[node] = _add(high, 0.0, low, 0.0)
+        high, low = add(high, low, lengths[node], 0.0)
+        highs[node], lows[node] = add(high, 0.0, low, 0.0)
     return highs
 
 

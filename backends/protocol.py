@@ -1,5 +1,6 @@
 """What a backend is and what it returns; the pieces that every floating-point backend shares."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,8 +11,10 @@ import numpy.typing as npt
 
 from pathlen.errors import BackendError
 from pathlen.graph import Kind, PathGraph
+from pathlen.graph_parts import BoolArray
 
 DIRECTIONS = ("backward", "forward")
+WEIGHTINGS = ("uniform", "normalized", "magnitude")
 
 FloatArray = npt.NDArray[np.float64]
 _CHUNK = 1 << 20  # nodes
@@ -26,10 +29,35 @@ class Capabilities:
     Attributes:
         exact: Whether results are integers and fractions instead of floats.
         summary: How it works, in one line.
+        solution: Whether it has `solve`.
+        averages: Whether it has `averages`, at less cost than `solve`.
+        distribution: Whether it has `distribution`.
     """
 
     exact: bool
     summary: str
+    solution: bool = True
+    averages: bool = False
+    distribution: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Averages:
+    """The three numbers that a solve without shares gives.
+
+    Attributes:
+        direction: Where the random walk goes.
+        average: Average path length.
+        normalized_average: Normalized average path length.
+        path_count: Number of paths, from exact backends only.
+        log10_path_count: Decimal logarithm of the number of paths.
+    """
+
+    direction: str
+    average: float | Fraction
+    normalized_average: float | Fraction
+    path_count: int | None
+    log10_path_count: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +77,10 @@ class Solution:
         shortest_path: Smallest length of a path.
         path_share: [n], share of all paths that pass each node.
         walk_share: [n], chance that the random walk passes each node.
+        magnitude_average: Mean length with each path weighted by the product of the weights of
+            its edges; None for a graph without weights, and so are the next two.
+        magnitude_share: [n], share of that weight on the paths that pass each node.
+        log10_magnitude: Decimal logarithm of the sum of those products (the path norm).
     """
 
     direction: str
@@ -60,6 +92,9 @@ class Solution:
     shortest_path: float | Fraction
     path_share: FloatArray | Sequence[Fraction]
     walk_share: FloatArray | Sequence[Fraction]
+    magnitude_average: float | Fraction | None = None
+    magnitude_share: FloatArray | Sequence[Fraction] | None = None
+    log10_magnitude: float | None = None
 
 
 @runtime_checkable
@@ -80,6 +115,41 @@ class Backend(Protocol):
         Args:
             graph: The path graph.
             direction: "backward" (the walk starts at the outputs) or "forward".
+        """
+
+
+class HasAverages(Backend, Protocol):
+    """A backend whose capabilities say `averages`."""
+
+    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
+        """Both averages and the number of paths, without the shares that lead to them."""
+
+
+class HasDistribution(Backend, Protocol):
+    """A backend whose capabilities say `distribution`."""
+
+    def distribution(
+        self,
+        graph: PathGraph,
+        weighting: str = "uniform",
+        direction: str = "backward",
+        memory_limit: int | None = None,
+    ) -> FloatArray | list[Fraction]:
+        """The share of paths (or chance of walks) of each length 0, 1, ... longest.
+
+        A unit of activity a between 0 and 1 counts with chance a, independently of others, so
+        that the mean is the average whatever the activities are.
+
+        Args:
+            graph: The path graph.
+            weighting: "uniform" (each path the same), "normalized" (chances of the random walk)
+                or "magnitude" (products of the edges' weights).
+            direction: Of the random walk.
+            memory_limit: Bytes that may be used beside the graph; by default, no limit.
+
+        Raises:
+            BackendError: There is no such weighting or direction, the graph has no weights, or
+                more memory is needed than the limit allows (said before the work starts).
         """
 
 
@@ -119,6 +189,27 @@ def start_chances(graph: PathGraph, direction: str) -> FloatArray:
     return np.divide(1.0, starts, out=np.zeros(len(starts)), where=starts > 0)
 
 
+def check_weighting(graph: PathGraph, weighting: str) -> None:
+    """Raise BackendError unless a graph can be measured under a weighting."""
+    if weighting not in WEIGHTINGS:
+        raise BackendError(f"no weighting {weighting!r}; use one of {', '.join(WEIGHTINGS)}")
+    if weighting == "magnitude" and graph.weights is None:
+        raise BackendError(
+            "weighting 'magnitude' needs a graph whose edges have weights: trace the model with"
+            " edges='weights', or give weights to PathGraph.from_edges"
+        )
+
+
+def check_memory(needed: int, limit: int | None, what: str) -> None:
+    """Raise BackendError where more bytes are needed than a limit allows."""
+    if limit is not None and needed > limit:
+        raise BackendError(
+            f"{what} needs {needed / 2**20:.1f} MiB, more than the memory limit of"
+            f" {limit / 2**20:.1f} MiB; raise memory_limit, or measure a part of the graph"
+            " (PathGraph.between)"
+        )
+
+
 def out_degrees(graph: PathGraph) -> IntArray:
     """Number of successors of each node: int64[n]."""
     return np.bincount(graph.indices, minlength=graph.num_nodes).astype(np.int64)
@@ -133,52 +224,73 @@ def float_solution(
     walk_share: FloatArray,
     longest: float,
     shortest: float,
+    magnitudes: tuple[Scaled, Scaled] | None = None,
 ) -> Solution:
     """Put together the result of a floating-point backend.
 
-    With F(v) paths from the inputs to v, R(v) paths from v to the outputs and T paths in all,
-    the share of all paths that pass v is F(v) R(v) / T. Averages are sums over shares, whose
-    terms are all positive: no digits cancel.
+    Averages are sums over shares, whose terms are all positive: no digits cancel.
 
     Args:
         graph: The path graph, of n nodes.
         direction: Of the walk.
-        from_inputs: F, [n].
-        to_outputs: R, [n].
+        from_inputs: F, number of paths from the inputs to each node: [n].
+        to_outputs: R, number of paths from each node to the outputs: [n].
         walk_share: float64[n].
         longest: Largest length of a path.
         shortest: Smallest length of a path.
+        magnitudes: F and R again, with paths weighted by the product of the edges' weights.
     """
-    ends = graph.kind == Kind.OUTPUT
-    largest = int(from_inputs.exponent[ends].max())
-    total, shift = np.frexp(
-        _shifted(from_inputs.mantissa, from_inputs.exponent - largest)[ends].sum()
-    )
-    total_exponent = largest + int(shift)
-    path_share = np.empty(graph.num_nodes)
-    for first in range(0, graph.num_nodes, _CHUNK):  # bounds what a large graph needs in between
-        part = slice(first, first + _CHUNK)
-        exponent = from_inputs.exponent[part].astype(np.int64) + to_outputs.exponent[part]
-        path_share[part] = _shifted(
-            from_inputs.mantissa[part] * to_outputs.mantissa[part] / total,
-            exponent - total_exponent,
-        )
-    # Rounding may lift the share of a node that every path passes above 1 by the last digit.
-    np.minimum(path_share, 1.0, out=path_share)
+    path_share, log10_paths = _shares(graph, from_inputs, to_outputs)
+    # Rounding may lift the share of a node that every walk passes above 1 by the last digit.
     walk_share = np.minimum(walk_share, 1.0, out=walk_share)
-    for share in (path_share, walk_share):
-        share.setflags(write=False)
-    return Solution(
+    walk_share.setflags(write=False)
+    solution = Solution(
         direction=direction,
         average=float(np.sum(graph.activity * path_share)),
         normalized_average=float(np.sum(graph.activity * walk_share)),
         path_count=None,
-        log10_path_count=float(np.log10(total) + total_exponent * np.log10(2.0)),
+        log10_path_count=log10_paths,
         longest_path=float(longest) + 0.0,  # turns -0.0 into 0.0
         shortest_path=float(shortest) + 0.0,
         path_share=path_share,
         walk_share=walk_share,
     )
+    if magnitudes is None:
+        return solution
+    share, log10_magnitude = _shares(graph, *magnitudes)
+    return dataclasses.replace(
+        solution,
+        magnitude_average=float(np.sum(graph.activity * share)),
+        magnitude_share=share,
+        log10_magnitude=log10_magnitude,
+    )
+
+
+def _shares(graph: PathGraph, from_inputs: Scaled, to_outputs: Scaled) -> tuple[FloatArray, float]:
+    """The share F(v) R(v) / T of each node, where T is the sum of F over outputs; log10 T."""
+    ends = graph.kind == Kind.OUTPUT
+    total, log10_total = total_of(from_inputs, ends)
+    share = np.empty(graph.num_nodes)
+    for first in range(0, graph.num_nodes, _CHUNK):  # bounds what a large graph needs in between
+        part = slice(first, first + _CHUNK)
+        exponent = from_inputs.exponent[part].astype(np.int64) + to_outputs.exponent[part]
+        share[part] = _shifted(
+            from_inputs.mantissa[part] * to_outputs.mantissa[part] / total.mantissa[0],
+            exponent - total.exponent[0],
+        )
+    np.minimum(share, 1.0, out=share)  # rounding may lift it above by the last digit
+    share.setflags(write=False)
+    return share, log10_total
+
+
+def total_of(counts: Scaled, ends: BoolArray) -> tuple[Scaled, float]:
+    """The sum of the counts of some nodes, as an array of one, and its decimal logarithm."""
+    largest = int(counts.exponent[ends].max())
+    sum_of_ends = _shifted(counts.mantissa[ends], counts.exponent[ends] - largest).sum()
+    mantissa, shift = np.frexp(np.array([sum_of_ends]))
+    exponent = np.array([largest + int(shift[0])], dtype=np.int64)
+    log10 = float(np.log10(mantissa[0]) + exponent[0] * np.log10(2.0))
+    return Scaled(mantissa, exponent), log10
 
 
 def _shifted(mantissa: FloatArray, exponent: IntArray) -> FloatArray:

@@ -43,6 +43,8 @@ class PathGraph:
         node_ids: int64[n], the caller's own numbering (`from_edges`), -1 for a node that was
             added; None for a traced graph.
         info: Where a traced graph came from; None otherwise.
+        weights: float64[e], the absolute weight of each edge, above 0 ("magnitude" weighting);
+            None for a graph of connections alone.
 
     Raises:
         GraphError: The arrays do not make a path graph; every problem is listed.
@@ -56,6 +58,7 @@ class PathGraph:
     layers: tuple[Layer, ...]
     node_ids: npt.NDArray[np.int64] | None = None
     info: TraceInfo | None = None
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Freeze the arrays and check them, once."""
@@ -68,8 +71,9 @@ class PathGraph:
             ("kind", np.uint8),
             ("layer", np.int32),
             ("node_ids", np.int64),
+            ("weights", np.float64),
         ):
-            if name != "node_ids" or self.node_ids is not None:
+            if name not in ("node_ids", "weights") or getattr(self, name) is not None:
                 problems += self._freeze(name, np.dtype(dtype))
         object.__setattr__(self, "layers", tuple(self.layers))
         if not problems:
@@ -109,6 +113,7 @@ class PathGraph:
         problems += graph_check.activity_problems(self.activity, self.kind)
         problems += graph_check.layer_problems(self.layers, self.layer, self.kind)
         problems += graph_check.id_problems(self.node_ids, size)
+        problems += graph_check.weight_problems(self.weights, len(self.indices))
         return problems
 
     @classmethod

@@ -143,6 +143,22 @@ def id_problems(node_ids: IntArray | None, num_nodes: int) -> list[str]:
     return []
 
 
+def weight_problems(weights: FloatArray | None, num_edges: int) -> list[str]:
+    """What is wrong with the weights of the edges: finite and above 0."""
+    if weights is None:
+        return []
+    if len(weights) != num_edges:
+        return [f"weights has {len(weights)} entries for {num_edges} edges"]
+    wrong = ~((weights > 0) & (weights < np.inf))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        return [
+            "weights must be finite and above 0 (leave out the edge instead); the one of edge"
+            f" {place} is {weights[place]}"
+        ]
+    return []
+
+
 def _some(nodes: IntArray) -> str:
     """Name a few nodes of a longer list."""
     text = ", ".join(str(node) for node in nodes[:3])
