@@ -121,7 +121,7 @@ class _Evaluation:
             floating = call.output.is_floating_point()
             return source.double() if floating else source.to(call.output.dtype)
         if call.name.endswith("dropout"):
-            return self.value(call["input"])
+            return self.value(next(call.values()))
         if call.name == "aten.prelu":
             x = self.value(call["self"])
             slopes = self._channels(call["weight"])

@@ -9,8 +9,10 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import collapse
-from pathlen.lowering.operations import call_by_name, viewed_argument, written_argument
+from pathlen.lowering.operations import aten, call_by_name, viewed_argument, written_argument
 from pathlen.lowering.values import Call, Value
+
+_DROPOUTS = frozenset(aten("dropout feature_dropout alpha_dropout feature_alpha_dropout"))
 
 
 @dataclass(slots=True)
@@ -38,10 +40,10 @@ class Aliases:
         written = written_argument(call.func)
         if written is not None:
             target = _node_of(call[written])
-            if target is not None:
+            if target is not None and isinstance(values[call.node], Value):
                 self._write(target, call.node, values, lowering)
             return
-        viewed = viewed_argument(call.func)
+        viewed = _viewed(call)
         source = _node_of(call[viewed]) if viewed is not None else None
         if source is not None and not _copies(call, source):
             if isinstance(values[call.node], Value):
@@ -52,7 +54,7 @@ class Aliases:
     def item(self, source: fx.Node, node: fx.Node) -> None:
         """Take note of one of several views (the parts of a split)."""
         call = self._calls.get(source)
-        viewed = viewed_argument(call.func) if call is not None else None
+        viewed = _viewed(call) if call is not None else None
         if call is not None and viewed is not None:
             base = _node_of(call[viewed])
             if base is not None:
@@ -98,11 +100,21 @@ def _follow(labels: torch.Tensor, view: _View) -> torch.Tensor:
     """The view of a dense label tensor."""
     for call, item in view.steps:
         arguments = call.replace_values(lambda value: value.labels)
-        viewed = viewed_argument(call.func)
+        viewed = _viewed(call)
         assert viewed is not None
         result = call_by_name(call.func, {**arguments, viewed: labels})
         labels = result if item is None else result[item]
     return labels
+
+
+def _viewed(call: Call) -> str | None:
+    """Name of the argument that the result may be a view of, None where there is none.
+
+    Dropout that drops nothing returns its input itself, of which its schema says nothing.
+    """
+    if call.name in _DROPOUTS and "input" in call.arguments:
+        return "input" if not call["train"] or call["p"] == 0 else None
+    return viewed_argument(call.func)
 
 
 def _copies(call: Call, source: fx.Node) -> bool:

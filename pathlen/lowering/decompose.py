@@ -8,7 +8,7 @@ from torch._decomp import decomposition_table
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
-from pathlen.lowering.operations import call_by_name, functional, operation_name
+from pathlen.lowering.operations import OnCopy, call_by_name, functional, operation_name
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
@@ -89,6 +89,7 @@ def _key(call: Call) -> Any:
 
 def _decomposition(func: Any) -> Callable[..., Any] | None:
     """A function that computes an operator by others: torch's table, or its composite kernel."""
+    func = func.in_place if isinstance(func, OnCopy) else func
     name = operation_name(func)
     for key in (f"{name}.{func._overloadname}", name):
         if key in EQUIVALENTS:

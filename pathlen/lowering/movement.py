@@ -112,6 +112,13 @@ def overwrite(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, broadcast(source.labels, call.shape), softmax_of=source)
 
 
+@rule("movement", "aten.fill_diagonal")
+def fill_diagonal(call: Call, lowering: Lowering) -> Value:
+    """A number on the diagonal, the same units beside it."""
+    arguments = {**call.arguments, "self": call["self"].labels, "fill_value": CONSTANT}
+    return lowering.result(call, run_on_labels(functional(call.func), arguments))
+
+
 def run_on_labels(func: Any, arguments: dict[str, Any]) -> Any:
     """Call an operator on label tensors, in place of the tensors they belong to.
 

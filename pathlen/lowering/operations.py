@@ -1,5 +1,6 @@
 """Names of operations, and what their schemas say about them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,17 +27,47 @@ def operation_name(func: Any) -> str:
     return f"{namespace}.{name[:-1] if in_place else name}"
 
 
+@dataclass(frozen=True, slots=True)
+class OnCopy:
+    """An operator that writes to its arguments as a function: they are copied before.
+
+    Attributes:
+        in_place: the operator.
+    """
+
+    in_place: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the operator returns; the arguments stay as they are."""
+        schema = self.in_place._schema.arguments
+        names = [a.name for a in schema if a.alias_info is not None and a.alias_info.is_write]
+        named = dict(zip([a.name for a in schema], args, strict=False), **kwargs)
+        copied = {name: named[name].clone() for name in names}
+        positional = [copied.get(a.name, arg) for a, arg in zip(schema, args, strict=False)]
+        return self.in_place(*positional, **{k: copied.get(k, v) for k, v in kwargs.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.in_place, name)  # its schema, tags and kernels
+
+
 def functional(func: Any) -> Any:
-    """The overload that computes what an in-place overload writes."""
+    """A function that computes what an in-place overload writes, and writes to nothing itself.
+
+    The overload of the same arguments, if there is one: the names of overloads do not tell
+    (`pow_.Scalar` raises a tensor to a number, `pow.Scalar` a number to a tensor).
+    """
     if not func._schema.is_mutable:
         return func
     namespace, _, name = operation_name(func).partition(".")
-    packet = getattr(getattr(torch.ops, namespace), name)
-    if func._overloadname in packet.overloads():
-        return getattr(packet, func._overloadname)
-    names = [argument.name for argument in func._schema.arguments]  # transpose_ and transpose.int
-    overloads = [getattr(packet, name) for name in packet.overloads()]
-    return next(o for o in overloads if [a.name for a in o._schema.arguments] == names)
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet else []
+    types = _argument_types(func)
+    same = [o for o in overloads if _argument_types(o) == types and not o._schema.is_mutable]
+    return same[0] if same else OnCopy(func)
+
+
+def _argument_types(func: Any) -> list[str]:
+    return [str(argument.type) for argument in func._schema.arguments]
 
 
 def written_argument(func: Any) -> str | None:

@@ -235,6 +235,7 @@ class Interpreter:
     def _apply(self, call: Call) -> Any:
         found = find_rule(call.func)
         try:
+            _require_result(call)
             return found.apply(call, self._lowering) if found else self._without_rule(call)
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))
@@ -300,6 +301,8 @@ def _is_cut(call: Call) -> bool:
 
     Integers that were integers before (indices of an embedding) keep their paths.
     """
+    if not call.func._schema.returns:
+        return written_argument(call.func) is None
     path = [value for value in call.values() if value.is_path]
     vals = [
         val for val in pytree.tree_leaves(call.node.meta["val"]) if isinstance(val, torch.Tensor)
@@ -309,6 +312,15 @@ def _is_cut(call: Call) -> bool:
         integers
         and (not vals or all(v.dtype.is_floating_point or v.dtype.is_complex for v in path))
     )
+
+
+def _require_result(call: Call) -> None:
+    """Raise UnsupportedOperation for an operator that writes to a tensor and returns nothing."""
+    if not call.func._schema.returns:
+        raise UnsupportedOperation(
+            f"it writes to {written_argument(call.func)!r} and returns nothing; write the operator"
+            " as a function that returns what it computes"
+        )
 
 
 def _refusal(refused: list[str]) -> str:

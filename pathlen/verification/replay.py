@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import VerificationError
 from pathlen.lowering.operations import (
+    aten,
     call_by_name,
     functional,
     operation_name,
@@ -32,7 +33,7 @@ _WIDE = {
     torch.float32: torch.float64,
     torch.complex64: torch.complex128,
 }
-_MAY_RETURN_ITS_INPUT = ("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout")
+_MAY_RETURN_ITS_INPUT = aten("dropout feature_dropout alpha_dropout feature_alpha_dropout")
 Compute = Callable[[Step, "Tensors"], Any]
 
 
