@@ -12,12 +12,36 @@ from pathlen.errors import PathlenError
 from pathlen.lowering.decompose import EQUIVALENTS
 from pathlen.lowering.rules import _RULES
 
+
+def of(dtype, x):
+    """What a kernel does that was written for one dtype."""
+    if x.dtype != dtype:
+        raise RuntimeError(f"expected {dtype} but found {x.dtype}")
+    return x
+
+
+def bend(x):
+    x.relu_()
+
+
+def of_three_axes(x):
+    if x.ndim != 3:
+        raise RuntimeError(f"expected 3 axes but found {x.ndim}")
+    return x
+
+
 OPERATORS = {
     "swish": ("(Tensor x) -> Tensor", lambda x: x * torch.sigmoid(x)),
     "double": ("(Tensor x) -> Tensor", lambda x: 2 * x),
     "dense": ("(Tensor x, Tensor w) -> Tensor", lambda x, w: x @ w.T),
     "mlp": ("(Tensor x, Tensor w) -> Tensor", lambda x, w: torch.relu(x @ w.T) @ w),
     "backwards": ("(Tensor x) -> Tensor", lambda x: x.flip(-1)),
+    "narrow_swish": ("(Tensor x) -> Tensor", lambda x: of(torch.float32, x) * torch.sigmoid(x)),
+    "narrow_double": ("(Tensor x) -> Tensor", lambda x: 2 * of(torch.float32, x) + 3),
+    "half_swish": ("(Tensor x) -> Tensor", lambda x: of(torch.bfloat16, x) * torch.sigmoid(x)),
+    "half_double": ("(Tensor x) -> Tensor", lambda x: 2.7 * of(torch.bfloat16, x) + 0.3),
+    "matrices_only": ("(Tensor x) -> Tensor", lambda x: of_three_axes(x).relu()),
+    "bend": ("(Tensor(a!) x) -> ()", bend),
     "unit_norm": ("(Tensor x) -> Tensor", lambda x: x / x.norm(dim=-1, keepdim=True)),
 }
 
@@ -122,6 +146,40 @@ def test_a_rule_may_be_a_function(operators):
     pathlen.register_rule(operators.dense, to_half)
     # 3 inputs * 2 channels that are read * 5 features
     assert measured(operators.dense, 5) == (30, 0, Fraction(0), "exact")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "length"),
+    [
+        ("narrow_swish", torch.float32, 1),
+        ("narrow_double", torch.float32, 0),
+        ("half_swish", torch.bfloat16, 1),
+        ("half_double", torch.bfloat16, 0),
+    ],
+)
+def test_an_elementwise_operator_of_one_dtype_is_evaluated_in_that(operators, name, dtype, length):
+    pathlen.register_rule(f"pathlen_own::{name}", "elementwise")
+    model = Between(lambda x, w: getattr(operators, name)(x)).to(dtype)
+    report = pathlen.measure(model, torch.randn(2, 6, 3, dtype=dtype), exact=True)
+    assert (report.path_count, report.average_path_length, report.status) == (12, length, "exact")
+
+
+def test_an_operator_that_cannot_be_evaluated_is_refused_by_name(operators):
+    pathlen.register_rule("pathlen_own::matrices_only", "elementwise")
+    with pytest.raises(
+        pathlen.UnsupportedOperation,
+        match=r"pathlen_own\.matrices_only cannot be evaluated at points .*expected 3 axes",
+    ):
+        measured(lambda x, w: operators.matrices_only(x))
+
+
+def test_an_operator_that_writes_and_returns_nothing_is_refused(operators):
+    def bent(x, w):
+        operators.bend(x)
+        return x
+
+    with pytest.raises(pathlen.UnsupportedOperation, match="writes to 'x' and returns nothing"):
+        measured(bent)
 
 
 def test_wrong_registrations_are_refused(operators):

@@ -1,9 +1,12 @@
 """Which units are active: evaluates their scalar functions and asks whether these are affine."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
-from pathlen.errors import ActivityError
+from pathlen.errors import ActivityError, UnsupportedOperation
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import degree
@@ -26,7 +29,9 @@ def grid() -> torch.Tensor:
     return torch.cat([-far.flip(0), near, far])
 
 
-def slope_variation(points: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def slope_variation(
+    points: torch.Tensor, values: torch.Tensor, rounding: float = 0.0
+) -> torch.Tensor:
     """How far functions are from affine: the range of their slopes over the steepest slope.
 
     For alpha * x + (1 - alpha) * relu(x) with alpha in [0, 1] this is 1 - alpha, whatever factor
@@ -35,6 +40,7 @@ def slope_variation(points: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     Args:
         points: ascending.  # (points,)
         values: one function a column.  # (points, functions)
+        rounding: relative error of points and values; variation that it explains is none.
 
     Returns:
         0 for affine functions, up to 2; infinite where fewer than three values are finite.
@@ -42,13 +48,25 @@ def slope_variation(points: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     steps = (points[1:] - points[:-1]).unsqueeze(1)
     slopes = (values[1:] - values[:-1]) / steps
     finite = slopes.isfinite()
-    highest = torch.where(finite, slopes, -torch.inf).amax(0)
-    lowest = torch.where(finite, slopes, torch.inf).amin(0)
-    steepest = torch.maximum(highest.abs(), lowest.abs())
+    steepest = torch.where(finite, slopes.abs(), 0).amax(0)
+    error = _slope_error(points, values, steepest, rounding) / steps
+    highest = torch.where(finite, slopes - error, -torch.inf).amax(0)
+    lowest = torch.where(finite, slopes + error, torch.inf).amin(0)
     level = torch.where(values.isfinite(), values.abs(), 0).amax(0)
     flat = steepest <= 1e-12 * level  # rounding of a constant is no slope
-    variation = torch.where(flat, 0.0, (highest - lowest) / steepest.clamp_min(1e-300))
+    variation = (highest - lowest).clamp_min(0) / steepest.clamp_min(1e-300)
+    variation = torch.where(flat, 0.0, variation)
     return torch.where(finite.sum(0) < 2, torch.inf, variation)
+
+
+def _slope_error(
+    points: torch.Tensor, values: torch.Tensor, steepest: torch.Tensor, rounding: float
+) -> torch.Tensor | float:
+    """How far the difference of two neighbouring values may be off, by rounding both of them."""
+    if not rounding:
+        return 0.0
+    sizes = values.abs() + steepest * points.abs().unsqueeze(1)
+    return rounding * (sizes[1:] + sizes[:-1])
 
 
 def active_functions(
@@ -71,6 +89,7 @@ def active_functions(
 
     Raises:
         ActivityError: a parameter is not a number.
+        UnsupportedOperation: an operator does not run on the points of the grid.
     """
     if call.name == "aten.prelu" and call["self"] is entry:
         try:
@@ -87,13 +106,19 @@ def active_functions(
         values = evaluation.call(call)
     except UnknownConstantError:
         return None
-    values = values.expand(len(points), *values.shape[1:])
-    variation = slope_variation(points, values.reshape(len(points), -1))
-    return (variation > tolerance).view(values.shape[1:])
+    shape = values.shape[1:]
+    values = values.expand(len(points), *shape)
+    values = values.reshape(len(points), -1)
+    variation = slope_variation(points, values, evaluation.rounding)
+    return (variation > tolerance).view(shape)
 
 
 class _Evaluation:
-    """Evaluates calls with `entry` replaced by grid points along a new first axis."""
+    """Evaluates calls with `entry` replaced by grid points along a new first axis.
+
+    Attributes:
+        rounding: relative error of the results, 0 for float64.
+    """
 
     def __init__(self, entry: Value, points: torch.Tensor, constants: Constants) -> None:
         self._known: dict[int, torch.Tensor] = {id(entry): points}
@@ -101,6 +126,7 @@ class _Evaluation:
         self._entry = entry
         self._dimensions = points.ndim - 1
         self._constants = constants
+        self.rounding = 0.0
 
     def value(self, value: Value) -> torch.Tensor:
         if id(value) not in self._known:
@@ -129,10 +155,34 @@ class _Evaluation:
         found = find_rule(call.func)
         if found is not None and found.kind == "normalization":
             return self._normalize(call)
-        result = call_by_name(functional(call.func), call.replace_values(self.value))
+        result = torch.as_tensor(self._run(call))
         if result.numel() > _MOST_EVALUATIONS:
             raise UnknownConstantError(call.node.name)
-        return torch.as_tensor(result)
+        return result
+
+    def _run(self, call: Call) -> Any:
+        """Result of an operator in float64; of one that knows none, in the model's own precision.
+
+        Raises:
+            UnsupportedOperation: it runs in neither.
+        """
+        function, arguments = functional(call.func), call.replace_values(self.value)
+        try:
+            return call_by_name(function, arguments)
+        except Exception as error:  # an operator of the user's may raise anything
+            in_float64 = error
+
+        def traced(value: Value) -> torch.Tensor:
+            tensor = self.value(value)
+            return tensor.to(value.dtype) if tensor.dtype == torch.float64 else tensor
+
+        try:
+            result = call_by_name(function, call.replace_values(traced))
+        except Exception as error:
+            raise UnsupportedOperation(_failure(call, in_float64, error)) from error
+        dtypes = {v.dtype for v in call.values() if v.dtype.is_floating_point}
+        self.rounding += max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+        return pytree.tree_map_only(torch.Tensor, _widened, result)
 
     def _normalize(self, call: Call) -> torch.Tensor:
         """A normalization layer with its statistics fixed: scale and shift, per channel."""
@@ -163,6 +213,20 @@ class _Evaluation:
             if tensor.shape[axis] > 1 and bool((tensor == tensor.narrow(axis, 0, 1)).all()):
                 tensor = tensor.narrow(axis, 0, 1)
         return tensor
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _failure(call: Call, in_float64: Exception, in_own: Exception) -> str:
+    """What to tell of an operator that cannot be evaluated."""
+    own = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in call.values()}))
+    told = [str(error).partition("\n")[0].partition(". ")[0] for error in (in_float64, in_own)]
+    return (
+        f"{call.name} cannot be evaluated at points of a grid along a new first axis, to see"
+        f" whether it is affine: in float64: {told[0]!r}; in {own}: {told[1]!r}"
+    )
 
 
 def nan_message(value: Value) -> str:
