@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pathlen
+from tests.constructs import Model, answer
 from tests.vision import import_torchvision
 
 
@@ -46,3 +47,48 @@ def test_decomposing_changes_no_number(made):
     assert parts.path_count == whole.path_count
     assert parts.average_path_length == whole.average_path_length
     assert parts.normalized_average_path_length == whole.normalized_average_path_length
+
+
+ATEN = torch.ops.aten
+DERIVATIVES = {  # of grad g at x: the operator, and the same written out
+    "threshold": (
+        lambda g, x: ATEN.threshold_backward(g, x, 0),
+        lambda g, x: torch.where(x <= 0, 0.0, g),
+    ),
+    "sigmoid": (ATEN.sigmoid_backward, lambda g, y: g * (y * (1 - y))),
+    "tanh": (ATEN.tanh_backward, lambda g, y: g * (1 - y * y)),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_derivative_has_the_numbers_of_the_same_written_out(name):
+    x = torch.randn(5, 3)
+    modules = {"a": nn.Linear(3, 4), "b": nn.Linear(3, 4), "c": nn.Linear(4, 1)}
+    found = []
+    for function in DERIVATIVES[name]:
+        model = Model(lambda m, x, f=function: m.c(f(m.a(x), m.b(x))), **modules)
+        found.append((answer(model, x), model(x)))
+        assert pathlen.verify(model, x).ok
+    (numbers, result), (written, expected) = found
+    torch.testing.assert_close(result, expected)
+    assert numbers == written
+
+
+def test_the_mask_of_a_threshold_has_no_path():
+    # 3 * 4 ways of the gradient; a comparison with a second layer only chooses
+    modules = {"a": nn.Linear(3, 4), "b": nn.Linear(3, 4)}
+    model = Model(lambda m, x, y: ATEN.threshold_backward(m.a(x), m.b(y), 0), **modules)
+    x, y = torch.randn(5, 3), torch.randn(5, 3)
+    assert answer(model, x, y) == (12, 0, 0)
+    by_x, by_y = torch.autograd.functional.jacobian(
+        lambda x, y: torch.where(model.b(y) <= 0, 0.0, model.a(x)), (x, y)
+    )
+    assert by_x.any()
+    assert not by_y.any()
+
+
+def test_the_derivative_of_a_relu_at_its_own_input_is_the_relu():
+    model = Model(lambda m, x: ATEN.threshold_backward(m.a(x), m.a(x), 0), a=nn.Linear(3, 4))
+    once = Model(lambda m, h: ATEN.threshold_backward(h, h, 0))
+    assert answer(once, torch.randn(5, 3)) == (3, 1, 1)
+    assert answer(model, torch.randn(5, 3))[0] == 12

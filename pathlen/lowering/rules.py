@@ -3,6 +3,8 @@
 A rule turns one call into the labels of its result, and adds to the graph what the call makes.
 Operators with no rule of their own are covered by what their schema says: pointwise operators by
 the elementwise rule, views by the movement rule. No operator is ever guessed to be elementwise.
+Derivatives (threshold_backward) are pointwise too, but hold comparisons and activations: they are
+written out as torch decomposes them.
 """
 
 from collections.abc import Callable
@@ -69,7 +71,7 @@ def find_rule(func: Any) -> Rule | None:
     for key in (f"{name}.{func._overloadname}", name):
         if key in _RULES:
             return _RULES[key]
-    if torch.Tag.pointwise in func.tags:
+    if torch.Tag.pointwise in func.tags and not name.endswith("_backward"):
         return _RULES["elementwise"]
     if viewed_argument(func) is not None:
         return _RULES["movement"]
