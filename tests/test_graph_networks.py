@@ -7,6 +7,7 @@ themselves, integers, only say where.
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
@@ -62,17 +63,29 @@ def test_a_graph_convolution(layers, self_loops):
     # a dense layer and sums weighted by constants: 2 * 4 paths over one ReLU
     layer = layers.GCNConv(2, 4, add_self_loops=self_loops)
     assert answer(Network(layer, EDGES), NODES) == (8, 1, 1)
-    # edges that are given decide on the weights too, as an embedding of them; over the same ReLU
-    _, average, normalized = answer(Network(layer), NODES, EDGES)
-    assert (average, normalized) == (1, 1)
+    # edges that are given are counted, and say where to read the counts: no path from them
+    assert answer(Network(layer), NODES, EDGES) == (8, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv"])
 def test_graph_attention(layers, name):
     # h = W x of 4 channels, 2 ways each; a score is a sum of 4 channels of either end: 8 + 8 ways;
-    # a result h_c * score: 2 + 16 ways, for 4 channels
+    # a result h_c * score: 2 + 16 ways, for 4 channels; those of the score pass a leaky ReLU and a
+    # softmax over the neighbours, which is none
     for found in both(getattr(layers, name)(2, 4)):
-        assert found[0] == 4 * 18
+        assert found == (4 * 18, Fraction(2 * 1 + 16 * 2, 18), Fraction(3, 2))
+
+
+def test_transformer_layers(layers):
+    # score: query 8 + key 8 ways; with the value 2 ways, and a dense layer from the node 2 ways
+    for found in both(layers.TransformerConv(2, 4)):
+        assert found == (4 * 20, 1, 1)
+
+
+def test_graph_attention_is_verified(layers):
+    for layer in (layers.GATConv(2, 2, heads=2), layers.GATv2Conv(2, 4), layers.GCNConv(2, 4)):
+        assert pathlen.verify(Network(layer, EDGES), NODES).ok
+        assert pathlen.verify(Network(layer), (NODES, EDGES)).ok
 
 
 def test_a_denoising_network():

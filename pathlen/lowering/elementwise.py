@@ -26,10 +26,10 @@ from pathlen.lowering.regions import (
     find_region,
     first_entry,
     flattened_summands,
-    softmax_entry,
     varying_operands,
 )
 from pathlen.lowering.rules import rule
+from pathlen.lowering.softmax import shift_entry, softmax_entry
 from pathlen.lowering.values import Call, Value
 
 _SCALES = frozenset(aten("mul multiply where"))  # a number beside a unit leaves it as it is
@@ -64,6 +64,10 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     if source is not None:
         labels = lowering.counted("softmax", call, broadcast(source.labels, call.shape))
         return lowering.result(call, labels, softmax=True)
+    shifted = shift_entry(call)
+    if shifted is not None:
+        labels = broadcast(shifted.labels, call.shape)
+        return lowering.result(call, lowering.counted("normalization", call, labels))
     region = find_region(call)
     if region is not None:
         if region.affine:

@@ -3,14 +3,22 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import CONSTANT, broadcast, collapse, compact, distinct
-from pathlen.lowering.layers import look_up
+from pathlen.lowering.labels import (
+    CONSTANT,
+    broadcast,
+    channel_labels,
+    collapse,
+    compact,
+    constant_labels,
+    distinct,
+)
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
@@ -28,7 +36,7 @@ def gather(call: Call, lowering: Lowering) -> Value:
     """Elements along one axis: at constant indices a movement, else any of them."""
     source, places = call["self"], _constant_places(call, lowering)
     if not source.is_path:
-        return look_up(call, next(v for v in call.values() if v.is_path), lowering)
+        return _looked_up(call, lowering)
     if places is not None:
         return _moved(call, places, lowering)
     if call.arguments.get("dim") is None:
@@ -41,7 +49,7 @@ def index(call: Call, lowering: Lowering) -> Value:
     """The elements `x[indices]`; an entry None keeps its axis whole."""
     source, places = call["self"], _constant_places(call, lowering)
     if not source.is_path:
-        return look_up(call, next(v for v in call.values() if v.is_path), lowering)
+        return _looked_up(call, lowering)
     if places is not None:
         return _moved(call, places, lowering)
     indices = call["indices"] if "indices" in call.arguments else [call["mask"]]
@@ -49,8 +57,45 @@ def index(call: Call, lowering: Lowering) -> Value:
         return _any_element(call, source, lowering)
     axes = [axis for axis, i in enumerate(indices) if i is not None]
     merged = union_over(call, source.labels, axes, lowering)
-    first = [torch.zeros(i.shape, dtype=torch.int64) if i is not None else None for i in indices]
-    return _moved(call, {"self": merged, "indices": first}, lowering)
+    return _moved(call, {"self": merged, "indices": _first(indices)}, lowering)
+
+
+def _looked_up(call: Call, lowering: Lowering) -> Value:
+    """Elements of a table at places that the input decides on: an embedding of the indices.
+
+    One new unit per feature of the table, the last of its axes that is looked at whole. A table
+    that the input decides on too, though only by comparing and counting, is no table of
+    parameters: what is read there, the degrees of the nodes of a graph, has no path either.
+    """
+    table = call["self"]
+    if table.varies:
+        return lowering.result(call, constant_labels(call.shape))
+    hub_over = np.unique(np.concatenate([distinct(v.labels) for v in call.values() if v.is_path]))
+    given = {name: call[name] for name in _PLACES if name in call.arguments}
+    axis = _feature_axis(call, table, given)
+    lowering.layer(call)
+    hub = lowering.builder.hub(hub_over)
+    if axis is None:
+        unit = int(lowering.builder.units(np.array([hub]))[0])
+        return lowering.result(call, torch.full((), unit).expand(call.shape))
+    units = lowering.builder.units(np.full(table.shape[axis], hub))
+    labels = channel_labels(units, table.shape, axis)
+    return _moved(call, {"self": labels, **_first(given)}, lowering)
+
+
+def _feature_axis(call: Call, table: Value, given: dict[str, Any]) -> int | None:
+    """The last axis of a table that no index is for and along which it was not expanded, if any."""
+    indices = given.get("indices")
+    if indices is None:
+        axis = call.arguments.get("dim")
+        looked_up = set(range(table.labels.ndim)) if axis is None else {axis % table.labels.ndim}
+    elif any(i is not None and i.dtype == torch.bool for i in indices):
+        return None
+    else:
+        looked_up = {axis for axis, i in enumerate(indices) if i is not None}
+    strides = table.node.meta["val"].stride()
+    whole = [a for a in range(table.labels.ndim) if a not in looked_up and strides[a] != 0]
+    return max(whole, default=None)
 
 
 @rule(
@@ -133,6 +178,11 @@ def _written(call: Call) -> Value | None:
         if isinstance(value, Value):
             return value
     return None
+
+
+def _first(indices: Any) -> Any:
+    """Zeros in place of all indices."""
+    return pytree.tree_map_only(Value, lambda i: torch.zeros(i.shape, dtype=torch.int64), indices)
 
 
 def _any_element(call: Call, source: Value, lowering: Lowering) -> Value:

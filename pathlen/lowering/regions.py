@@ -18,7 +18,7 @@ from pathlen.lowering.values import Call, Value
 
 NONLINEAR = math.inf
 SUMS = frozenset(aten("add sub rsub subtract"))
-_SAME = frozenset(
+SAME = frozenset(
     aten(
         "neg negative positive clone alias detach contiguous to _to_copy type_as dropout"
         " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num lift_fresh_copy"
@@ -142,7 +142,7 @@ def degree_of_call(call: Call, entry: Value, known: dict[int, float | None]) -> 
     if any(d is None for d in degrees):
         return None
     highest: float = max(d for d in degrees if d is not None)
-    if highest == 0 or call.name in _SAME | SUMS:
+    if highest == 0 or call.name in SAME | SUMS:
         return NONLINEAR if highest and _rounds(call) else highest
     if call.name in ("aten.mul", "aten.multiply"):
         return highest if sum(d != 0 for d in degrees) == 1 else NONLINEAR
@@ -181,50 +181,6 @@ def _degree(value: Value, entry: Value, known: dict[int, float | None]) -> float
     if kind == "movement":
         return 0 if highest == 0 else None
     return degree_of_call(value.call, entry, known)
-
-
-def softmax_entry(call: Call) -> Value | None:
-    """The tensor whose softmax `exp(x) / sum(exp(x))` a call computes, None if it computes none.
-
-    A shift, a mask or a factor may stand between exp and sum, and the two may be computed apart.
-    """
-    if call.name != "aten.div" or not isinstance(call["other"], Value) or not call["other"].varies:
-        return None
-    total: Value | None = call["other"]
-    while total is not None and kind_of(total) != "reduction":
-        total = _only_operand(total, ("elementwise", "movement"))
-    if total is None or total.call is None or total.call.name not in ("aten.sum", "aten.mean"):
-        return None
-    exponent = _exponent(call["self"])
-    if exponent is None or _exponent(total.call["self"]) is None:
-        return None
-    if exponent.call is not None and exponent.call.name in SUMS:  # exp(x - max(x))
-        shift = find_region(exponent.call)
-        if shift is not None and shift.affine and shift.normalization:
-            return shift.entry
-    return exponent
-
-
-def _exponent(value: Value) -> Value | None:
-    """The x of a value that is exp(x), scaled, shifted or masked since."""
-    current: Value | None = value
-    while current is not None and current.call is not None:
-        if current.call.name == "aten.exp":
-            operands = varying_operands(current.call)
-            return operands[0] if operands else None
-        below = _only_operand(current, ("elementwise",))
-        if below is not None and degree_of_call(current.call, below, {}) != 1:
-            return None
-        current = below
-    return None
-
-
-def _only_operand(value: Value, kinds: tuple[str, ...]) -> Value | None:
-    """The one varying operand of the call that made a value, if the call is of these kinds."""
-    if value.call is None or kind_of(value) not in kinds:
-        return None
-    operands = varying_operands(value.call)
-    return operands[0] if len(operands) == 1 else None
 
 
 def flattened_summands(operands: list[Value], readers: Mapping[int, int]) -> list[Value]:

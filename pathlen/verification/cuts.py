@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, distinct
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import find_rule, kind_of
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value
@@ -24,6 +25,10 @@ from pathlen.verification.statistics import holds_statistics, with_held_statisti
 
 _STATISTICS = ("reduction", "softmax")
 _EXPANDABLE = ("elementwise", "normalization", "movement", *_STATISTICS)
+_ADDS = frozenset(aten("scatter_add scatter_reduce index_add index_reduce index_put"))
+_SHIFTS = aten("sub subtract")
+_READS = aten("gather index_select index _unsafe_index")
+_WRITES = _ADDS | frozenset(aten("scatter index_copy index_fill _index_put_impl _unsafe_index_put"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +96,8 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
     """The operands that paths lead through.
 
     `Policy(attention="value")` drops attention scores. Integers beside floating-point operands
-    (indices into them) cut, unless the graph has paths from them.
+    (indices into them) cut, and so do integers that say where to write (what is counted), unless
+    the graph has paths from them.
     """
     path = [value for value in operands(call) if value.is_path]
     if policy.attention == "value":
@@ -99,8 +105,9 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
             return [value for value in path if value is call["value"]]
         if kind_of_call(call) == "contraction" and len(path) > 1:
             return [value for value in path if not value.softmax]
-    floating = [value for value in path if value.dtype.is_floating_point or value.dtype.is_complex]
-    return [v for v in path if not floating or v in floating or _touches(v, outside)]
+    floating = [v for v in operands(call) if v.dtype.is_floating_point or v.dtype.is_complex]
+    cut = floating or call.name in _WRITES
+    return [v for v in path if not cut or v in floating or _touches(v, outside)]
 
 
 def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
@@ -120,7 +127,8 @@ def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
     plain = Cut(step, tuple(path))
     if kind_of_call(step.call) != "elementwise" or not len(outside):
         return plain
-    regions = [Cut(step, (entry,), inside) for entry, inside in entries(step.call)]
+    found = entries(step.call, _meets_neighbours(step))
+    regions = [Cut(step, (entry,), inside) for entry, inside in found]
     for region in regions:
         if np.isin(outside, units_of(region.values)).all():
             return region
@@ -138,21 +146,36 @@ def kind_of_call(call: Call) -> str | None:
     return found.kind if found else None
 
 
-def entries(call: Call) -> Iterator[tuple[Value, tuple[Value, ...]]]:
+def _meets_neighbours(step: Step) -> bool:
+    """Whether a call may end a softmax over neighbours, or a shift by what is added up over them.
+
+    The lowering says of a softmax that it is one.
+    """
+    return step.call.name in _SHIFTS or any(value.softmax for value in results(step))
+
+
+def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, tuple[Value, ...]]]:
     """The path values that a call is a scalar function of, statistics held fixed, nearest first.
 
     Walks back from the operands, latest first; whenever a single path value is left, everything
     has passed through it. Ends where elements change places on the way, and at layers and inputs.
+
+    Args:
+        call: the call.
+        over_neighbours: whether what is added up at indices, and then read at indices, counts as a
+            statistic, as in a softmax over the neighbours in a graph.
 
     Yields:
         Such a value, and the values between it and the call that are no statistics, in order.
     """
     frontier = {id(value): value for value in operands(call)}
     between: list[Value] = []
+    held: set[int] = set()
+    is_read = 0
     while frontier:
         if len(frontier) == 1 and next(iter(frontier.values())).is_path:
             entry = next(iter(frontier.values()))
-            inside = _moving(call, entry, between)
+            inside = _moving(call, entry, between, held)
             if inside is None:
                 return
             yield entry, inside
@@ -160,12 +183,25 @@ def entries(call: Call) -> Iterator[tuple[Value, tuple[Value, ...]]]:
         if value.call is None or kind_of(value) not in _EXPANDABLE:
             return
         between.append(value)
+        is_read += value.call.name in _READS
+        is_added = over_neighbours and is_read and value.call.name in _ADDS
+        if kind_of(value) in _STATISTICS or is_added:
+            held.add(id(value))
         for operand in operands(value.call):
-            frontier.setdefault(id(operand), operand)
+            if not over_neighbours or operand.dtype.is_floating_point:
+                frontier.setdefault(id(operand), operand)
 
 
-def _moving(call: Call, entry: Value, between: list[Value]) -> tuple[Value, ...] | None:
+def _moving(
+    call: Call, entry: Value, between: list[Value], held: set[int]
+) -> tuple[Value, ...] | None:
     """Values between an entry and a call that move with the entry, statistics held fixed.
+
+    Args:
+        call: the call.
+        entry: the entry.
+        between: all values between them.
+        held: the statistics among these, by identity.
 
     Returns:
         Them in order, or None if one has elements that changed places, or there is no way but
@@ -176,7 +212,7 @@ def _moving(call: Call, entry: Value, between: list[Value]) -> tuple[Value, ...]
     stack = operands(call)
     while stack:
         value = stack.pop()
-        if id(value) in known and id(value) not in needed and kind_of(value) not in _STATISTICS:
+        if id(value) in known and id(value) not in needed and id(value) not in held:
             needed[id(value)] = value
             assert value.call is not None
             stack += operands(value.call)
@@ -198,7 +234,7 @@ def scalar_function(step: Step, outside: np.ndarray) -> Cut | None:
     """A call as a function of the one value that the graph has before it, None for a merge."""
     if kind_of_call(step.call) != "elementwise":
         return None
-    for entry, inside in entries(step.call):
+    for entry, inside in entries(step.call, _meets_neighbours(step)):
         if np.isin(outside, units_of([entry])).all():
             return Cut(step, (entry,), inside)
     path = [value for value in operands(step.call) if value.is_path]
