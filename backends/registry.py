@@ -21,6 +21,7 @@ _BUILT_IN = {
     "numba": "pathlen.backends._numba",
     "scipy": "pathlen.backends._scipy",
     "igraph": "pathlen.backends._igraph",
+    "torch": "pathlen.backends._torch",
     "exact": "pathlen.backends._exact",
 }
 _registered: dict[str, Backend] = {}
