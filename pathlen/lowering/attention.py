@@ -5,7 +5,7 @@ import torch
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import Operand, contraction_labels
 from pathlen.lowering.elementwise import merge_columns
-from pathlen.lowering.labels import constant_labels
+from pathlen.lowering.labels import by_runs, constant_labels
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 
@@ -18,19 +18,25 @@ def attention(call: Call, lowering: Lowering) -> Value:
     if call["enable_gqa"]:
         key = _repeat_heads(key, heads)
         value = _repeat_heads(value, heads)
-    batch = query.ndim - 2
+    batch, mask = query.ndim - 2, call["attn_mask"]
+    biased = mask is not None and mask.is_path
+    run_of_query = torch.arange(query.shape[-2])
+    if not biased:  # a few runs of equal tokens (class token, patches): scores of runs are enough
+        (query,), run_of_query = by_runs([query], -2)
+        (key, value), _ = by_runs([key, value], -2)
     if lowering.policy.attention == "value":
         scores = constant_labels([*query.shape[:-1], key.shape[-2]])
     else:
         scores = contraction_labels(
             call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
         )
-        if call["attn_mask"] is not None and call["attn_mask"].is_path:
-            bias = call["attn_mask"].labels.expand(scores.shape)
-            scores = merge_columns(call, [scores, bias], lowering)
+        if biased:
+            scores = merge_columns(call, [scores, mask.labels.expand(scores.shape)], lowering)
         scores = lowering.counted("softmax", call, scores)
     values = Operand(value.transpose(-1, -2), batch, 1)
     labels = contraction_labels(call, Operand(scores, batch, 1), values, lowering)
+    if labels.shape[-2] > 1:
+        labels = labels.index_select(-2, run_of_query)
     return lowering.result(call, labels.expand(call.shape))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_labels, spread
+from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import CONSTANT, distinct_tuples
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
@@ -36,11 +36,12 @@ def as_pairs(call: Call, lowering: Lowering) -> Value:
     """
     labels = call["self"].labels.unsqueeze(-1).expand(call.shape)
     part = torch.arange(2).expand(call.shape)
-    tuples, number = distinct_tuples([labels, part])
+    tuples, spread = distinct_tuples([labels, part])
     rows = tuples[:, 0] != CONSTANT
     lowering.layer(call)
-    units = lowering.builder.units(np.ascontiguousarray(tuples[rows, 0]))
-    return lowering.result(call, spread(units, rows, number))
+    units = np.full(len(tuples), CONSTANT, dtype=np.int64)
+    units[rows] = lowering.builder.units(np.ascontiguousarray(tuples[rows, 0]))
+    return lowering.result(call, spread(units))
 
 
 @rule("elementwise", *aten("real imag conj resolve_conj resolve_neg conj_physical"))

@@ -12,6 +12,7 @@ from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.decompose import Decompositions
 from pathlen.lowering.labels import constant_labels, distinct, rename
+from pathlen.lowering.liveness import drop_labels
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Value
 from pathlen.policy import Policy
@@ -45,6 +46,7 @@ class Lowering:
         self.remarks: list[str] = []
         self.call_status = "exact"
         self.steps: Steps | None = None
+        self._with_labels: list[Value] = []
         self._parents = parents
         self._names: Counter[str] = Counter()
         self._leaves: dict[str, str] = {}
@@ -85,7 +87,14 @@ class Lowering:
     ) -> Value:
         """A new value, later in the program than all before it."""
         self._order += 1
-        return Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+        value = Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+        self._with_labels.append(value)
+        return value
+
+    def narrow(self, last: Value) -> None:
+        """Let go of what is not needed any more once `last` is all that will be read."""
+        if self.steps is None:  # a check of the result looks at everything
+            self._with_labels = drop_labels(self._with_labels, last, self.readers)
 
     def cut(self, call: Call) -> Any:
         """Results that no path leads to, though the input decides on them."""
@@ -97,7 +106,9 @@ class Lowering:
 
     def passed(self, call: Call, value: Value) -> Value:
         """The result of a decomposed call, with the history of what it was decomposed to."""
-        return dataclasses.replace(value, node=call.node)
+        passed = dataclasses.replace(value, node=call.node)
+        self._with_labels.append(passed)
+        return passed
 
     def layer(self, call: Call, operation: str = "") -> None:
         """Nodes added from now on belong to this call's row of the layers table."""

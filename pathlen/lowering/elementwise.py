@@ -13,7 +13,6 @@ from pathlen.lowering.labels import (
     LabelSets,
     broadcast,
     collapse,
-    compact,
     constant_labels,
     distinct_tuples,
     sets_of_rows,
@@ -120,13 +119,15 @@ def activation_units(
     flags = active.reshape(-1).numpy().astype(np.float64)
     index = torch.arange(active.numel()).view(active.shape)
     columns = [labels, broadcast(index, call.shape)] if active.numel() > 1 else [labels]
-    tuples, number = distinct_tuples(columns)
+    tuples, spread = distinct_tuples(columns)
     rows = tuples[:, 0] != CONSTANT
     lowering.layer(call)
     activity = flags[tuples[rows, 1]] if active.numel() > 1 else flags[0]
     if not lowering.policy.counts("activation"):
         activity = 0.0
-    return spread(lowering.builder.units(tuples[rows, 0], activity), rows, number)
+    units = np.full(len(tuples), CONSTANT, dtype=np.int64)
+    units[rows] = lowering.builder.units(tuples[rows, 0], activity)
+    return spread(units)
 
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
@@ -145,6 +146,7 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     labels = merge_columns(call, columns, lowering, counted=counted, passes=passes)
     value = lowering.result(call, labels)
     value.summands = tuple(path) if summing else ()
+    value.merge = True
     return value
 
 
@@ -187,7 +189,7 @@ def merge_columns(
         passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
             a product those beside constants (x * constant, but not x * x).
     """
-    tuples, number = distinct_tuples(columns)
+    tuples, spread = distinct_tuples(columns)
     sets = sets_of_rows(tuples)
     passing = sets.sizes == 1
     if passes != "all":
@@ -200,11 +202,4 @@ def merge_columns(
         lowering.layer(call)
         merged = lowering.builder.merges(LabelSets(members, sets.sizes[meeting]), float(counted))
         nodes[meeting] = merged
-    return spread(nodes, np.ones(len(nodes), dtype=np.bool_), number)
-
-
-def spread(units: np.ndarray, rows: np.ndarray, number: torch.Tensor) -> torch.Tensor:
-    """Labels of a tensor whose elements hold numbers of rows, of which some became units."""
-    of_row = np.full(len(rows), CONSTANT, dtype=np.int64)
-    of_row[rows] = units
-    return collapse(torch.from_numpy(of_row)[compact(number)].expand(number.shape))
+    return spread(nodes)

@@ -101,9 +101,9 @@ def compress(
 
     def restore(tensor: torch.Tensor) -> torch.Tensor:
         for axis, run in repeats:
-            if tensor.shape[axis] > 1:
+            if not is_position_axis(tensor, axis):
                 tensor = tensor.index_select(axis, run)
-        return tensor.expand(shape)
+        return compact(tensor).expand(shape)
 
     return small, restore
 
@@ -121,6 +121,35 @@ def without_repeats(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarra
     number = np.concatenate([[0], np.cumsum(changes)])
     starts = np.flatnonzero(np.concatenate([[True], changes]))
     return np.take(array, starts, axis=axis), number
+
+
+def by_runs(columns: list[torch.Tensor], axis: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Tensors cut to one slice for each run of equal slices along an axis.
+
+    Args:
+        columns: label tensors of one size along the axis; a run ends where any of them changes.
+        axis: counted from the end.
+
+    Returns:
+        The smaller tensors, and the number of its run for every index of the axis.
+    """
+    size = columns[0].shape[axis]
+    changes = np.zeros(size, dtype=np.bool_)
+    for column in columns:
+        slices = compact(column).movedim(axis, 0).numpy()
+        if len(slices) > 1:
+            steps = slices[1:] != slices[:-1]
+            changes[1:] |= steps.any(axis=tuple(range(1, steps.ndim)))
+    starts = torch.from_numpy(np.flatnonzero(np.concatenate([[True], changes[1:]])[:size]))
+    cut = [
+        column.narrow(axis, 0, len(starts))
+        if is_position_axis(column, axis)
+        else compact(column)
+        .index_select(axis, starts)
+        .expand([*column.shape[:axis], len(starts), *column.shape[axis:][1:]])
+        for column in columns
+    ]
+    return cut, torch.from_numpy(np.cumsum(changes))
 
 
 def distinct(labels: torch.Tensor) -> np.ndarray:
@@ -196,15 +225,17 @@ def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[first[appearance]], rank[inverse]
 
 
-def distinct_tuples(columns: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:
+def distinct_tuples(
+    columns: list[torch.Tensor],
+) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor]]:
     """The distinct tuples that tensors of equal shape form element by element.
 
     Args:
         columns: k non-empty label tensors (or other int64 tensors) of one shape.
 
     Returns:
-        The tuples in ascending order, and a tensor of that shape with the number of each
-        element's tuple (stride 0 along axes where no column varies).  # (t, k), shape
+        The tuples in ascending order, and a function that makes labels of that shape from one
+        for each tuple.  # (t, k)
     """
     small, restore = compress(columns)
     stacked = np.stack([column.numpy().reshape(-1) for column in small])  # (k, elements)
@@ -213,4 +244,8 @@ def distinct_tuples(columns: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tens
         _, numbers = np.unique(column, return_inverse=True)
         _, key = np.unique(key * (int(numbers.max()) + 1) + numbers, return_inverse=True)
     _, first, number = np.unique(key, return_index=True, return_inverse=True)
-    return stacked[:, first].T, restore(torch.from_numpy(number.reshape(small[0].shape)))
+
+    def spread(of_tuple: np.ndarray) -> torch.Tensor:
+        return restore(collapse(torch.from_numpy(of_tuple[number.reshape(small[0].shape)])))
+
+    return stacked[:, first].T, spread

@@ -29,6 +29,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.decompose import decompose
 from pathlen.lowering.inputs import check_input_axis, input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct
+from pathlen.lowering.liveness import Liveness
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.probe import probe
 from pathlen.lowering.rules import find_rule
@@ -141,6 +142,7 @@ class Interpreter:
         self._aliases = Aliases()
         self._refused: list[str] = [] if refused is None else refused
         self._is_whole = refused is None
+        self._liveness = Liveness(recording) if self._is_whole else None
         lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
         lowering.readers.update(_readers(recording))
 
@@ -163,6 +165,10 @@ class Interpreter:
                 self._call(node)
             elif node.op != "output":
                 raise TraceError(f"cannot lower a node of kind {node.op}: {node.format_node()}")
+            if self._liveness is not None and self._liveness.narrows_at(
+                node, self.values.get(node)
+            ):
+                self._lowering.narrow(self.values[node])
         if self._refused and self._is_whole:
             raise UnsupportedOperation(_refusal(self._refused))
 

@@ -26,6 +26,7 @@ class Value:
         order: position in the program; a value's operands have lower positions.
         summands: the operands, where the value is a sum of several path tensors.
         softmax: whether it is a softmax of path tensors, moved or rescaled since at most.
+        merge: whether units of several operands meet in it.
         function_of: the tensor that it is an activation of, None where it is no activation.
     """
 
@@ -37,6 +38,7 @@ class Value:
     order: int = 0
     summands: tuple["Value", ...] = ()
     softmax: bool = False
+    merge: bool = False
     function_of: "Value | None" = None
     _path: bool | None = field(default=None, repr=False)
 
@@ -51,6 +53,11 @@ class Value:
         if self._path is None:
             self._path = self.varies and bool((compact(self.labels).numpy() != CONSTANT).any())
         return self._path
+
+    def drop_labels(self) -> None:
+        """Keep the shape only: whoever asks for a label after all gets an error, not a number."""
+        self._path = self.is_path
+        self.labels = torch.empty(self.shape, dtype=self.labels.dtype, device="meta")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,96 @@
+"""Lets go of labels that nothing in the rest of a program can ask for.
+
+A value is kept by the calls that read it, and these by the values that they make, so without this
+every label tensor of a program would live until its end. Where a program narrows to one tensor
+that varies (between the blocks of a network), whatever comes later is computed from that one: a
+region that ends later begins there or after it, or in what `regions` follows from there, back to
+the last layer or merge.
+"""
+
+import operator
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.lowering.regions import varying_operands
+from pathlen.lowering.rules import kind_of
+from pathlen.lowering.values import Value
+from pathlen.tracing import Recording
+
+_LAYERS = frozenset({"layer", "contraction"})  # no history is followed through these
+
+
+class Liveness:
+    """Knows which nodes of a program are still to be read.
+
+    Args:
+        recording: the program.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        nodes = list(recording.graph.nodes)
+        self._order = {node: number for number, node in enumerate(nodes)}
+        self._last = {
+            node: max((self._order[user] for user in node.users), default=0) for node in nodes
+        }
+        for _, node in recording.outputs:
+            self._last[node] = len(nodes)
+        for node in reversed(nodes):  # memory is in use while any view of it is
+            if _may_share_memory(node):
+                for source in node.all_input_nodes:
+                    self._last[source] = max(self._last[source], self._last[node])
+        self._ending: Counter[int] = Counter()
+        self._live = 0
+
+    def narrows_at(self, node: fx.Node, value: Any) -> bool:
+        """Take note of a node's value; whether nothing else that varies will be read any more."""
+        now = self._order[node]
+        self._live -= self._ending.pop(now, 0)
+        varies = any(v.varies for v in pytree.tree_leaves(value) if isinstance(v, Value))
+        if not varies or self._last[node] <= now:
+            return False
+        self._live += 1
+        self._ending[self._last[node]] += 1
+        return self._live == 1 and isinstance(value, Value)
+
+
+def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) -> list[Value]:
+    """Drop the labels of all values but those that can be asked for once `last` alone is left.
+
+    No region reaches through a merge: where one could, it would have been no merge.
+
+    Args:
+        values: all that have labels.
+        last: the only one that varies and will be read.
+        readers: how many calls read the result of a node.
+
+    Returns:
+        The values that keep theirs.
+    """
+    kept: dict[int, Value] = {}
+    queue = [last]
+    while queue:
+        value = queue.pop()
+        if id(value) in kept:
+            continue
+        kept[id(value)] = value
+        if readers.get(id(value.node), 0) == 1:  # else nobody adds to the sum itself
+            queue += value.summands
+        if value.function_of is not None:
+            queue.append(value.function_of)
+        if value.call is not None and not value.merge and kind_of(value) not in _LAYERS:
+            queue += varying_operands(value.call)
+    for value in values:
+        if id(value) not in kept and value.varies:
+            value.drop_labels()
+    return list(kept.values())
+
+
+def _may_share_memory(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.target is operator.getitem
+    return any(returned.alias_info is not None for returned in node.target._schema.returns)

@@ -1,0 +1,47 @@
+"""Labels that nothing can ask for any more are dropped, and the graph is the same."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pathlen.lowering import lower
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.program import lower_watched
+from pathlen.policy import Policy
+from pathlen.tracing import trace_model
+from tests.verify_families import FAMILIES
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_graph_is_the_one_of_a_lowering_that_keeps_all(name):
+    model, args = FAMILIES[name]()
+    recording = trace_model(model, args, {}, None)
+    graph, watched = lower(recording, Policy()), lower_watched(recording, Policy())[0]
+    for field in ("indptr", "indices", "activity", "kind", "layer"):
+        assert np.array_equal(getattr(graph, field), getattr(watched, field)), field
+
+
+def test_a_deep_network_keeps_the_labels_of_one_block(monkeypatch):
+    kept = []
+    narrow = Lowering.narrow
+
+    def counted(lowering, last):
+        narrow(lowering, last)
+        kept.append(len(lowering._with_labels))
+
+    monkeypatch.setattr(Lowering, "narrow", counted)
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)) for _ in range(50)]
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(blocks)
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = x + block(x)
+            return x
+
+    lower(trace_model(Residual(), torch.randn(1, 4), {}, None), Policy())
+    assert len(kept) >= 50 and max(kept) <= 4
