@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlen import backends as backends
     from pathlen.api import measure as measure
     from pathlen.api import trace as trace
+    from pathlen.differentiable import DifferentiableAverage as DifferentiableAverage
     from pathlen.errors import ActivityError as ActivityError
     from pathlen.errors import BackendError as BackendError
     from pathlen.errors import GraphError as GraphError
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 # name -> the module that defines it
 _EXPORTS = {
+    "DifferentiableAverage": "pathlen.differentiable",
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",
