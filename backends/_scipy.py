@@ -40,6 +40,7 @@ class ScipyBackend:
         nodes without edges among themselves.
         """
         edges = graph.to_scipy()
+        edges.data[:] = 1.0  # paths count the same whatever their edges weigh
         chances = start_chances(graph, direction)
         if direction == "backward":
             degrees, links, lower = np.diff(graph.indptr), edges.T, False

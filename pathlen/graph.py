@@ -121,6 +121,7 @@ class PathGraph:
         cls,
         edges: npt.ArrayLike,
         *,
+        weights: npt.ArrayLike | None = None,
         num_nodes: int | None = None,
         activity: Sequence[float] | npt.NDArray[Any] | Mapping[int, float] | None = None,
         inputs: Sequence[int] | npt.NDArray[Any] | None = None,
@@ -135,6 +136,9 @@ class PathGraph:
 
         Args:
             edges: int[e, 2] of (from, to) in any order; repeated edges count once.
+            weights: float[e], absolute weights of the edges for the "magnitude" weighting. Those
+                of repeated edges are added up; an edge of weight 0 is left out, which makes
+                nothing an input or output that was none.
             num_nodes: Number of nodes, if larger than the largest id + 1.
             activity: In [0, 1], one a node id, or by node id; by default 1 for every node
                 between the inputs and the outputs, 0 for those.
@@ -146,11 +150,13 @@ class PathGraph:
 
         Raises:
             GraphError: The edges have a cycle (one is named), or no input reaches an output, or
-                an argument does not fit.
+                weights are negative or not finite, or an argument does not fit.
             ActivityError: Activities are not numbers in [0, 1], one a node.
         """
         return cls(
-            **graph_build.parts_from_edges(edges, num_nodes, activity, inputs, outputs, layers)
+            **graph_build.parts_from_edges(
+                edges, num_nodes, activity, inputs, outputs, layers, weights
+            )
         )
 
     @classmethod
@@ -163,11 +169,13 @@ class PathGraph:
         layer_of_node: npt.ArrayLike,
         layers: Sequence[Layer],
         info: TraceInfo | None = None,
+        weights: npt.ArrayLike | None = None,
     ) -> "PathGraph":
         """Build a path graph from nodes in topological order whose layers are consecutive.
 
         Nodes on no input-output path and layers left empty are dropped, repeated predecessors
-        count once; `first` and `count` of the given layers are ignored and computed anew.
+        count once (their weights are added up), edges of weight 0 are left out; `first` and
+        `count` of the given layers are ignored and computed anew.
 
         Args:
             indptr: int[n + 1], where each node's predecessors start in `indices`.
@@ -177,13 +185,15 @@ class PathGraph:
             layer_of_node: int[n], rows of `layers`, ascending.
             layers: The layers table.
             info: Where the graph came from.
+            weights: float[e], absolute weights of the edges.
 
         Raises:
-            GraphError: No path leads from an input to an output, or the arrays do not fit.
+            GraphError: No path leads from an input to an output, weights are negative or not
+                finite, or the arrays do not fit.
             ActivityError: Activities are not numbers in [0, 1], one a node.
         """
         parts = graph_build.parts_from_arrays(
-            indptr, indices, activity, kind, layer_of_node, layers
+            indptr, indices, activity, kind, layer_of_node, layers, weights
         )
         return cls(**parts, info=info)
 
@@ -275,19 +285,28 @@ class PathGraph:
         return {node: value for node, value in known if node >= 0}
 
     def to_networkx(self) -> "networkx.DiGraph[int]":
-        """A networkx.DiGraph; nodes carry activity, kind, layer and node_id (if there are any)."""
+        """A networkx.DiGraph.
+
+        Nodes carry activity, kind, layer and node_id (if there are any), edges weight (likewise).
+        """
         from pathlen.graph_convert import to_networkx
 
         return to_networkx(self)
 
     def to_igraph(self) -> "igraph.Graph":
-        """A directed igraph.Graph; vertices carry activity, kind, layer, node_id (if any)."""
+        """A directed igraph.Graph.
+
+        Vertices carry activity, kind, layer and node_id (if any), edges weight (likewise).
+        """
         from pathlen.graph_convert import to_igraph
 
         return to_igraph(self)
 
     def to_scipy(self) -> "scipy.sparse.csr_array":
-        """A scipy.sparse.csr_array of ones [n, n]: rows are nodes, columns predecessors."""
+        """A scipy.sparse.csr_array [n, n]: rows are nodes, columns predecessors.
+
+        Its entries are the weights of the edges, or ones where the graph has no weights.
+        """
         from pathlen.graph_convert import to_scipy
 
         return to_scipy(self)

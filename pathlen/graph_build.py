@@ -7,10 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pathlen.errors import ActivityError, GraphError, PathlenError
-from pathlen.graph_check import checked_activity, row_numbers, structure_problems
+from pathlen.graph_check import (
+    checked_activity,
+    checked_weights,
+    row_numbers,
+    structure_problems,
+)
 from pathlen.graph_layers import arrange, chain, table
 from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind, Layer
-from pathlen.graph_sort import circle, compressed, generations, on_path, restricted
+from pathlen.graph_sort import circle, compressed_weights, generations, on_path, restricted
 
 NO_PATH = (
     "no path from input to output is left; check that the outputs depend on the inputs, "
@@ -28,6 +33,7 @@ class Parts(TypedDict):
     layer: npt.NDArray[np.int32]
     layers: tuple[Layer, ...]
     node_ids: npt.NDArray[np.int64] | None
+    weights: FloatArray | None
 
 
 def parts_from_arrays(
@@ -37,12 +43,17 @@ def parts_from_arrays(
     kind: npt.ArrayLike,
     layer_of_node: npt.ArrayLike,
     layers: Sequence[Layer],
+    weights: npt.ArrayLike | None = None,
 ) -> Parts:
     """See `PathGraph.from_arrays`."""
     kinds = np.asarray(kind)
     values = checked_activity(activity, len(kinds))
-    rows, columns = _sorted_rows(
-        np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64), len(kinds)
+    columns = np.asarray(indices, dtype=np.int64)
+    rows, columns, magnitudes = _sorted_rows(
+        np.asarray(indptr, dtype=np.int64),
+        columns,
+        None if weights is None else checked_weights(weights, len(columns)),
+        len(kinds),
     )
     layer = np.asarray(layer_of_node, dtype=np.int64)
     if layer.shape != kinds.shape or ((layer < 0) | (layer >= len(layers))).any():
@@ -50,7 +61,7 @@ def parts_from_arrays(
     keep = on_path(rows, columns, kinds == Kind.INPUT, kinds == Kind.OUTPUT)
     if not keep.any():
         raise GraphError(NO_PATH)
-    rows, columns = restricted(rows, columns, keep)
+    rows, columns, magnitudes = restricted(rows, columns, keep, magnitudes)
     counts = np.bincount(layer[keep], minlength=len(layers))
     used = [layers[row] for row in np.flatnonzero(counts).tolist()]
     return {
@@ -63,22 +74,32 @@ def parts_from_arrays(
             [row.name for row in used], [row.operation for row in used], counts[counts > 0]
         ),
         "node_ids": None,
+        "weights": magnitudes,
     }
 
 
 def _sorted_rows(
-    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], size: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    indptr: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    weights: FloatArray | None,
+    size: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray | None]:
     """Rows with ascending and distinct entries; GraphError if they are no predecessor lists."""
-    if not (problems := structure_problems(indptr, indices, size)):
-        return indptr, indices
+    problems = structure_problems(indptr, indices, size)
+    vanishing = weights is not None and not weights.all()
+    if not problems and not vanishing:
+        return indptr, indices, weights
     usable = len(indptr) == size + 1 and indptr[-1] == len(indices) and (np.diff(indptr) >= 0).all()
     if usable and not ((indices < 0) | (indices >= size)).any():
-        indptr, indices = compressed(row_numbers(indptr), indices, size)
+        rows = row_numbers(indptr)
+        if weights is not None:
+            there = weights > 0
+            rows, indices, weights = rows[there], indices[there], weights[there]
+        indptr, indices, weights = compressed_weights(rows, indices, weights, size)
         problems = structure_problems(indptr, indices, size)
     if problems:
         raise GraphError("not a path graph:\n  " + "\n  ".join(problems))
-    return indptr, indices
+    return indptr, indices, weights
 
 
 def parts_from_edges(
@@ -88,6 +109,7 @@ def parts_from_edges(
     inputs: Sequence[int] | npt.NDArray[Any] | None,
     outputs: Sequence[int] | npt.NDArray[Any] | None,
     layers: Sequence[str] | Mapping[int, str] | None,
+    weights: npt.ArrayLike | None = None,
 ) -> Parts:
     """See `PathGraph.from_edges`."""
     ids, pairs, starts, ends = _identified(edges, inputs, outputs)
@@ -97,15 +119,16 @@ def parts_from_edges(
         raise GraphError(f"node id {ids[-1]} does not fit num_nodes={num_nodes}")
 
     # Numbers below are positions in `ids`, later in `kept`.
-    indptr, indices = compressed(pairs[:, 1], pairs[:, 0], len(ids))
-    has_after = np.bincount(indices, minlength=len(ids)) > 0
-    is_input = np.diff(indptr) == 0 if starts is None else np.isin(ids, starts)
-    is_output = ~has_after if ends is None else np.isin(ids, ends)
+    is_source, is_sink = np.ones(len(ids), dtype=bool), np.ones(len(ids), dtype=bool)
+    is_source[pairs[:, 1]] = is_sink[pairs[:, 0]] = False
+    is_input = is_source if starts is None else np.isin(ids, starts)
+    is_output = is_sink if ends is None else np.isin(ids, ends)
+    indptr, indices, magnitudes = _rows_of(pairs, weights, len(ids))
     keep = on_path(indptr, indices, is_input, is_output)
-    indptr, indices = restricted(indptr, indices, keep)
+    indptr, indices, magnitudes = restricted(indptr, indices, keep, magnitudes)
     kept = ids[keep]
-    indptr, indices, kind, origin = _with_terminals(
-        indptr, indices, is_input[keep], is_output[keep]
+    indptr, indices, magnitudes, kind, origin = _with_terminals(
+        indptr, indices, magnitudes, is_input[keep], is_output[keep]
     )
     added = np.arange(len(kind)) >= len(kept)
     generation = _acyclic_generations(indptr, indices, kept[origin])
@@ -123,7 +146,9 @@ def parts_from_edges(
     order, layer, rows = arrange(indptr, indices, kind, generation, labels)
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
-    indptr, indices = compressed(position[row_numbers(indptr)], position[indices], len(order))
+    indptr, indices, magnitudes = compressed_weights(
+        position[row_numbers(indptr)], position[indices], magnitudes, len(order)
+    )
     return {
         "indptr": indptr,
         "indices": indices,
@@ -132,6 +157,7 @@ def parts_from_edges(
         "layer": layer.astype(np.int32),
         "layers": rows,
         "node_ids": np.where(added, -1, kept[origin])[order],
+        "weights": magnitudes,
     }
 
 
@@ -155,6 +181,18 @@ def _identified(
     return ids, compact[: pairs.size].reshape(pairs.shape), starts, ends
 
 
+def _rows_of(
+    pairs: npt.NDArray[np.int64], weights: npt.ArrayLike | None, size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray | None]:
+    """Predecessor lists of edges [e, 2], and what they weigh; edges of weight 0 are left out."""
+    if weights is None:
+        return compressed_weights(pairs[:, 1], pairs[:, 0], None, size)
+    given = checked_weights(weights, len(pairs))
+    there = given > 0
+    pairs, given = pairs[there], given[there]
+    return compressed_weights(pairs[:, 1], pairs[:, 0], given, size)
+
+
 def _acyclic_generations(
     indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], names: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
@@ -169,15 +207,21 @@ def _acyclic_generations(
 def _with_terminals(
     indptr: npt.NDArray[np.int64],
     indices: npt.NDArray[np.int64],
+    weights: FloatArray | None,
     is_input: BoolArray,
     is_output: BoolArray,
 ) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    FloatArray | None,
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.int64],
 ]:
     """Tell inputs and outputs from other nodes, adding a node for each that is also another.
 
     Returns:
-        indptr, indices and kind with the added nodes last; origin, the node each stands for.
+        indptr, indices, weights and kind with the added nodes last (their edges have weight 1);
+        origin, the node each stands for.
     """
     size = len(is_input)
     has_before = np.diff(indptr) > 0
@@ -195,8 +239,10 @@ def _with_terminals(
         added = np.arange(size, len(origin))
         rows = np.concatenate([row_numbers(indptr), entered, added[len(entered) :]])
         columns = np.concatenate([indices, added[: len(entered)], left])
-        indptr, indices = compressed(rows, columns, len(origin))
-    return indptr, indices, kind, origin
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(added))])
+        indptr, indices, weights = compressed_weights(rows, columns, weights, len(origin))
+    return indptr, indices, weights, kind, origin
 
 
 def _checked_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:

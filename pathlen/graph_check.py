@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pathlen.errors import ActivityError
+from pathlen.errors import ActivityError, GraphError
 from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind, Layer
 
 _CHUNK = 1 << 18  # nodes
@@ -34,6 +34,28 @@ def checked_activity(values: object, size: int) -> FloatArray:
             f"activities must lie in [0, 1]; {_count(wrong)}, with value {activity[place]}"
         )
     return activity
+
+
+def checked_weights(values: object, num_edges: int) -> FloatArray:
+    """Weights of edges as float64[num_edges], 0 where an edge is to be left out.
+
+    Raises:
+        GraphError: Not numbers, of another length, not finite or negative.
+    """
+    try:
+        weights = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"weights must be numbers, one an edge: {error}") from error
+    if weights.shape != (num_edges,):
+        raise GraphError(f"expected {num_edges} weights, one an edge; got shape {weights.shape}")
+    wrong = ~((weights >= 0) & (weights < np.inf))  # NaN fails both comparisons
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise GraphError(
+            f"weights must be finite and not negative; {int(wrong.sum())} of {num_edges} are not, "
+            f"the first at edge {place} with {weights[place]} (give absolute values)"
+        )
+    return weights
 
 
 def structure_problems(indptr: IntArray, indices: IntArray, num_nodes: int) -> list[str]:

@@ -24,7 +24,11 @@ def to_networkx(graph: "PathGraph") -> "networkx.DiGraph[int]":
     for node, values in enumerate(zip(*columns.values(), strict=True)):
         network.add_node(node, **dict(zip(columns, values, strict=True)))
     rows = row_numbers(graph.indptr)
-    network.add_edges_from(zip(graph.indices.tolist(), rows.tolist(), strict=True))
+    edges = (graph.indices.tolist(), rows.tolist())
+    if graph.weights is None:
+        network.add_edges_from(zip(*edges, strict=True))
+    else:
+        network.add_weighted_edges_from(zip(*edges, graph.weights.tolist(), strict=True))
     return network
 
 
@@ -34,7 +38,11 @@ def to_igraph(graph: "PathGraph") -> "igraph.Graph":
 
     edges = np.column_stack([graph.indices, row_numbers(graph.indptr)])
     return igraph.Graph(
-        n=graph.num_nodes, edges=edges, directed=True, vertex_attrs=_attributes(graph)
+        n=graph.num_nodes,
+        edges=edges,
+        directed=True,
+        vertex_attrs=_attributes(graph),
+        edge_attrs={} if graph.weights is None else {"weight": graph.weights.tolist()},
     )
 
 
@@ -43,8 +51,9 @@ def to_scipy(graph: "PathGraph") -> "scipy.sparse.csr_array":
     import scipy.sparse
 
     # Copies: scipy may sort a matrix in place, and these arrays are read-only.
+    entries = np.ones(graph.num_edges) if graph.weights is None else graph.weights.copy()
     return scipy.sparse.csr_array(
-        (np.ones(graph.num_edges), graph.indices.copy(), graph.indptr.copy()),
+        (entries, graph.indices.copy(), graph.indptr.copy()),
         shape=(graph.num_nodes, graph.num_nodes),
     )
 

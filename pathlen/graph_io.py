@@ -26,7 +26,7 @@ VERSION = 1
 
 _TABLES = "tables"  # uint8: UTF-8 bytes of the JSON text
 _ARRAYS = ("indptr", "indices", "activity", "kind", "layer")
-_OPTIONAL = "node_ids"
+_OPTIONAL = ("node_ids", "weights")
 
 
 def save(graph: PathGraph, path: str | PathLike[str]) -> None:
@@ -46,8 +46,9 @@ def save(graph: PathGraph, path: str | PathLike[str]) -> None:
         },
     }
     arrays = {name: getattr(graph, name) for name in _ARRAYS}
-    if graph.node_ids is not None:
-        arrays[_OPTIONAL] = graph.node_ids
+    for name in _OPTIONAL:
+        if getattr(graph, name) is not None:
+            arrays[name] = getattr(graph, name)
     arrays[_TABLES] = np.frombuffer(json.dumps(tables).encode(), dtype=np.uint8)
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -94,10 +95,11 @@ def _read_members(archive: zipfile.ZipFile, length: int) -> dict[str, npt.NDArra
     members = archive.infolist()
     names = sorted(member.filename.removesuffix(".npy") for member in members)
     wanted = sorted([*_ARRAYS, _TABLES])
-    if names not in (wanted, sorted([*wanted, _OPTIONAL])):
+    if sorted(set(names) - {*_OPTIONAL}) != wanted or len(set(names)) < len(names):
         raise GraphFileError(
-            f"holds the members {names[:12]} instead of {wanted} and perhaps {_OPTIONAL!r}; it is "
-            "no saved path graph, or of a newer version of pathlen"
+            f"holds the members {names[:12]} instead of {wanted} and perhaps "
+            f"{' and '.join(_OPTIONAL)}; it is no saved path graph, or of a newer version of "
+            "pathlen"
         )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:

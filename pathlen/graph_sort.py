@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathlen.graph_check import row_numbers
-from pathlen.graph_parts import BoolArray, IntArray
+from pathlen.graph_parts import BoolArray, FloatArray, IntArray
 
 
 def compressed(
@@ -32,16 +32,50 @@ def compressed(
     return _row_starts(sorted_rows, size), sorted_columns
 
 
+def compressed_weights(
+    rows: IntArray, columns: IntArray, weights: FloatArray | None, size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray | None]:
+    """The same for entries with weights (or without): those of equal entries are added up.
+
+    Args:
+        rows: int[e] in [0, size).
+        columns: int[e] in [0, size).
+        weights: float64[e], or None.
+        size: Number of rows, below 2**31.
+
+    Returns:
+        indptr int64[size + 1], columns int64[distinct entries] and their weights (infinite where
+        a sum overflows), or None.
+    """
+    if weights is None:
+        return *compressed(rows, columns, size), None
+    keys = np.asarray(rows, dtype=np.int64) * size + columns
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+    with np.errstate(over="ignore"):
+        sums = np.add.reduceat(weights[order], firsts) if len(firsts) else weights[:0]
+    sorted_rows, sorted_columns = np.divmod(keys[firsts], max(size, 1))
+    return _row_starts(sorted_rows, size), sorted_columns, sums
+
+
 def restricted(
-    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], keep: BoolArray
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows and columns to keep, numbered anew from 0."""
+    indptr: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    keep: BoolArray,
+    weights: FloatArray | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray | None]:
+    """The rows and columns to keep, numbered anew from 0, and the weights of what they hold."""
     if keep.all():
-        return indptr, indices
+        return indptr, indices, weights
     number = np.cumsum(keep) - 1
     rows = row_numbers(indptr)
     edges = keep[rows] & keep[indices]
-    return _row_starts(number[rows[edges]], int(keep.sum())), number[indices[edges]]
+    return (
+        _row_starts(number[rows[edges]], int(keep.sum())),
+        number[indices[edges]],
+        None if weights is None else weights[edges],
+    )
 
 
 def on_path(

@@ -17,11 +17,13 @@ class RandomGraph:
     inputs: list[int]
     outputs: list[int]
     layers: dict[int, str]
+    weights: list[float] | None = None
 
     def build(self) -> PathGraph:
         """The path graph."""
         return PathGraph.from_edges(
             self.edges,
+            weights=self.weights,
             activity=self.activity,
             inputs=self.inputs,
             outputs=self.outputs,
@@ -30,14 +32,17 @@ class RandomGraph:
 
 
 ACTIVITIES = st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0)
+WEIGHTS = st.sampled_from([1.0, 1e-300, 1e300]) | st.floats(1e-3, 1e3) | st.floats(1e-300, 1e300)
 
 
 @st.composite
-def random_graphs(draw: st.DrawFn, *, one_tensor: bool = False, size: int = 8) -> RandomGraph:
+def random_graphs(
+    draw: st.DrawFn, *, one_tensor: bool = False, size: int = 8, weighted: bool = False
+) -> RandomGraph:
     """Small graphs with hubs, shuffled ids with gaps, dead ends, soft activities.
 
     Inputs and outputs are spread over up to three tensors each, unless `one_tensor`; some may
-    have predecessors, or successors, of their own.
+    have predecessors, or successors, of their own. Edges that are `weighted` have any weight.
     """
     count = draw(st.integers(2, size))
     pairs = [(a, b) for b in range(count) for a in range(b)]
@@ -68,6 +73,7 @@ def random_graphs(draw: st.DrawFn, *, one_tensor: bool = False, size: int = 8) -
         inputs=[labels[node] for node in inputs],
         outputs=[labels[node] for node in outputs],
         layers={labels[node]: layers[node] for node in ids},
+        weights=[draw(WEIGHTS) for _ in edges] if weighted else None,
     )
 
 

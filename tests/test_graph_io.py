@@ -212,7 +212,7 @@ def test_missing_member(tmp_path: Path, members: dict[str, bytes], name: str) ->
 
 
 def test_member_of_a_newer_version(tmp_path: Path, members: dict[str, bytes]) -> None:
-    refused(tmp_path, members | {"weights.npy": npy([1.0])}, "of a newer version of pathlen")
+    refused(tmp_path, members | {"lengths.npy": npy([1.0])}, "of a newer version of pathlen")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
