@@ -99,6 +99,27 @@ def active_functions(
         if slopes.isnan().any():
             raise ActivityError(nan_message(call["weight"]))
         return (1 - _per_channel(slopes, len(call.shape))).abs() > tolerance
+    found = function_values(call, entry, constants)
+    if found is None:
+        return None
+    points, values, rounding = found
+    variation = slope_variation(points, values.reshape(len(points), -1), rounding)
+    return (variation > tolerance).view(values.shape[1:])
+
+
+def function_values(
+    call: Call, entry: Value, constants: Constants
+) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+    """The scalar functions that lead from `entry` to the result of `call`, on the grid.
+
+    Returns:
+        The points, the values (one function for each index of the axes after the first), and the
+        relative error of both; None where parameters have no values.  # (points,), (points, ...)
+
+    Raises:
+        ActivityError: a parameter is not a number.
+        UnsupportedOperation: an operator does not run on the points of the grid.
+    """
     points = grid()
     dimensions = max(len(call.shape), entry.labels.ndim)
     evaluation = _Evaluation(entry, points.view(-1, *[1] * dimensions), constants)
@@ -106,11 +127,7 @@ def active_functions(
         values = evaluation.call(call)
     except UnknownConstantError:
         return None
-    shape = values.shape[1:]
-    values = values.expand(len(points), *shape)
-    values = values.reshape(len(points), -1)
-    variation = slope_variation(points, values, evaluation.rounding)
-    return (variation > tolerance).view(shape)
+    return points, values.expand(len(points), *values.shape[1:]), evaluation.rounding
 
 
 class _Evaluation:

@@ -100,13 +100,18 @@ class GraphBuilder:
         """All nodes so far, also those on no path from input to output."""
         return self._arrays(np.ones(self._next, dtype=np.bool_))
 
+    def numbers(self) -> np.ndarray:
+        """Number in the finished graph of each node added, -1 for those that it leaves out."""
+        alive = self._read_by_outputs()
+        return np.where(alive, np.cumsum(alive) - 1, -1)
+
     def build(self, info: TraceInfo, *, keep: bool = False) -> PathGraph:
         """The finished graph, without what lies on no path from input to output.
 
         Args:
             info: where the graph comes from.
-            keep: whether `arrays` is to be called afterwards; else the nodes are let go, so that a
-                large graph is not held twice.
+            keep: whether `arrays` or `numbers` is to be called afterwards; else the nodes are let
+                go, so that a large graph is not held twice.
 
         Raises:
             GraphError: no path leads from an input to an output.

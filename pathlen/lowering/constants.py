@@ -1,6 +1,6 @@
 """Values of the tensors that no input reaches, computed when a rule asks for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,22 +11,31 @@ from torch.utils import _pytree as pytree
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.values import Value, bind_call
 
+Given = Mapping[fx.Node, Value]
+
 
 class UnknownConstantError(Exception):
     """A constant has no values: it lives on the meta device, or is too large to evaluate on."""
 
 
 class Constants:
-    """Values of constants in all programs of a lowering (decompositions are programs too)."""
+    """Values of constants in all programs of a lowering (decompositions are programs too).
+
+    Attributes:
+        reads: takes every value that is asked for, where somebody wants to know.
+    """
 
     def __init__(self) -> None:
+        self.reads: list[Value] | None = None
         self._programs: dict[fx.Graph, _ConstantProgram] = {}
+        self._sources: dict[fx.Graph, tuple[Mapping[str, torch.Tensor], Given]] = {}
 
     def add(
         self,
         graph: fx.Graph,
         attributes: Mapping[str, torch.Tensor],
-        given: Mapping[fx.Node, Value] = MappingProxyType({}),
+        given: Given = MappingProxyType({}),
+        nodes: Iterable[fx.Node] | None = None,
     ) -> None:
         """Take up a program.
 
@@ -34,17 +43,20 @@ class Constants:
             graph: the recorded program.
             attributes: the tensors behind its get_attr nodes; they are never written to.
             given: values of the placeholders of a decomposition.
+            nodes: those that may be run, in order; by default all.
         """
 
         def tensor_of(node: fx.Node) -> torch.Tensor | None:
             value = given.get(node)
-            return self.of(value) if value is not None and not value.varies else None
+            return self._value(value) if value is not None and not value.varies else None
 
-        self._programs[graph] = _ConstantProgram(graph, attributes, tensor_of)
+        self._sources[graph] = attributes, given
+        self._programs[graph] = _ConstantProgram(nodes or graph.nodes, attributes, tensor_of)
 
     def forget(self) -> None:
         """Let go of all programs and values."""
         self._programs.clear()
+        self._sources.clear()
 
     def of(self, value: Value) -> torch.Tensor:
         """The tensor behind a constant value, on the CPU; do not write to it.
@@ -52,7 +64,61 @@ class Constants:
         Raises:
             UnknownConstantError: it has no values.
         """
+        if self.reads is not None:
+            self.reads.append(value)
+        return self._value(value)
+
+    def _value(self, value: Value) -> torch.Tensor:
         return self._programs[value.node.graph].of(value)
+
+    def attributes_behind(
+        self, values: Iterable[Value]
+    ) -> dict[tuple[fx.Graph, str], torch.Tensor]:
+        """The tensors from outside that constants are computed from, by program and name."""
+        return {
+            (node.graph, str(node.target)): self._sources[node.graph][0][str(node.target)]
+            for node in self._behind(values)
+            if node.op == "get_attr"
+        }
+
+    def renewed(
+        self, tensor_of: Callable[[fx.Graph, str], torch.Tensor], values: Iterable[Value]
+    ) -> "Constants":
+        """The same programs on other tensors from outside, to compute some constants again.
+
+        Args:
+            tensor_of: gives the tensor for a program and the name of an attribute.
+            values: the constants that can be asked for.
+        """
+        renewed = Constants()
+        wanted = self._behind(values)
+        # An in-place call is no operand of what it changes: then all is run, as it was before.
+        whole = any(map(_is_written, wanted))
+        for graph in self._sources if whole else dict.fromkeys(node.graph for node in wanted):
+            nodes = [node for node in graph.nodes if whole or node in wanted]
+            tensors = {
+                str(node.target): tensor_of(graph, str(node.target))
+                for node in nodes
+                if node.op == "get_attr"
+            }
+            renewed.add(graph, tensors, self._sources[graph][1], nodes)
+        return renewed
+
+    def _behind(self, values: Iterable[Value]) -> set[fx.Node]:
+        """The nodes that constants are computed by, in all programs."""
+        found: set[fx.Node] = set()
+        queue = [value.node for value in values]
+        while queue:
+            node = queue.pop()
+            if node in found:
+                continue
+            found.add(node)
+            if not _reads_shapes(node):
+                queue += node.all_input_nodes
+            given = self._sources[node.graph][1].get(node)
+            if given is not None and not given.varies:
+                queue.append(given.node)
+        return found
 
 
 class _ConstantProgram:
@@ -60,14 +126,14 @@ class _ConstantProgram:
 
     def __init__(
         self,
-        graph: fx.Graph,
+        nodes: Iterable[fx.Node],
         attributes: Mapping[str, torch.Tensor],
         given: Callable[[fx.Node], torch.Tensor | None],
     ) -> None:
         self._attributes = attributes
         self._given = given
         self._known: dict[fx.Node, Any] = {}
-        self._todo = iter(graph.nodes)
+        self._todo = iter(nodes)
 
     def of(self, value: Value) -> torch.Tensor:
         """See `Constants.of`."""
@@ -92,7 +158,7 @@ class _ConstantProgram:
     def _call(self, node: fx.Node) -> Any:
         """Result of a call, None if an input or a tensor without values reaches it."""
         known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
-        if isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target):
+        if _reads_shapes(node):
             known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
         if not callable(node.target) or any(map(_is_unknown, known.values())):
             self._forget_written(node)
@@ -115,17 +181,27 @@ class _ConstantProgram:
 
     def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
         """The user's tensor, or a copy if the program writes to it or to a view of it."""
-        reached, queue = {node}, [node]
-        while queue:
-            for user in queue.pop().users:
-                schema = getattr(user.target, "_schema", None)
-                if schema is not None and written_argument(user.target) is not None:
-                    return tensor.clone()
-                shares = schema is None or any(r.alias_info is not None for r in schema.returns)
-                if shares and user not in reached:
-                    reached.add(user)
-                    queue.append(user)
-        return tensor
+        return tensor.clone() if _is_written(node) else tensor
+
+
+def _reads_shapes(node: fx.Node) -> bool:
+    """Whether a call takes no more of its operands than their shapes."""
+    return isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target)
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Whether the program writes to the result of a node or to a view of it."""
+    reached, queue = {node}, [node]
+    while queue:
+        for user in queue.pop().users:
+            schema = getattr(user.target, "_schema", None)
+            if schema is not None and written_argument(user.target) is not None:
+                return True
+            shares = schema is None or any(r.alias_info is not None for r in schema.returns)
+            if shares and user not in reached:
+                reached.add(user)
+                queue.append(user)
+    return False
 
 
 def _storage(value: Any) -> int | None:

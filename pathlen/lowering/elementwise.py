@@ -1,5 +1,7 @@
 """Elementwise operations: passes, activations and merges."""
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -117,17 +119,41 @@ def activation_units(
         lowering: the lowering at work.
     """
     flags = active.reshape(-1).numpy().astype(np.float64)
-    index = torch.arange(active.numel()).view(active.shape)
-    columns = [labels, broadcast(index, call.shape)] if active.numel() > 1 else [labels]
-    tuples, spread = distinct_tuples(columns)
-    rows = tuples[:, 0] != CONSTANT
+    entries, function, labels_of = split_units(labels, active.shape)
     lowering.layer(call)
-    activity = flags[tuples[rows, 1]] if active.numel() > 1 else flags[0]
+    activity = flags[function] if active.numel() > 1 else flags[0]
     if not lowering.policy.counts("activation"):
         activity = 0.0
-    units = np.full(len(tuples), CONSTANT, dtype=np.int64)
-    units[rows] = lowering.builder.units(tuples[rows, 0], activity)
-    return spread(units)
+    return labels_of(lowering.builder.units(entries, activity))
+
+
+def split_units(
+    labels: torch.Tensor, functions: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], torch.Tensor]]:
+    """The units of an activation: one for each label and function that meet in an element.
+
+    Args:
+        labels: of its input, in the shape of the result.
+        functions: a shape that broadcasts to that of the result; each index is a function.
+
+    Returns:
+        Of each unit, in order, the label and the number of the function; and what gives the labels
+        of the result, once the units have ids.
+    """
+    index = torch.arange(math.prod(functions)).view(tuple(functions))
+    several = index.numel() > 1
+    tuples, spread = distinct_tuples(
+        [labels, broadcast(index, labels.shape)] if several else [labels]
+    )
+    rows = tuples[:, 0] != CONSTANT
+    function = tuples[rows, 1] if several else np.zeros(np.count_nonzero(rows), dtype=np.int64)
+
+    def labels_of(units: np.ndarray) -> torch.Tensor:
+        of_row = np.full(len(tuples), CONSTANT, dtype=np.int64)
+        of_row[rows] = units
+        return spread(of_row)
+
+    return tuples[rows, 0], function, labels_of
 
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:

@@ -82,10 +82,12 @@ def lower_watched(
 
     Returns:
         The path graph; the lowering, whose `steps` tell what each call added to the graph before
-        pruning; and the value of each node after the last call.
+        pruning, and whose constants can still be asked for; and the value of each node after the
+        last call.
     """
     lowering = Lowering(policy, _parents(recording.graph))
     lowering.steps = Steps()
+    lowering.constants.reads = []
     return _lower(lowering, recording, input_axis)
 
 
@@ -111,7 +113,8 @@ def _lower(
     watched = lowering.steps is not None
     values = interpreter.values if watched else {}
     del interpreter  # and with it the labels of every tensor, before the graph is put together
-    lowering.constants.forget()
+    if not watched:
+        lowering.constants.forget()
     return lowering.builder.build(info, keep=watched), lowering, values
 
 
@@ -228,7 +231,9 @@ class Interpreter:
         if lowering.steps is not None:
             nodes = range(first, lowering.builder.num_nodes)
             program = lowering.steps.programs.get(call.node)
-            lowering.steps.taken.append(Step(call, result, nodes, lowering.call_status, program))
+            reads, lowering.constants.reads = tuple(lowering.constants.reads or ()), []
+            step = Step(call, result, nodes, lowering.call_status, program, reads)
+            lowering.steps.taken.append(step)
         return result
 
     def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:

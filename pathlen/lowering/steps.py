@@ -21,6 +21,7 @@ class Step:
         status: "exact", or what the rule said of this call.
         program: what the call was decomposed to, if no rule knew it; the steps of that program
             come before this one.
+        reads: the constants whose values were looked at.
     """
 
     call: Call
@@ -28,6 +29,7 @@ class Step:
     nodes: range
     status: str
     program: Recording | None = None
+    reads: tuple[Value, ...] = ()
 
 
 @dataclass(slots=True)
