@@ -39,6 +39,44 @@ class Model(nn.Module):
         return self.function(self, *args, **kwargs)
 
 
+# --- models that do not run ---------------------------------------------------------------------
+
+
+def waits_for_a_value(model, x):
+    """Goes on for ever on tensors without data, whose values it cannot read."""
+    y = model.layer(x)
+    while True:
+        y = y.relu()
+        try:
+            if bool((y >= 0).all()):
+                return y
+        except Exception as error:
+            assert "data" in str(error).lower() or "Data" in type(error).__name__  # noqa: PT017
+
+
+def test_a_model_that_hangs_on_tensors_without_data_is_run_on_real_ones(monkeypatch):
+    monkeypatch.setattr("pathlen.tracing.eager.MOST_FAKE_CALLS", 500)
+    report = pathlen.measure(Model(waits_for_a_value), X)
+    assert report.tracer == "eager recorder (real tensors)"
+    assert any("more than 500 operations" in cause for cause in report.causes)
+    assert report.average_path_length == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the model runs where there is CUDA")
+def test_a_model_that_needs_cuda_is_told_what_to_do():
+    with pytest.raises(ModelError, match=r"asks for CUDA, which is not available here.*save"):
+        pathlen.measure(Model(lambda model, x: model.layer(x.cuda())), X)
+
+
+def test_an_output_whose_shape_the_values_decide():
+    report = pathlen.measure(
+        Model(lambda model, x: model.layer(x)[torch.nonzero(x.sum(-1) > 0).squeeze(-1)]),
+        torch.ones(2, 3),
+    )
+    assert report.tracer == "eager recorder (real tensors)"
+    assert report.path_count == 12
+
+
 # --- arguments that do not fit --------------------------------------------------------------------
 
 

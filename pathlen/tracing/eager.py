@@ -26,6 +26,13 @@ from pathlen.tracing.recording import Recording
 from pathlen.tracing.state import untouched, untouched_process
 
 
+class EndlessError(TraceError):
+    """A program on tensors without data goes on and on."""
+
+
+MOST_FAKE_CALLS = 1_000_000  # a hundred times what the largest networks make; minutes
+
+
 def record(
     model: Any,
     args: tuple[Any, ...],
@@ -51,7 +58,7 @@ def record(
         Exception: whatever the model raises.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
-    recorder = _Recorder(model)
+    recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
     autograd = torch.no_grad if gradients else torch.inference_mode
     with untouched(model), autograd():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
@@ -101,9 +108,10 @@ class _Recorder(TorchDispatchMode):
     identity nor a storage is used twice. An in-place call makes its target stand for the result.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, most_calls: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
+        self._calls_left = most_calls
         self.attributes: dict[str, torch.Tensor] = {}
         self.stack: list[tuple[str, type]] = []
         self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
@@ -116,6 +124,7 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._count()
         if torch.Tag.inplace_view in func.tags:
             self._keep_shape_of(args[0])
         if func.namespace == "prim":  # asks a tensor for its device, layout or the like
@@ -130,6 +139,18 @@ class _Recorder(TorchDispatchMode):
         node.meta["nn_module_stack"] = self._module_stack_entry()
         self._bind(result, node)
         return result
+
+    def _count(self) -> None:
+        """Stop a program that goes on and on, as a loop may that waits for a value."""
+        if self._calls_left is None:
+            return
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            place = self.stack[-1][0] if self.stack else ""
+            raise EndlessError(
+                f"more than {MOST_FAKE_CALLS:,} operations on tensors without data, the last in"
+                f" module {place or '(top level)'!r}; a loop there may wait for a value"
+            )
 
     def _refuse_nested(self, func: Any, result: Any) -> None:
         if isinstance(result, torch.Tensor) and result.is_nested:

@@ -12,12 +12,12 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
-from pathlen.tracing.eager import record
+from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
 from pathlen.tracing.recording import Recording
 
 _GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
-_READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
+_READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, EndlessError)
 
 
 def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: Any) -> Recording:
@@ -88,10 +88,19 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
     if name == "eager recorder (real tensors)" or len({_first_line(e) for _, e in attempts}) == 1:
         return ModelError(
             f"{kind} raised {type(error).__name__} for these arguments: {error}\n"
-            "Check that args and kwargs are what the model's forward expects. What was tried:\n"
-            + told
+            f"{_advice(error)} What was tried:\n{told}"
         )
     return TraceError(f"{kind} could not be traced:\n{told}")
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a model that raises."""
+    if "cuda" in str(error).lower() and not torch.cuda.is_available():
+        return (
+            "The model asks for CUDA, which is not available here: make it run on the device of its"
+            " inputs, or trace it where CUDA is and save the graph (PathGraph.save)."
+        )
+    return "Check that args and kwargs are what the model's forward expects."
 
 
 def _first_line(error: Exception) -> str:
