@@ -1,14 +1,13 @@
 """How a measurement grows with the depth of a model, and what a very large one takes.
 
 Each row is a process of its own, so that the peak memory is the row's. After the rows of a family:
-the exponent p of seconds ~ depth^p, fitted to all of them.
+the exponent p of CPU seconds ~ depth^p, fitted to all of them.
 
-    python benchmarks/scale.py [--rows perceptron,resnet,llama70b]
+    python benchmarks/scale.py [--rows perceptron,resnet,llama70b] [--write docs/scale.md]
 """
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -18,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # in place of this folder, whose coverage.py would hide the package
+
+from benchmarks.plot import exponent, log_log  # noqa: E402 - after the path is set
+
 ROWS = {
     "perceptron": [250, 500, 1000, 2000],
     "resnet": [125, 250, 500, 1000],
@@ -92,12 +95,14 @@ def measure_row(family: str, depth: int) -> dict[str, Any]:
     pathlen.measure(small, example)
     model, args, kwargs = FAMILIES[family](depth)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     report = pathlen.measure(model, args, kwargs)
+    processor = time.process_time() - processor
     return {
         "model": family,
         "depth": depth,
         "seconds": time.perf_counter() - start,
+        "CPU s": processor,
         **{stage: report.seconds[stage] for stage in ("trace", "lower", "solve")},
         "nodes": report.graph.num_nodes,
         "napl": report.normalized_average_path_length,
@@ -106,38 +111,70 @@ def measure_row(family: str, depth: int) -> dict[str, Any]:
     }
 
 
-def exponent(rows: list[dict[str, Any]]) -> float:
-    """Least-squares slope of log seconds over log depth."""
-    xs = [math.log(row["depth"]) for row in rows]
-    ys = [math.log(row["seconds"]) for row in rows]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    covariance = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    return covariance / sum((x - mean_x) ** 2 for x in xs)
+def write_page(page: Path, families: dict[str, list[dict[str, Any]]]) -> None:
+    """A table of all rows, and a plot of those families that have several depths."""
+    names = list(next(iter(families.values()))[0])
+    rows = [row for found in families.values() for row in found]
+    table = ["| " + " | ".join(line) + " |" for line in (names, ["---"] * len(names))]
+    table += ["| " + " | ".join(_shown(row[name]) for name in names) + " |" for row in rows]
+    curves = {name: _curve(found) for name, found in families.items() if len(found) > 1}
+    labels = {f"{name}: CPU seconds ~ depth^{exponent(c):.2f}": c for name, c in curves.items()}
+    plot = log_log(
+        "Processor time of a whole measurement", "depth (layers, blocks)", "CPU seconds", labels
+    )
+    picture = page.parent / "images" / "scale.svg"
+    picture.write_text(plot)
+    page.write_text(_PAGE.format(table="\n".join(table)))
+
+
+_PAGE = """\
+# Size and depth
+
+What `python benchmarks/scale.py` measured: models of growing depth, and one of the shapes of
+Llama 3 70B on the meta device, each in a process of its own, on one thread. Seconds are those of
+all of `pathlen.measure` and of its stages, "CPU s" the processor time, which other work on the
+machine touches less, and which the curves show; "MiB peak" is the resident memory of the whole
+process, "MiB before" what of that the libraries and the model take.
+
+![Seconds against depth](images/scale.svg)
+
+{table}
+
+Exponents are fitted by least squares to the logarithms.
+"""
+
+
+def _curve(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    return [(row["depth"], row["CPU s"]) for row in rows]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--write", type=Path, metavar="PAGE")
     parser.add_argument("--one", nargs=2, metavar=("FAMILY", "DEPTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sys.path[0] = str(ROOT)  # in place of this folder, whose coverage.py would hide the package
     if options.one:
         print(json.dumps(measure_row(options.one[0], int(options.one[1]))))
         return
+    families: dict[str, list[dict[str, Any]]] = {}
     for family in options.rows.split(","):
-        rows = []
+        rows = families.setdefault(family, [])
         for depth in ROWS[family]:
             command = [sys.executable, __file__, "--one", family, str(depth)]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
             row = json.loads(done.stdout.splitlines()[-1])
             rows.append(row)
-            shown = (
-                f"{value:.2f}" if isinstance(value, float) else value for value in row.values()
-            )
-            print("  ".join(f"{name} {value}" for name, value in zip(row, shown, strict=True)))
+            print("  ".join(f"{name} {_shown(value)}" for name, value in row.items()))
         if len(rows) > 1:
-            print(f"{family}: seconds ~ depth^{exponent(rows):.2f}")
+            print(f"{family}: CPU seconds ~ depth^{exponent(_curve(rows)):.2f}")
+    if options.write:
+        write_page(options.write, families)
 
 
 if __name__ == "__main__":
