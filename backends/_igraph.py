@@ -1,15 +1,17 @@
 """igraph's topological order, adjacency and shortest paths; counts follow its order in Python."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import igraph
 import numpy as np
 
+from pathlen.backends._igraph_distribution import distribution
+from pathlen.backends._igraph_order import Counts, Order
 from pathlen.backends.protocol import (
+    Averages,
     Capabilities,
     FloatArray,
-    Scaled,
     Solution,
     float_solution,
     start_chances,
@@ -21,7 +23,12 @@ class IgraphBackend:
     """igraph for structure and lengths, Python floats for counts and chances."""
 
     name = "igraph"
-    capabilities = Capabilities(exact=False, summary="igraph's order and shortest paths")
+    capabilities = Capabilities(
+        exact=False,
+        summary="igraph's order and shortest paths",
+        averages=True,
+        distribution=True,
+    )
 
     def solve(self, graph: PathGraph, direction: str = "backward") -> Solution:
         """Measure a graph; see `Backend.solve`.
@@ -30,66 +37,92 @@ class IgraphBackend:
         as a shortest one with negative lengths, by Bellman-Ford: O(nodes * edges) where paths
         of many lengths meet), Dijkstra's O(edges log nodes) for the shortest.
         """
-        network = graph.to_igraph()
-        order = network.topological_sorting(mode="out")
-        before, after = network.get_adjlist(mode="in"), network.get_adjlist(mode="out")
         chances = start_chances(graph, direction).tolist()
+        network = graph.to_igraph()
+        forth, back = Order.of(network), Order.of(network, reverse=True)
         if direction == "backward":
-            walk = _walk(order[::-1], after, network.indegree(), chances)
+            walk = _walk(back, network.indegree(), chances)
         else:
-            walk = _walk(order, before, network.outdegree(), chances)
+            walk = _walk(forth, network.outdegree(), chances)
+        magnitudes = None
+        if graph.weights is not None:
+            magnitudes = (
+                Counts.of(Order.of(network, weighted=True)).scaled(),
+                Counts.of(Order.of(network, reverse=True, weighted=True)).scaled(),
+            )
         return float_solution(
             graph,
             direction,
-            from_inputs=_count(order, before),
-            to_outputs=_count(order[::-1], after),
+            from_inputs=Counts.of(forth).scaled(),
+            to_outputs=Counts.of(back).scaled(),
             walk_share=walk,
-            longest=_longest(order, before, graph.activity.tolist()),
+            longest=_longest(forth, graph.activity.tolist()),
             shortest=_shortest(graph, network),
+            magnitudes=magnitudes,
         )
 
+    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
+        """Both averages in one sweep from where the walk ends; see `HasAverages`."""
+        chances, activity = start_chances(graph, direction), graph.activity.tolist()
+        order = Order.of(graph.to_igraph(), reverse=direction == "forward")
+        counts = Counts.of(order)
+        lengths, expected = _mean_lengths(order, activity, counts)
+        starts = chances > 0
+        shares, log10_paths = counts.shares_of(starts)
+        return Averages(
+            direction=direction,
+            average=math.fsum(shares * lengths),
+            normalized_average=math.fsum(chances * expected),
+            path_count=None,
+            log10_path_count=log10_paths,
+        )
 
-def _count(order: Iterable[int], read: Sequence[Sequence[int]]) -> Scaled:
-    """Path counts x(v) = 1 at a terminal, else the sum of x over what v reads: [n].
-
-    Each is a mantissa and a power of two, and the terms of a sum are brought to the largest.
-    """
-    mantissas, exponents = [0.0] * len(read), [0] * len(read)
-    for node in order:
-        others = read[node]
-        if others:
-            top = max(exponents[other] for other in others)
-            value = math.fsum(
-                math.ldexp(mantissas[other], exponents[other] - top) for other in others
-            )
-        else:
-            value, top = 1.0, 0
-        mantissas[node], shift = math.frexp(value)
-        exponents[node] = top + shift
-    return Scaled(np.array(mantissas), np.array(exponents, dtype=np.int64))
+    def distribution(
+        self,
+        graph: PathGraph,
+        weighting: str = "uniform",
+        direction: str = "backward",
+        memory_limit: int | None = None,
+    ) -> FloatArray:
+        """Lengths of paths or walks, a list a node; see `HasDistribution`."""
+        return distribution(graph, weighting, direction, memory_limit)
 
 
-def _walk(
-    order: Iterable[int],
-    read: Sequence[Sequence[int]],
-    degrees: Sequence[int],
-    starts: Sequence[float],
-) -> FloatArray:
+def _walk(order: Order, degrees: Sequence[int], starts: Sequence[float]) -> FloatArray:
     """W(v) = chance to start at v + the sum of W(u) / degree(u) over what v reads: float64[n]."""
-    chances, steps = [0.0] * len(read), [0.0] * len(read)
-    for node in order:
-        chances[node] = math.fsum([starts[node], *(steps[other] for other in read[node])])
+    chances, steps = [0.0] * len(order.read), [0.0] * len(order.read)
+    for node in order.nodes:
+        chances[node] = math.fsum([starts[node], *(steps[other] for other in order.read[node])])
         steps[node] = chances[node] / max(degrees[node], 1)
     return np.array(chances)
 
 
-def _longest(
-    order: Iterable[int], before: Sequence[Sequence[int]], lengths: Sequence[float]
-) -> float:
-    """Largest L(v) = length(v) + the largest L over predecessors (0 at an input)."""
-    longest = [0.0] * len(before)
-    for node in order:
-        longest[node] = lengths[node] + max((longest[other] for other in before[node]), default=0.0)
+def _mean_lengths(
+    order: Order, activity: Sequence[float], counts: Counts
+) -> tuple[list[float], list[float]]:
+    """D(v), the mean length of the ways to v, and E(v), what a walk from v expects.
+
+    D(v) = activity(v) + the sum of share(u, v) D(u) over what v reads, E(v) likewise with equal
+    shares.
+    """
+    lengths, expected = list(activity), list(activity)
+    for node in order.nodes:
+        others = order.read[node]
+        if others:
+            shares = counts.shares(order, node)
+            lengths[node] += math.fsum(
+                share * lengths[other] for share, other in zip(shares, others, strict=True)
+            )
+            expected[node] += math.fsum(expected[other] for other in others) / len(others)
+    return lengths, expected
+
+
+def _longest(order: Order, lengths: Sequence[float]) -> float:
+    """Largest L(v) = length(v) + the largest L over what v reads (0 where nothing is read)."""
+    longest = [0.0] * len(order.read)
+    for node in order.nodes:
+        before = max((longest[other] for other in order.read[node]), default=0.0)
+        longest[node] = lengths[node] + before
     return max(longest)  # no length is negative, so the largest is that of an output
 
 

@@ -6,10 +6,20 @@ W of the random walk solve one whose edges are weighted by one over a degree.
 """
 
 import numpy as np
-import scipy.sparse
-from scipy.sparse.linalg import spsolve_triangular
 
+from pathlen.backends._scipy_distribution import distribution
+from pathlen.backends._scipy_systems import (
+    backward,
+    count,
+    reads_nothing,
+    shifted,
+    solve,
+    swept,
+    well_scaled,
+    with_entries,
+)
 from pathlen.backends.protocol import (
+    Averages,
     Capabilities,
     FloatArray,
     Scaled,
@@ -17,93 +27,95 @@ from pathlen.backends.protocol import (
     float_solution,
     out_degrees,
     start_chances,
+    total_of,
 )
 from pathlen.graph import Kind, PathGraph
-from pathlen.graph_parts import BoolArray
-
-# A system is solved in float64 as far as counts fit; what overflows is solved again, divided by
-# 2**900. What is left then exceeds 2**123, so what the division rounds away is nothing to it, nor
-# is what was solved two rounds before.
-_STEP = 900
+from pathlen.graph_check import row_numbers
 
 
 class ScipyBackend:
     """scipy.sparse.linalg.spsolve_triangular."""
 
     name = "scipy"
-    capabilities = Capabilities(exact=False, summary="sparse triangular systems in float64")
+    capabilities = Capabilities(
+        exact=False,
+        summary="sparse triangular systems in float64",
+        averages=True,
+        distribution=True,
+    )
 
     def solve(self, graph: PathGraph, direction: str = "backward") -> Solution:
         """Measure a graph; see `Backend.solve`.
 
-        O((nodes + edges) * (1 + log2(paths) / 900)), and a few array operations for each run of
-        nodes without edges among themselves.
+        O(nodes + edges), with a few array operations for each run of nodes without edges among
+        themselves.
         """
-        edges = graph.to_scipy()
-        edges.data[:] = 1.0  # paths count the same whatever their edges weigh
         chances = start_chances(graph, direction)
-        if direction == "backward":
-            degrees, links, lower = np.diff(graph.indptr), edges.T, False
+        weighted = graph.to_scipy()
+        edges = with_entries(weighted, np.ones(graph.num_edges))
+        reverse = backward(edges)
+        if direction == "forward":
+            steps = 1.0 / np.maximum(out_degrees(graph), 1)
+            walk = solve(with_entries(edges, steps[edges.indices]), chances)
         else:
-            degrees, links, lower = out_degrees(graph), edges, True
-        weights = scipy.sparse.diags_array(1.0 / np.maximum(degrees, 1))
+            steps = 1.0 / np.maximum(np.diff(graph.indptr), 1)[::-1]
+            walk = solve(with_entries(reverse, steps[reverse.indices]), chances[::-1])[::-1]
         ends = graph.kind == Kind.OUTPUT
+        magnitudes = None
+        if graph.weights is not None:
+            magnitudes = count(weighted), _flipped(count(backward(weighted)))
         return float_solution(
             graph,
             direction,
-            from_inputs=_count(edges, graph.kind == Kind.INPUT, lower=True),
-            to_outputs=_count(edges.T, ends, lower=False),
-            walk_share=_solve(links @ weights, chances, lower=lower),
-            longest=_longest(graph, graph.activity)[ends].max(),
-            shortest=-_longest(graph, -graph.activity)[ends].max(),
+            from_inputs=count(edges),
+            to_outputs=_flipped(count(reverse)),
+            walk_share=walk.copy(),
+            longest=swept(edges, graph.activity, np.maximum)[ends].max(),
+            shortest=-swept(edges, -graph.activity, np.maximum)[ends].max(),
+            magnitudes=magnitudes,
         )
 
+    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
+        """Both averages from three systems; see `HasAverages`.
 
-def _solve(links: scipy.sparse.sparray, right: FloatArray, *, lower: bool) -> FloatArray:
-    """X with x = right + links x, for triangular links without a diagonal: float64[n]."""
-    identity = scipy.sparse.eye_array(len(right), format="csc")
-    system = (identity - links.tocsc()).tocsc()
-    solution: FloatArray = spsolve_triangular(system, right, lower=lower, unit_diagonal=True)
-    return solution
+        Counts F, sums S of lengths and the length E that a walk expects, from where it ends:
+        (I - A) S = activity F, and E = activity + the mean of E over what is read.
+        """
+        chances, activity = start_chances(graph, direction), graph.activity
+        edges = with_entries(graph.to_scipy(), np.ones(graph.num_edges))
+        if direction == "forward":
+            edges, activity, chances = backward(edges), activity[::-1], chances[::-1]
+        scaled, power = well_scaled(edges)
+        counts = solve(scaled, reads_nothing(edges).astype(np.float64))
+        lengths = solve(scaled, activity * counts)
+        degrees = np.maximum(np.diff(edges.indptr), 1)[row_numbers(edges.indptr)]
+        expected = solve(with_entries(edges, 1.0 / degrees), activity)
+        starts = chances > 0
+        mantissa, exponent = np.frexp(counts)
+        total, log10_paths = total_of(Scaled(mantissa, exponent + power), starts)
+        sums = shifted(lengths[starts] / total.mantissa[0], power[starts] - total.exponent[0])
+        return Averages(
+            direction=direction,
+            average=float(np.sum(sums)),
+            normalized_average=float(np.sum(chances * expected)),
+            path_count=None,
+            log10_path_count=log10_paths,
+        )
+
+    def distribution(
+        self,
+        graph: PathGraph,
+        weighting: str = "uniform",
+        direction: str = "backward",
+        memory_limit: int | None = None,
+    ) -> FloatArray:
+        """Lengths of paths or walks, a system for each; see `HasDistribution`."""
+        return distribution(graph, weighting, direction, memory_limit)
 
 
-def _count(links: scipy.sparse.sparray, terminals: BoolArray, *, lower: bool) -> Scaled:
-    """Path counts x = [v is a terminal] + links x, however large: [n]."""
-    links, right = links.tocsr(), terminals.astype(np.float64)
-    mantissa, exponent = np.zeros(len(right)), np.zeros(len(right), dtype=np.int64)
-    todo, shift = np.arange(len(right)), 0
-    while todo.size:
-        values = _solve(links, right, lower=lower)
-        done = np.isfinite(values)
-        mantissa[todo[done]], exponent[todo[done]] = np.frexp(values[done])
-        exponent[todo[done]] += shift
-        rest = links[~done]
-        right = rest[:, done] @ np.ldexp(values[done], -_STEP)
-        links, todo, shift = rest[:, ~done], todo[~done], shift + _STEP
-    return Scaled(mantissa, exponent)
-
-
-def _longest(graph: PathGraph, lengths: FloatArray) -> FloatArray:
-    """L(v) = length(v) + the largest L over predecessors (0 at an input): float64[n].
-
-    Sparse products know no maximum, so runs of nodes that have no edges among themselves are
-    reduced one after the other.
-    """
-    indptr, indices = graph.indptr, graph.indices
-    inner = np.flatnonzero(np.diff(indptr))
-    last_read = np.full(graph.num_nodes, -1, dtype=np.int64)
-    last_read[inner] = indices[indptr[inner + 1] - 1]
-    last_read = np.maximum.accumulate(last_read)
-    longest = lengths.astype(np.longdouble)  # where it has more digits, depth costs none
-    first = 0
-    while first < graph.num_nodes:
-        end = int(np.searchsorted(last_read, first))  # the first node that reads this run
-        nodes = inner[np.searchsorted(inner, first) : np.searchsorted(inner, end)]
-        if nodes.size:
-            read = longest[indices[indptr[first] : indptr[end]]]
-            longest[nodes] += np.maximum.reduceat(read, indptr[nodes] - indptr[first])
-        first = end
-    return longest.astype(np.float64)
+def _flipped(counts: Scaled) -> Scaled:
+    """Counts of nodes numbered from the last to the first."""
+    return Scaled(counts.mantissa[::-1], counts.exponent[::-1])
 
 
 BACKEND = ScipyBackend()
