@@ -2,13 +2,29 @@
 
 from typing import TYPE_CHECKING
 
-from pathlen.backends.protocol import Backend, Capabilities, Solution
+from pathlen.backends.asking import NEEDS, averages_of, distribution_of, gives, require, solution_of
+from pathlen.backends.protocol import Averages, Backend, Capabilities, Solution
 from pathlen.backends.registry import available, choose, get, register
 
 if TYPE_CHECKING:
     from pathlen.backends._torch import TorchBackend as TorchBackend
 
-__all__ = ["Backend", "Capabilities", "Solution", "available", "choose", "get", "register"]
+__all__ = [
+    "NEEDS",
+    "Averages",
+    "Backend",
+    "Capabilities",
+    "Solution",
+    "available",
+    "averages_of",
+    "choose",
+    "distribution_of",
+    "get",
+    "gives",
+    "register",
+    "require",
+    "solution_of",
+]
 
 if not TYPE_CHECKING:
 

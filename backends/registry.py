@@ -7,14 +7,17 @@ points of group `pathlen.backends` of installed packages. An entry point names a
     mine = "my_package.my_module:BACKEND"
 """
 
+import contextlib
 import importlib
 from importlib import metadata
 
+from pathlen.backends.asking import NEEDS, gives
 from pathlen.backends.protocol import Backend
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
 
 ENTRY_POINT_GROUP = "pathlen.backends"
+_METHODS = {"solution": "solve", "averages": "averages", "distribution": "distribution"}
 
 # Modules are imported when asked for; each holds its backend as BACKEND.
 _BUILT_IN = {
@@ -23,6 +26,14 @@ _BUILT_IN = {
     "igraph": "pathlen.backends._igraph",
     "torch": "pathlen.backends._torch",
     "exact": "pathlen.backends._exact",
+}
+# What "auto" stands for, exact or not: the first that can be imported and gives what is needed.
+_CHOICES = {
+    True: [("exact", "integers and fractions were asked for")],
+    False: [
+        ("numba", "the fastest for floats ({size})"),
+        ("scipy", "the fastest that can be imported: {failures}"),
+    ],
 }
 _registered: dict[str, Backend] = {}
 
@@ -67,19 +78,39 @@ def get(name: str) -> Backend:
     return _load(points[name])
 
 
-def choose(graph: PathGraph, exact: bool = False) -> tuple[Backend, str]:
+def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tuple[Backend, str]:
     """The backend that "auto" stands for, and why.
 
     Args:
-        graph: The path graph to be solved.
+        graph: The path graph to be measured.
         exact: Whether integers and fractions are asked for.
+        need: What is asked for: a "solution", "averages" or a "distribution".
+
+    Raises:
+        BackendError: There is no such need, or no backend for it can be imported.
     """
-    if exact:
-        return get("exact"), "integers and fractions were asked for"
-    try:
-        return get("numba"), f"the fastest for floats ({graph.num_edges} edges in linear time)"
-    except BackendError as error:
-        return get("scipy"), f"the fastest that can be imported: {error}"
+    failures = []
+    for name, reason in _CHOICES[bool(exact)]:
+        try:
+            backend = get(name)
+        except BackendError as error:
+            failures.append(str(error))
+            continue
+        if gives(backend, need):
+            size = f"{graph.num_edges} edges in linear time"
+            return backend, reason.format(size=size, failures="; ".join(failures))
+    form = "integers and fractions" if exact else "floats"
+    raise BackendError(f"no backend gives a {need} in {form}: {'; '.join(failures)}")
+
+
+def built_in_that_give(need: str) -> list[str]:
+    """Names of the built-in backends that can be imported and asked for a need."""
+    names = []
+    for name in _BUILT_IN:
+        with contextlib.suppress(BackendError):
+            if gives(get(name), need):
+                names.append(name)
+    return names
 
 
 def _entry_points() -> dict[str, metadata.EntryPoint]:
@@ -109,9 +140,19 @@ def _load(point: metadata.EntryPoint) -> Backend:
 
 
 def _check(backend: object, where: str) -> None:
-    """Raise BackendError unless an object follows the protocol."""
-    if isinstance(backend, type) or not isinstance(backend, Backend):
+    """Raise BackendError unless an object has what its capabilities say; by default `solve`."""
+    capabilities = getattr(backend, "capabilities", None)
+    named = isinstance(getattr(backend, "name", None), str)
+    if isinstance(backend, type) or not named or not hasattr(capabilities, "exact"):
         raise BackendError(
             f"{where} is {backend!r}, not a backend: it must be an object (not a class) with a "
             "name, capabilities and a method solve(graph, direction)"
+        )
+    able = [need for need in NEEDS if getattr(capabilities, need, need == "solution")]
+    missing = [_METHODS[need] for need in able if not callable(getattr(backend, _METHODS[need], 0))]
+    if missing or not able:
+        raise BackendError(
+            f"{where} is {backend!r}, whose capabilities say that it gives "
+            f"{', '.join(able) or 'nothing'}; it must be an object with "
+            f"{'the methods ' + ', '.join(missing) if missing else 'at least one method for that'}"
         )

@@ -172,14 +172,19 @@ def backends() -> None:
 
     import pathlen
 
-    table = Table("backend", "exact", "available", "how it works")
+    table = Table("backend", "exact", "available", "gives", "how it works")
     for name in pathlen.backends.available():
         try:
-            capabilities = pathlen.backends.get(name).capabilities
+            backend = pathlen.backends.get(name)
         except BackendError as error:
-            table.add_row(name, "", "no", str(error))
+            table.add_row(name, "", "no", "", str(error))
         else:
-            table.add_row(name, "yes" if capabilities.exact else "no", "yes", capabilities.summary)
+            able = backend.capabilities
+            needs = [
+                need for need in pathlen.backends.NEEDS if pathlen.backends.gives(backend, need)
+            ]
+            exact = "yes" if able.exact else "no"
+            table.add_row(name, exact, "yes", ", ".join(needs), able.summary)
     Console().print(table)
 
 
