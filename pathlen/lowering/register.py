@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pathlen.errors import PathlenError
+from pathlen.lowering import program  # noqa: F401 - fills the table of rules
 from pathlen.lowering.decompose import EQUIVALENTS
 from pathlen.lowering.operations import operation_name
-from pathlen.lowering.program import RULE_MODULES
 from pathlen.lowering.rules import Apply, rule, rule_named
 
 Named = Literal["elementwise", "movement", "normalization"]
@@ -31,7 +31,6 @@ def register_rule(
         PathlenError: neither or both of `how` and `like` are given, `how` is an unknown word, or
             the operator has a rule of pathlen's own.
     """
-    assert RULE_MODULES  # importing them has filled the table of rules
     name = _name_of(operator)
     if (how is None) == (like is None):
         raise PathlenError(f"register_rule({name!r}): give either a rule or like=")

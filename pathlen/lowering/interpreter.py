@@ -1,0 +1,250 @@
+"""Runs a recorded program on labels: each node gets a value, each call its rule."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
+from pathlen.lowering.aliases import Aliases
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.decompose import decompose
+from pathlen.lowering.inputs import input_features
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels
+from pathlen.lowering.liveness import Liveness
+from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.probe import probe
+from pathlen.lowering.readers import count_readers
+from pathlen.lowering.rules import find_rule
+from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Call, Value, bind_call
+from pathlen.tracing import Recording, module_path
+
+
+class Interpreter:
+    """Runs a program on labels: each node gets a value, each call its rule.
+
+    Args:
+        recording: the program.
+        lowering: takes what the rules add to the graph.
+        input_axis: see `lower`.
+        given: values of the placeholders, for the program of a decomposition.
+        refused: takes a line for each refused operation; those of a decomposition go to the list
+            of the program around it.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        lowering: Lowering,
+        input_axis: int | Mapping[str, int] | None = None,
+        given: Mapping[fx.Node, Value] | None = None,
+        refused: list[str] | None = None,
+    ) -> None:
+        self.values: dict[fx.Node, Any] = dict(given or {})
+        self._recording = recording
+        self._lowering = lowering
+        self._input_axis = input_axis
+        self._aliases = Aliases()
+        self._refused: list[str] = [] if refused is None else refused
+        self._is_whole = refused is None
+        self._liveness = Liveness(recording) if self._is_whole else None
+        lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
+        lowering.readers.update(count_readers(recording))
+
+    def run(self) -> None:
+        """Lower every node.
+
+        Raises:
+            UnsupportedOperation: some operations have no rule; the message lists all of them.
+        """
+        for node in self._recording.graph.nodes:
+            if node.op == "placeholder":
+                if node not in self.values:
+                    is_tensor = isinstance(node.meta["val"], torch.Tensor)
+                    self.values[node] = self._input(node) if is_tensor else node.meta["val"]
+                    if self._lowering.steps is not None:
+                        self._lowering.steps.inputs[node] = self.values[node]
+            elif node.op == "get_attr":
+                self.values[node] = self._constant(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op != "output":
+                raise TraceError(f"cannot lower a node of kind {node.op}: {node.format_node()}")
+            if self._liveness is not None and self._liveness.narrows_at(
+                node, self.values.get(node)
+            ):
+                self._lowering.narrow(self.values[node])
+        if self._refused and self._is_whole:
+            raise UnsupportedOperation(_refusal(self._refused))
+
+    def _input(self, node: fx.Node) -> Value:
+        features = input_features(node, self._recording.graph, self._input_axis)
+        count = int(features.max()) + 1 if features.numel() else 0
+        name = node.meta.get("input_name", node.name)
+        self._lowering.builder.layer(name, "input")
+        units = np.append(self._lowering.builder.inputs(count), CONSTANT)
+        labels = torch.from_numpy(units)[compact(features)].expand(features.shape)
+        return self._lowering.value(node, labels, node.meta["val"].dtype, varies=True)
+
+    def _unknown(self, node: fx.Node) -> Any:
+        """Values for the result of a refused operation: one unit, so that its readers are seen."""
+        unit = int(self._lowering.builder.inputs(1)[0])
+
+        def unknown(val: torch.Tensor) -> Value:
+            labels = torch.full((), unit).expand(val.shape)
+            return self._lowering.value(node, labels, val.dtype, varies=True)
+
+        return pytree.tree_map_only(torch.Tensor, unknown, node.meta["val"])
+
+    def _constant(self, node: fx.Node) -> Any:
+        """Values without units, for the result of a node that no input reaches."""
+
+        def constant(val: Any) -> Any:
+            if isinstance(val, torch.Tensor):
+                return self._lowering.value(
+                    node, constant_labels(val.shape), val.dtype, varies=False
+                )
+            return val
+
+        return pytree.tree_map(constant, node.meta["val"])
+
+    def _call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            self.values[node] = self._item(node)
+            return
+        args, kwargs = pytree.tree_map_only(
+            fx.Node, self.values.__getitem__, (node.args, node.kwargs)
+        )
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self._other(node, args, kwargs)
+            return
+        call = bind_call(node.target, args, kwargs, node)
+        if makes_constant(node.target) or not any(value.varies for value in call.values()):
+            self.values[node] = self._constant(node)
+        else:
+            self.values[node] = self._watched(call)
+        self._aliases.update(call, self.values, self._lowering)
+
+    def _watched(self, call: Call) -> Any:
+        """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
+        lowering, first = self._lowering, self._lowering.builder.num_nodes
+        lowering.call_status = "exact"
+        result = lowering.cut(call) if _is_cut(call) else self._apply(call)
+        if lowering.steps is not None:
+            nodes = range(first, lowering.builder.num_nodes)
+            program = lowering.steps.programs.get(call.node)
+            reads, lowering.constants.reads = tuple(lowering.constants.reads or ()), []
+            step = Step(call, result, nodes, lowering.call_status, program, reads)
+            lowering.steps.taken.append(step)
+        return result
+
+    def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:
+        """Calls of Python functions: arithmetic of sizes passes, anything else is refused."""
+        operands = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Value)]
+        if any(operand.varies for operand in operands):
+            self._refuse(node, "no ATen operator")
+        self.values[node] = self._constant(node)
+
+    def _apply(self, call: Call) -> Any:
+        found = find_rule(call.func)
+        try:
+            _require_result(call)
+            return found.apply(call, self._lowering) if found else self._without_rule(call)
+        except UnsupportedOperation as error:
+            self._refuse(call.node, str(error))
+        except PathlenError:
+            raise
+        except Exception as error:  # a rule met what it was not written for: say where
+            raise TraceError(
+                f"{self._lowering.site(call)}, node {call.node.name!r}, could not be lowered:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        return self._unknown(call.node)  # go on, to tell all refusals at once
+
+    def _without_rule(self, call: Call) -> Any:
+        """An operation that no rule knows: decompose it, and lower what it is made of."""
+        steps = self._lowering.steps
+        program = decompose(call) if steps is not None else self._lowering.decompositions.of(call)
+        if program is None:
+            return probe(call, self._lowering)
+        if steps is not None:  # a program of its own, because steps go by nodes
+            steps.programs[call.node] = program
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+        given = dict(zip(placeholders, call.values(), strict=True))
+        inner = Interpreter(program, self._lowering, given=given, refused=self._refused)
+        inner.run()
+        results = [inner.values[node] for _, node in program.outputs]
+        vals = call.node.meta["val"]
+        if isinstance(vals, torch.Tensor):
+            return self._lowering.passed(call, results[0])
+        parts = iter(results)
+        return pytree.tree_map_only(
+            torch.Tensor, lambda _: self._lowering.passed(call, next(parts)), vals
+        )
+
+    def _item(self, node: fx.Node) -> Any:
+        source, position = node.args
+        value = self.values[source][position]  # type: ignore[index]
+        if isinstance(value, Value):
+            self._aliases.item(source, node)  # type: ignore[arg-type]
+            return self._lowering.value(
+                node,
+                value.labels,
+                value.dtype,
+                varies=value.varies,
+                call=value.call,
+                softmax=value.softmax,
+            )
+        return value
+
+    def _refuse(self, node: fx.Node, why: str) -> None:
+        shapes = [
+            tuple(operand.meta["val"].shape)
+            for operand in node.all_input_nodes
+            if isinstance(operand.meta.get("val"), torch.Tensor)
+        ]
+        place = module_path(node) or "(top level)"
+        self._refused.append(
+            f"  {node.target} at node {node.name!r}, module {place!r}, operands {shapes}: {why}"
+        )
+
+
+def _is_cut(call: Call) -> bool:
+    """Whether a call ends all paths: none leads to it, or floating point becomes integers.
+
+    Integers that were integers before (indices of an embedding) keep their paths.
+    """
+    if not call.func._schema.returns:
+        return written_argument(call.func) is None
+    path = [value for value in call.values() if value.is_path]
+    vals = [
+        val for val in pytree.tree_leaves(call.node.meta["val"]) if isinstance(val, torch.Tensor)
+    ]
+    integers = not any(val.is_floating_point() or val.is_complex() for val in vals)
+    return not path or (
+        integers
+        and (not vals or all(v.dtype.is_floating_point or v.dtype.is_complex for v in path))
+    )
+
+
+def _require_result(call: Call) -> None:
+    """Raise UnsupportedOperation for an operator that writes to a tensor and returns nothing."""
+    if not call.func._schema.returns:
+        raise UnsupportedOperation(
+            f"it writes to {written_argument(call.func)!r} and returns nothing; write the operator"
+            " as a function that returns what it computes"
+        )
+
+
+def _refusal(refused: list[str]) -> str:
+    listed = "\n".join(refused)
+    return (
+        f"{len(refused)} operation(s) cannot be lowered to a path graph:\n{listed}\n"
+        "Register a rule for the operator (pathlen.register_rule), or leave the part of the"
+        " model that uses it out of the trace (outputs=...)."
+    )
