@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import networkx
     import scipy.sparse
 
+    from pathlen.graph_between import Places
+
 __all__ = ["Kind", "Layer", "PathGraph", "TraceInfo"]
 
 
@@ -41,7 +43,7 @@ class PathGraph:
         layer: int32[n], row of `layers` that each node belongs to.
         layers: The layers table; its rows cover the nodes in order.
         node_ids: int64[n], the caller's own numbering (`from_edges`), -1 for a node that was
-            added; None for a traced graph.
+            added; None for a traced graph, whose own one a part of it has (`between`).
         info: Where a traced graph came from; None otherwise.
         weights: float64[e], the absolute weight of each edge, above 0 ("magnitude" weighting);
             None for a graph of connections alone.
@@ -267,6 +269,36 @@ class PathGraph:
         nodes = np.arange(layer.first, layer.first + layer.count, dtype=np.int64)
         units: npt.NDArray[np.int64] = nodes[self.kind[nodes] != Kind.HUB]
         return units
+
+    def between(self, sources: "Places" = None, sinks: "Places" = None) -> "PathGraph":
+        """The part of the graph on paths from some places to others, as a graph of its own.
+
+        A *layer*, by its name, by a pattern over names ("layer1.*", as for files) or as a row of
+        `layers`, stands for its units, and an integer for the node with that id. Paths from them
+        to others have the activities of both ends. The path of a *module* ("layer1") stands for
+        where paths enter it, if a source, and where they leave it, if a sink: what feeds it does
+        not count, so that `between("layer1", "layer1")` is the module alone. In doubt, a name is
+        that of a layer; "layer1." with a dot is always the module.
+
+        Nodes of activity 0 are added in front of sources and behind sinks that are not terminals
+        already. Sources of one layer are one input tensor, sinks of one layer one output tensor.
+
+        Args:
+            sources: Names, rows of `layers` or node ids, one or several; None for all inputs.
+            sinks: The same; None for all outputs.
+
+        Returns:
+            A graph whose `node_ids` are those of this one (where it has none, its node numbers),
+            with the same weights and `info`. A node in place of what fed a module has the id of
+            that; other added nodes have -1.
+
+        Raises:
+            GraphError: There is no such layer, module (the nearest names are given) or node, or
+                no path leads from the sources to the sinks.
+        """
+        from pathlen.graph_between import between
+
+        return between(self, sources, sinks)
 
     def by_node_id(self, values: Sequence[Any] | npt.NDArray[Any]) -> dict[int, Any]:
         """Values of nodes under the caller's own numbering; added and dropped nodes have none.

@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlen.report import LayerRow, Report
+    from pathlen.report import Report
+    from pathlen.report_layers import LayerRow
 
 FULL_TABLE = 40
 """A table of more rows than this is shown without its middle."""
@@ -18,6 +19,9 @@ SHOWN_AT_EACH_END = 15
 
 COLUMNS: tuple[str, ...] = ("layer", "operation", "units", "active", "of average", "of normalized")
 
+MAGNITUDE_COLUMN = "of magnitude"
+"""One more column, for a graph with weights."""
+
 
 def report_text(report: Report) -> str:
     """Write a report as aligned plain text."""
@@ -25,7 +29,7 @@ def report_text(report: Report) -> str:
     width = max(len(label) for label, _ in summary)
     lines = [f"{label:<{width}}  {value}" for label, value in summary]
     if report.activation_layers:
-        lines += ["", *_aligned(table_lines(report.activation_layers))]
+        lines += ["", *aligned(table_lines(report.activation_layers))]
     return "\n".join(lines)
 
 
@@ -36,10 +40,11 @@ def report_html(report: Report) -> str:
         f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
         for label, value in summary_lines(report)
     )
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
+    columns, *lines = table_lines(report.activation_layers)
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in table_lines(report.activation_layers)[1:]
+        for line in lines
     )
     return (
         f"<table>{summary}</table>"
@@ -49,9 +54,14 @@ def report_html(report: Report) -> str:
 
 def summary_lines(report: Report) -> list[tuple[str, str]]:
     """Give the head of a report as pairs of label and value."""
+    magnitude = []
+    if report.magnitude_average_path_length is not None:
+        average = number_text(report.magnitude_average_path_length)
+        magnitude.append(("average path length by magnitude", average))
     lines = [
         ("average path length", number_text(report.average_path_length)),
         ("normalized average path length", number_text(report.normalized_average_path_length)),
+        *magnitude,
         (
             "longest and shortest path",
             f"{number_text(report.longest_path)} and {number_text(report.shortest_path)}",
@@ -71,22 +81,34 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
 
 def table_lines(rows: Sequence[LayerRow]) -> list[tuple[str, ...]]:
     """Give the table of layers as cells, its head first; a long one loses its middle."""
-    cells: list[tuple[str, ...]] = [
-        (
-            row.name,
-            row.operation,
-            f"{row.units:,}",
-            f"{row.active:,}",
-            f"{float(row.contribution):.4f}",
-            f"{float(row.normalized_contribution):.4f}",
-        )
-        for row in rows
-    ]
-    if len(cells) > FULL_TABLE:
-        hidden = len(cells) - 2 * SHOWN_AT_EACH_END
-        gap = (f"... {hidden} more layers ...", *[""] * (len(COLUMNS) - 1))
-        cells = [*cells[:SHOWN_AT_EACH_END], gap, *cells[-SHOWN_AT_EACH_END:]]
-    return [COLUMNS, *cells]
+    columns, cells = COLUMNS, [_layer_cells(row) for row in rows]
+    if any(row.magnitude_contribution is not None for row in rows):
+        columns = (*COLUMNS, MAGNITUDE_COLUMN)
+    return [columns, *without_middle(cells)]
+
+
+def _layer_cells(row: LayerRow) -> tuple[str, ...]:
+    """Give a layer's line of the table."""
+    cells = (
+        row.name,
+        row.operation,
+        f"{row.units:,}",
+        f"{row.active:,}",
+        f"{float(row.contribution):.4f}",
+        f"{float(row.normalized_contribution):.4f}",
+    )
+    if row.magnitude_contribution is None:
+        return cells
+    return (*cells, f"{float(row.magnitude_contribution):.4f}")
+
+
+def without_middle(lines: Sequence[tuple[str, ...]], what: str = "layers") -> list[tuple[str, ...]]:
+    """Leave out the middle of a table that is too long to read."""
+    if len(lines) <= FULL_TABLE:
+        return list(lines)
+    hidden = len(lines) - 2 * SHOWN_AT_EACH_END
+    gap = (f"... {hidden} more {what} ...", *[""] * (len(lines[0]) - 1))
+    return [*lines[:SHOWN_AT_EACH_END], gap, *lines[-SHOWN_AT_EACH_END:]]
 
 
 def number_text(value: float | Fraction) -> str:
@@ -109,12 +131,14 @@ def count_text(log10_count: float) -> str:
     return f"{mantissa}e{exponent}"
 
 
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    """Pad the cells of each column to one width; numbers are set to the right."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+def aligned(lines: Sequence[tuple[str, ...]], texts: int = 2) -> list[str]:
+    """Pad the cells of each column to one width: the first ones are texts, the rest numbers."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = []
     for line in lines:
-        texts = [f"{cell:<{width}}" for cell, width in zip(line[:2], widths[:2], strict=True)]
-        numbers = [f"{cell:>{width}}" for cell, width in zip(line[2:], widths[2:], strict=True)]
-        padded.append("  ".join([*texts, *numbers]).rstrip())
+        cells = [
+            f"{cell:<{width}}" if place < texts else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        padded.append("  ".join(cells).rstrip())
     return padded

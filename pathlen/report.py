@@ -1,16 +1,15 @@
 """What a measurement says: the numbers, one row a layer, and their forms as data.
 
-A report is built from a path graph and a backend's solution of it. Everything in it is read off
-those two, except the exact number of paths, which is counted when it is first asked for.
+A report is built from a path graph and a backend's solution of it. What can be read off those is
+there at once; the exact number of paths, the distribution of path lengths and examples of paths
+are computed when they are first asked for, and kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,40 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pathlen import path_statistics
 from pathlen.errors import BackendError
-from pathlen.graph import Kind
+from pathlen.graph_parts import Kind
 from pathlen.rendering import report_html, report_text
+from pathlen.report_data import report_record
+from pathlen.report_layers import LayerRow, Number, effective_width, layer_rows, layer_sums
 
 if TYPE_CHECKING:
     from pathlen.backends.protocol import FloatArray, Solution
     from pathlen.graph import PathGraph
-
-Number = float | Fraction
-"""An average: a float, or a Fraction where ``exact=True`` was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerRow:
-    """One layer of a report.
-
-    Attributes:
-        name: Module path of the call site, unique in the graph.
-        operation: What the layer does: "relu", "conv2d", "input", ...
-        units: Number of its units; hubs are not units.
-        active: Number of its units with an activity above 0.
-        contribution: The layer's part of the average path length.
-        normalized_contribution: The layer's part of the normalized average path length.
-        activation: Whether the layer applies functions of one unit each, that is, whether it is
-            a place where a nonlinearity is or, once linearized, was.
-    """
-
-    name: str
-    operation: str
-    units: int
-    active: int
-    contribution: Number
-    normalized_contribution: Number
-    activation: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +35,13 @@ class Report:
 
     Averages are floats, or Fractions after ``exact=True``. The contributions of all layers add
     up to the averages.
+
+    Where a weighting of the paths is asked for, it is "uniform" (every path counts the same),
+    "normalized" (the random walk, for which every branch does) or "magnitude" (a path counts as
+    much as the product of the weights of its edges, for a graph that has weights).
+
+    A report holds on to its graph and to the shares that the backend found, two numbers a node
+    (three with weights): nothing is copied, but they stay in memory as long as the report does.
 
     Attributes:
         average_path_length: Mean length over all paths, each with the same weight.
@@ -96,7 +78,8 @@ class Report:
     backend: str
     seconds: Mapping[str, float] = field(repr=False)
     graph: PathGraph = field(repr=False)
-    _known_path_count: int | None = field(repr=False)
+    _solution: Solution = field(repr=False)
+    _found: dict[object, Any] = field(repr=False, default_factory=dict)
 
     @classmethod
     def build(
@@ -128,7 +111,7 @@ class Report:
                 f"backend {backend!r} answers in floats, but exact=True needs integers and "
                 "fractions; use backend='exact'"
             )
-        layers = _layer_rows(graph, solution, exact)
+        layers = layer_rows(graph, solution, exact)
         number = Fraction if exact else float
         return cls(
             average_path_length=number(solution.average),
@@ -138,7 +121,7 @@ class Report:
             shortest_path=_length(solution.shortest_path, exact),
             num_units=graph.num_units,
             num_active=graph.num_active,
-            effective_width=_effective_width(layers, exact),
+            effective_width=effective_width(layers, exact),
             layers=layers,
             status=graph.info.status if graph.info else "exact",
             causes=graph.info.causes if graph.info else (),
@@ -146,14 +129,14 @@ class Report:
             backend=backend,
             seconds=dict(seconds),
             graph=graph,
-            _known_path_count=solution.path_count,
+            _solution=solution,
         )
 
     @cached_property
     def path_count(self) -> int:
         """The number of paths, exactly; counted when first read unless the backend knew it."""
-        if self._known_path_count is not None:
-            return self._known_path_count
+        if self._solution.path_count is not None:
+            return self._solution.path_count
         # Imported here: a report whose count is never read does not need the exact backend.
         from pathlen import backends
 
@@ -161,6 +144,162 @@ class Report:
         if count is None:
             raise BackendError("the backend registered as 'exact' does not count paths exactly")
         return count
+
+    @property
+    def exact(self) -> bool:
+        """Whether averages are Fractions."""
+        return isinstance(self.average_path_length, Fraction)
+
+    @property
+    def magnitude_average_path_length(self) -> Number | None:
+        """The average under the weighting "magnitude"; None where there is none."""
+        return self._solution.magnitude_average
+
+    @property
+    def log10_magnitude(self) -> float | None:
+        """Decimal logarithm of the path norm: the sum over paths of the product of weights."""
+        return self._solution.log10_magnitude
+
+    def average(self, weighting: str = "uniform") -> Number:
+        """The average path length under a weighting.
+
+        Raises:
+            BackendError: There is no such weighting, or none by magnitude for this report.
+        """
+        return path_statistics.average_of(self.graph, self._solution, weighting)
+
+    def centrality(self, weighting: str = "uniform") -> FloatArray | Sequence[Fraction]:
+        """The share c(u) of the paths, or the chance of a walk, that passes each node u.
+
+        The average is the sum of activity(u) * c(u) over the nodes, so c(u) is how much deeper the
+        network would be with unit u nonlinear than with u linear. Hubs have a share too.
+
+        Returns:
+            float64[num_nodes], read-only, or a sequence of Fractions after ``exact=True``;
+            `PathGraph.by_node_id` turns it into a dictionary by ids of one's own.
+
+        Raises:
+            BackendError: As for `average`.
+        """
+        return path_statistics.share_of(self.graph, self._solution, weighting)
+
+    def layer_centrality(self, weighting: str = "uniform") -> dict[str, Number]:
+        """The sum of c(u) over the units u of each layer: how many of them a path passes.
+
+        It is what a layer would contribute if all of its units were active.
+
+        Raises:
+            BackendError: As for `average`.
+        """
+        is_unit = (self.graph.kind != Kind.HUB).astype(np.float64)
+        sums = layer_sums(self.graph, is_unit, self.centrality(weighting), self.exact)
+        names = {layer.name: value for layer, value in zip(self.graph.layers, sums, strict=True)}
+        return {row.name: names[row.name] for row in self.layers}
+
+    def contributions(self, weighting: str = "uniform") -> dict[str, Number]:
+        """What each layer adds to the average: the sum of activity(u) * c(u) over its units.
+
+        Raises:
+            BackendError: As for `average`.
+        """
+        self.average(weighting)  # refuses what the rows do not have
+        name = {"uniform": "contribution"}.get(weighting, f"{weighting}_contribution")
+        return {row.name: getattr(row, name) for row in self.layers}
+
+    def path_length_distribution(
+        self, weighting: str = "uniform", *, memory_limit: int | None = None
+    ) -> npt.NDArray[Any]:
+        """The share of paths, or the chance of walks, of each length 0, 1, ... longest.
+
+        A unit of activity a between 0 and 1 counts with chance a, independently of others, so the
+        mean is the average whatever the activities are. The backend of the report computes it, or
+        that of "auto" where the former cannot.
+
+        Args:
+            weighting: See above.
+            memory_limit: Bytes that may be used beside the graph; by default, no limit.
+
+        Returns:
+            float64[lengths], or an array of Fractions after ``exact=True``, of sum 1; read-only.
+
+        Raises:
+            BackendError: As for `average`, or more memory is needed than the limit allows (said
+                before the work starts), or no backend has distributions.
+        """
+        if ("distribution", weighting) not in self._found:
+            self._found["distribution", weighting] = path_statistics.length_distribution(
+                self.graph,
+                weighting,
+                self._solution.direction,
+                backend=self.backend,
+                exact=self.exact,
+                memory_limit=memory_limit,
+            )
+        shares: npt.NDArray[Any] = self._found["distribution", weighting]
+        return shares
+
+    def path_length_variance(
+        self, weighting: str = "uniform", *, memory_limit: int | None = None
+    ) -> Number:
+        """The variance of the path length, of `path_length_distribution`."""
+        shares = self.path_length_distribution(weighting, memory_limit=memory_limit)
+        return path_statistics.variance(shares)
+
+    def path_length_quantile(
+        self,
+        q: float | Fraction,
+        weighting: str = "uniform",
+        *,
+        memory_limit: int | None = None,
+    ) -> int:
+        """The smallest length that at least a part q of the paths does not exceed.
+
+        Args:
+            q: In [0, 1]: 0.5 for the median; 0 and 1 for the smallest and the largest length that
+                occur. Give a Fraction where ``exact=True`` is to decide ties.
+            weighting: See above.
+            memory_limit: As for `path_length_distribution`.
+
+        Raises:
+            GraphError: q is no number in [0, 1].
+            BackendError: As for `path_length_distribution`.
+        """
+        shares = self.path_length_distribution(weighting, memory_limit=memory_limit)
+        return path_statistics.quantile(shares, q)
+
+    def example_path_nodes(self, which: str) -> npt.NDArray[np.int64]:
+        """The nodes of one longest or shortest path, hubs among them: int64[k], read-only.
+
+        Of several such paths it is the one whose output has the smallest id, and whose node before
+        that, and so on, back to its input.
+
+        Args:
+            which: "longest" or "shortest".
+
+        Raises:
+            GraphError: There is no such example.
+        """
+        if ("example", which) not in self._found:
+            from pathlen.extremes import example_path
+
+            nodes = example_path(self.graph, which, self.exact)
+            nodes.setflags(write=False)
+            self._found["example", which] = nodes
+        found: npt.NDArray[np.int64] = self._found["example", which]
+        return found
+
+    def example_path(self, which: str = "longest") -> tuple[str, ...]:
+        """One longest or shortest path as names of layers, from input to output.
+
+        Every node on the path gives the name of its layer; hubs are left out. See
+        `example_path_nodes` for the one that is chosen of several.
+
+        Raises:
+            GraphError: There is no such example.
+        """
+        from pathlen.extremes import layer_names
+
+        return layer_names(self.graph, self.example_path_nodes(which))
 
     @property
     def activation_layers(self) -> tuple[LayerRow, ...]:
@@ -179,25 +318,7 @@ class Report:
         size. A Fraction stands as a float under its own name and as a string "a/b" under that
         name with ``_exact`` added.
         """
-        record: dict[str, Any] = {
-            "path_count": _digits(self.path_count),
-            "log10_path_count": self.log10_path_count,
-            **_entry("average_path_length", self.average_path_length),
-            **_entry("normalized_average_path_length", self.normalized_average_path_length),
-            **_entry("longest_path", self.longest_path),
-            **_entry("shortest_path", self.shortest_path),
-            "num_units": self.num_units,
-            "num_active": self.num_active,
-            **_entry("effective_width", self.effective_width),
-            "width_profile": list(self.width_profile),
-            "layers": [_row_record(row) for row in self.layers],
-            "status": self.status,
-            "causes": list(self.causes),
-            "tracer": self.tracer,
-            "backend": self.backend,
-            "seconds": dict(self.seconds),
-        }
-        return record
+        return report_record(self)
 
     def to_json(self, indent: int | None = 2) -> str:
         """Give ``to_dict()`` as JSON text; it never holds NaN or infinities."""
@@ -212,101 +333,8 @@ class Report:
         return report_html(self)
 
 
-def _layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[LayerRow, ...]:
-    """One row for each layer that has a node other than hubs."""
-    count = len(graph.layers)
-    is_hub = graph.kind == Kind.HUB
-    units = np.bincount(graph.layer[~is_hub], minlength=count)
-    active = np.bincount(graph.layer[graph.activity > 0], minlength=count)
-    functions = np.bincount(graph.layer[_functions_of_one_unit(graph)], minlength=count)
-    contributions = _contributions(graph, solution.path_share, exact)
-    normalized = _contributions(graph, solution.walk_share, exact)
-    return tuple(
-        LayerRow(
-            name=layer.name,
-            operation=layer.operation,
-            units=int(units[index]),
-            active=int(active[index]),
-            contribution=contributions[index],
-            normalized_contribution=normalized[index],
-            activation=bool(functions[index] == units[index]),
-        )
-        for index, layer in enumerate(graph.layers)
-        if units[index]
-    )
-
-
-def _functions_of_one_unit(graph: PathGraph) -> npt.NDArray[np.bool_]:
-    """Mark the units whose only predecessor is a unit or an input: shape [num_nodes].
-
-    A linear layer's unit reads a hub and a merge's unit reads several nodes, so a layer of nothing
-    but such units is a place where an activation is applied. A sum with a zero-padded shortcut
-    has some of them, not all.
-    """
-    alone: npt.NDArray[np.bool_] = (np.diff(graph.indptr) == 1) & (graph.kind == Kind.UNIT)
-    predecessor_kind = graph.kind[graph.indices[graph.indptr[:-1][alone]]]
-    alone[alone] = (predecessor_kind == Kind.UNIT) | (predecessor_kind == Kind.INPUT)
-    return alone
-
-
-def _contributions(
-    graph: PathGraph, share: FloatArray | Sequence[Fraction], exact: bool
-) -> list[Number]:
-    """Sum activity * share over the nodes of each layer."""
-    if not exact:
-        weights = graph.activity * np.asarray(share, dtype=np.float64)
-        sums = np.bincount(graph.layer, weights=weights, minlength=len(graph.layers))
-        return [float(value) for value in sums]
-    totals: list[Number] = [Fraction(0)] * len(graph.layers)
-    # The nodes of a layer have few different shares, and adding fractions of hundreds of digits
-    # is what takes time: so equal ones are counted first.
-    nodes = np.flatnonzero(graph.activity).tolist()
-    alike = Counter((int(graph.layer[u]), float(graph.activity[u]), share[u]) for u in nodes)
-    for (layer, activity, node_share), times in alike.items():
-        totals[layer] += Fraction(activity) * node_share * times
-    return totals
-
-
-def _effective_width(layers: Sequence[LayerRow], exact: bool) -> Number:
-    """Average the active units of the layers with normalized contributions as weights."""
-    zero: Number = Fraction(0) if exact else 0.0
-    total = sum((row.normalized_contribution for row in layers), zero)
-    if not total:
-        return zero
-    return sum((row.normalized_contribution * row.active for row in layers), zero) / total
-
-
 def _length(value: int | Number, exact: bool) -> int | Number:
     """Give the length of one path: an int wherever it is whole."""
     if value == int(value):
         return int(value)
     return Fraction(value) if exact else float(value)
-
-
-def _digits(value: int) -> str:
-    """Write an integer of any size in decimal.
-
-    ``str`` refuses integers of more than 4300 digits by default; path counts have more.
-    """
-    return format(Decimal(value), "f")
-
-
-def _entry(name: str, value: int | Number) -> dict[str, Any]:
-    """Give a number as the entries of ``to_dict`` that stand for it."""
-    if isinstance(value, Fraction):
-        exact = f"{_digits(value.numerator)}/{_digits(value.denominator)}"
-        return {name: float(value), f"{name}_exact": exact}
-    return {name: value}
-
-
-def _row_record(row: LayerRow) -> dict[str, Any]:
-    """Give a layer's row as plain data."""
-    return {
-        "name": row.name,
-        "operation": row.operation,
-        "units": row.units,
-        "active": row.active,
-        **_entry("contribution", row.contribution),
-        **_entry("normalized_contribution", row.normalized_contribution),
-        "activation": row.activation,
-    }
