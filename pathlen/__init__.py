@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlen import backends as backends
     from pathlen.api import measure as measure
     from pathlen.api import trace as trace
+    from pathlen.comparison import Comparison as Comparison
+    from pathlen.comparison import compare as compare
     from pathlen.differentiable import DifferentiableAverage as DifferentiableAverage
     from pathlen.errors import ActivityError as ActivityError
     from pathlen.errors import BackendError as BackendError
@@ -36,12 +38,20 @@ if TYPE_CHECKING:
     from pathlen.report import Report as Report
     from pathlen.verification import Verdict as Verdict
     from pathlen.verification import verify as verify
+    from pathlen.whatif import Linearization as Linearization
+    from pathlen.whatif import greedy_linearization as greedy_linearization
+    from pathlen.whatif import linearize as linearize
 
 __version__ = "0.1.0"
 
 # name -> the module that defines it
 _EXPORTS = {
     "DifferentiableAverage": "pathlen.differentiable",
+    "Comparison": "pathlen.comparison",
+    "Linearization": "pathlen.whatif",
+    "compare": "pathlen.comparison",
+    "greedy_linearization": "pathlen.whatif",
+    "linearize": "pathlen.whatif",
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from pathlen.backends.protocol import HasDistribution, check_weighting
+from pathlen.backends.protocol import check_weighting
 from pathlen.errors import BackendError, GraphError
 
 if TYPE_CHECKING:
@@ -88,31 +88,20 @@ def length_distribution(
         BackendError: There is no such weighting, the graph has no weights, more memory is needed
             than the limit allows (said before the work starts), or no backend can do it.
     """
+    from pathlen import backends
+
     check_weighting(graph, weighting)
-    solver = _distribution_backend(graph, backend, exact)
-    found = solver.distribution(graph, weighting, direction, memory_limit)
+    solver = backends.get(backend) if backend in backends.available() else None
+    if (
+        solver is None
+        or solver.capabilities.exact != exact
+        or not backends.gives(solver, "distribution")
+    ):
+        solver, _ = backends.choose(graph, exact, need="distribution")
+    found = backends.distribution_of(solver, graph, weighting, direction, memory_limit)
     shares = np.array(found, dtype=object if exact else np.float64)
     shares.setflags(write=False)
     return shares
-
-
-def _distribution_backend(graph: PathGraph, name: str, exact: bool) -> HasDistribution:
-    """The backend of a name, or that of "auto", whichever first has distributions."""
-    from pathlen import backends
-
-    candidates = [backends.choose(graph, exact)[0]]
-    if name in backends.available():
-        candidates.insert(0, backends.get(name))
-    for candidate in candidates:
-        able = candidate.capabilities
-        if able.distribution and able.exact == exact:
-            return cast("HasDistribution", candidate)
-    names = " and ".join(repr(candidate.name) for candidate in candidates)
-    form = "fractions" if exact else "floats"
-    raise BackendError(
-        f"backend {names} cannot give the distribution of path lengths in {form}; `pathlen"
-        " backends` lists the others"
-    )
 
 
 def variance(shares: npt.NDArray[Any]) -> Number:

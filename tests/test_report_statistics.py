@@ -199,11 +199,14 @@ def test_a_report_by_another_backend_takes_the_automatic_one_for_distributions()
     assert len(report.path_length_distribution()) == 5
 
 
-def test_where_no_backend_has_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = backends.Capabilities(exact=False, summary="")
-    monkeypatch.setattr(type(backends.get("numba")), "capabilities", plain)
-    with pytest.raises(BackendError, match="'numba' cannot give the distribution of path lengths"):
-        pathlen.measure(figure_1()).path_length_distribution()
+def test_where_a_backend_has_no_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, exact = (pathlen.measure(figure_1(), exact=exact) for exact in (False, True))
+    for name in ("numba", "exact"):
+        plain = dataclasses.replace(backends.get(name).capabilities, distribution=False)
+        monkeypatch.setattr(type(backends.get(name)), "capabilities", plain)
+    assert fast.path_length_distribution()[0] == pytest.approx(1 / 257)  # by another one
+    with pytest.raises(BackendError, match="no backend gives a distribution in integers"):
+        exact.path_length_distribution()
 
 
 def test_walks_of_a_report_go_where_its_solution_says() -> None:
