@@ -48,17 +48,23 @@ def _sweep(indptr, indices, activity, starts, state):  # type: ignore[no-untyped
     # a row of `state`: F, S, E, power of 2**512 in F and S
     paths, paths_low, lengths, lengths_low, total_power = 0.0, 0.0, 0.0, 0.0, 0.0
     walk, walk_low = 0.0, 0.0
+    alike = 0  # the nodes from here on all have one power
     for node in range(len(activity)):
         first, last = indptr[node], indptr[node + 1]
         if first == last:
             count, length, step, power = 1.0, 0.0, 0.0, 0.0
         else:
-            count, length, step, power = _sum(indices, first, last, state)
+            count, length, step = _sum(indices, first, last, state)
+            power = state[indices[first], 3]
             step /= last - first
+            if indices[first] < alike:
+                count, length, power = _sum_of_powers(indices, first, last, state)
         length += activity[node] * count
         step += activity[node]
         if count >= BIG:
             count, length, power = count * SMALL, length * SMALL, power + 1.0
+        if node > 0 and power != state[node - 1, 3]:
+            alike = node
         state[node, 0] = count
         state[node, 1] = length
         state[node, 2] = step
@@ -74,32 +80,33 @@ def _sweep(indptr, indices, activity, starts, state):  # type: ignore[no-untyped
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _sum(indices, first, last, state):  # type: ignore[no-untyped-def]
-    """Sums of F, S and E over predecessors, and their power; mostly all powers are one."""
-    a, b, c, d, e, f = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    power, alike = state[indices[first], 3], True
+    """Sums of F, S and E over predecessors of one power (`add`, written out for speed)."""
+    a, b, c = 0.0, 0.0, 0.0
+    a_low, b_low, c_low = 0.0, 0.0, 0.0
     for edge in range(first, last):
         if edge + AHEAD < len(indices):
             prefetch_row(state, indices[edge + AHEAD])  # type: ignore[call-arg]
-        before = indices[edge]
+        before = np.uint64(indices[edge])
         x, y, z = state[before, 0], state[before, 1], state[before, 2]
-        alike &= state[before, 3] == power
         p, q, r = a + x, b + y, c + z
         u, v, w = p - a, q - b, r - c
-        d, e, f = (
-            d + ((a - (p - u)) + (x - u)),
-            e + ((b - (q - v)) + (y - v)),
-            f + ((c - (r - w)) + (z - w)),
-        )
+        a_low += (a - (p - u)) + (x - u)
+        b_low += (b - (q - v)) + (y - v)
+        c_low += (c - (r - w)) + (z - w)
         a, b, c = p, q, r
-    if alike:
-        return a + d, b + e, c + f, power
-    count, count_low, length, length_low = 0.0, 0.0, 0.0, 0.0
+    return a + a_low, b + b_low, c + c_low
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _sum_of_powers(indices, first, last, state):  # type: ignore[no-untyped-def]
+    """Sums of F and S over predecessors, and their power, whatever powers these have."""
+    count, count_low, length, length_low, power = 0.0, 0.0, 0.0, 0.0, 0.0
     for edge in range(first, last):
         before = indices[edge]
         factor, scale, power = _aligned(power, state[before, 3])
         count, count_low = add(count * scale, count_low * scale, state[before, 0] * factor, 0.0)
         length, length_low = add(length * scale, length_low * scale, state[before, 1] * factor, 0.0)
-    return count + count_low, length + length_low, c + f, power
+    return count + count_low, length + length_low, power
 
 
 @numba.njit(cache=True, inline="always")

@@ -1,0 +1,314 @@
+"""What statistics of paths cost, as ratios to well-known work on the same graph in the same run.
+
+Each row is a process of its own, so that the peak memory is the row's.
+
+    python benchmarks/paths.py [--rows dag networkx exact distribution growth start]
+        [--edges 100000000] [--write docs/performance.md]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # in place of this folder, whose coverage.py would hide the package
+
+import numpy as np  # noqa: E402 - after the path is set
+
+from benchmarks.plot import exponent, log_log  # noqa: E402
+from pathlen import backends  # noqa: E402
+from pathlen.graph import Kind, Layer, PathGraph  # noqa: E402
+
+Row = dict[str, Any]
+DEGREE = 25  # predecessors of a node, where the graph is not small
+_CHUNK = 1 << 16
+
+
+def random_dag(edges: int, window: int | None, degree: int = DEGREE) -> PathGraph:
+    """Nodes with `degree` distinct random predecessors among all before, or the last `window`.
+
+    The first `degree` nodes are the inputs; nodes that nobody reads are read by one output.
+    Half of the others are active.
+    """
+    nodes = max(edges // degree, 2 * degree) + degree
+    random = np.random.default_rng(0)
+    indices = np.empty((nodes - degree, degree), dtype=np.int32)
+    for first in range(degree, nodes, _CHUNK):
+        node = np.arange(first, min(first + _CHUNK, nodes))[:, None]
+        low = np.zeros_like(node) if window is None else np.maximum(node - window, 0)
+        # one predecessor from each of `degree` stretches of equal length: distinct and ascending
+        ends = np.arange(degree + 1) * (node - low) // degree
+        steps = random.random((len(node), degree)) * np.diff(ends)
+        indices[node[:, 0] - degree] = low + ends[:, :-1] + steps.astype(np.int64)
+    read = np.zeros(nodes, dtype=np.bool_)
+    read[indices.ravel()] = True
+    unread = np.flatnonzero(~read).astype(np.int32)
+    unread = unread[unread >= degree]
+    return _with_terminals(indices, unread, nodes, degree, random)
+
+
+def _with_terminals(
+    indices: np.ndarray, unread: np.ndarray, nodes: int, degree: int, random: np.random.Generator
+) -> PathGraph:
+    starts = np.concatenate([np.zeros(degree, np.int64), np.arange(nodes - degree + 1) * degree])
+    indptr = np.concatenate([starts, [starts[-1] + len(unread)]])
+    kind = np.full(nodes + 1, Kind.UNIT, dtype=np.uint8)
+    kind[:degree], kind[-1] = Kind.INPUT, Kind.OUTPUT
+    activity = (random.random(nodes + 1) < 0.5).astype(np.float64)
+    activity[:degree] = activity[-1] = 0.0
+    counts = [degree, nodes - degree, 1]
+    firsts = np.cumsum([0, *counts])
+    rows = zip(("input", "units", "output"), firsts.tolist(), counts, strict=False)
+    layers = tuple(Layer(name, name, first, count) for name, first, count in rows)
+    flat = np.concatenate([indices.ravel(), unread])
+    layer = np.repeat(np.arange(3, dtype=np.int32), counts)
+    for array in (indptr, flat, activity, kind, layer):
+        array.setflags(write=False)  # taken as they are, not copied
+    return PathGraph(indptr, flat, activity, kind, layer, layers)
+
+
+def best_of(times: int, function: Callable[[], Any]) -> float:
+    """Least seconds of several runs."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def averages_and_product(edges: int, window: int | None) -> Row:
+    """Both averages and the number of paths, beside a scipy CSR matrix times a vector."""
+    import scipy.sparse
+
+    solver = backends.get("numba")
+    solver.averages(random_dag(1000, None, 4))  # loads the compiled sweep
+    graph = random_dag(edges, window)
+    ours = best_of(3, lambda: solver.averages(graph))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    shape = (graph.num_nodes, graph.num_nodes)
+    matrix = scipy.sparse.csr_array(
+        (np.ones(graph.num_edges), graph.indices, graph.indptr.astype(np.int32)), shape=shape
+    )
+    vector = np.random.default_rng(1).random(graph.num_nodes)
+    theirs = best_of(3, lambda: matrix @ vector)
+    found = solver.averages(graph)
+    return {
+        "edges": graph.num_edges,
+        "predecessors": "any before" if window is None else f"last {window}",
+        "log10 paths": round(found.log10_path_count, 1),
+        "seconds": ours,
+        "product": theirs,
+        "ratio": ours / theirs,
+        "MiB peak": peak,
+    }
+
+
+def beside_networkx(edges: int) -> Row:
+    """The same beside a dynamic program in Python over a networkx graph that is there already."""
+    import networkx
+
+    solver = backends.get("numba")
+    graph = random_dag(edges, None)
+    solver.averages(graph)
+    ours = best_of(5, lambda: solver.averages(graph))
+    network = graph.to_networkx()
+    start = time.perf_counter()
+    paths, lengths, walks = {}, {}, {}
+    for node in networkx.topological_sort(network):
+        active = network.nodes[node]["activity"]
+        before = list(network.predecessors(node))
+        paths[node] = sum(paths[other] for other in before) if before else 1
+        lengths[node] = active * paths[node] + sum(lengths[other] for other in before)
+        mean = sum(walks[other] for other in before) / len(before) if before else 0.0
+        walks[node] = active + mean
+    theirs = time.perf_counter() - start
+    found, last = solver.averages(graph), graph.num_nodes - 1
+    assert abs(found.average - lengths[last] / paths[last]) < 1e-9 * found.average
+    assert abs(found.normalized_average - walks[last]) < 1e-9 * found.normalized_average
+    return {"edges": graph.num_edges, "seconds": ours, "networkx": theirs, "ratio": theirs / ours}
+
+
+def exactly(edges: int) -> Row:
+    """Averages as fractions, of a graph of more than 10**1000 paths, beside those as floats."""
+    graph = random_dag(edges, 10 * DEGREE)
+    floats, fractions = backends.get("numba"), backends.choose(graph, True, "averages")[0]
+    fractions.averages(random_dag(1000, None, 4))
+    floating = best_of(3, lambda: floats.averages(graph))
+    start = time.perf_counter()
+    found = fractions.averages(graph)
+    seconds = time.perf_counter() - start
+    return {
+        "backend": fractions.name,
+        "edges": graph.num_edges,
+        "log10 paths": round(found.log10_path_count, 1),
+        "seconds": seconds,
+        "floats": floating,
+        "ratio": seconds / floating,
+        "MiB peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def distributions(model: str) -> Row:
+    """The whole distribution of path lengths of a traced model."""
+    import torch
+
+    import pathlen
+    from benchmarks.scale import llama70b
+    from tests.vision import import_torchvision
+
+    if model == "resnet152":
+        import_torchvision()
+        from torchvision.models import resnet152
+
+        with torch.device("meta"):
+            network, args, kwargs = resnet152(), torch.empty(1, 3, 224, 224), {}
+        network.eval()
+    else:
+        network, args, kwargs = llama70b(80)
+    graph = pathlen.trace(network, args, kwargs)
+    solver = backends.get("numba")
+    solver.distribution(random_dag(1000, None, 4), "uniform")
+    row: Row = {"model": model, "nodes": graph.num_nodes, "edges": graph.num_edges}
+    for weighting in ("uniform", "normalized"):
+        start = time.perf_counter()
+        shares = solver.distribution(graph, weighting)
+        row[f"{weighting} s"] = time.perf_counter() - start
+    row["lengths"] = len(shares)
+    row["MiB peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return row
+
+
+def seconds_of_averages(edges: int, window: int | None) -> Row:
+    """One point of the curve of growth."""
+    solver = backends.get("numba")
+    solver.averages(random_dag(1000, None, 4))
+    graph = random_dag(edges, window)
+    seconds = best_of(9 if edges < 10**7 else 3, lambda: solver.averages(graph))
+    predecessors = "any before" if window is None else f"last {window}"
+    return {"edges": graph.num_edges, "predecessors": predecessors, "seconds": seconds}
+
+
+def first_call(kind: str) -> Row:
+    """Seconds of the first measurement of a process and of the second."""
+    import torch
+
+    import pathlen
+    from pathlen.training import CifarResNet
+
+    model, image = CifarResNet(20), torch.randn(1, 3, 32, 32)
+    subject: Any = (model, image)
+    if kind == "graph":
+        subject = (random_dag(10**5, None),)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        pathlen.measure(*subject)
+        seconds.append(time.perf_counter() - start)
+    above = seconds[0] - seconds[1]
+    return {"measured": kind, "first s": seconds[0], "second s": seconds[1], "above s": above}
+
+
+FUNCTIONS: dict[str, Callable[..., Row]] = {
+    "dag": averages_and_product,
+    "networkx": beside_networkx,
+    "exact": exactly,
+    "distribution": distributions,
+    "growth": seconds_of_averages,
+    "start": first_call,
+}
+TITLES = {
+    "dag": "Averages beside a matrix-vector product",
+    "networkx": "Averages beside a dynamic program in networkx",
+    "exact": "Averages as exact fractions",
+    "distribution": "Distributions of path lengths",
+    "growth": "Growth with edges",
+    "start": "The first call of a process",
+}
+WINDOW = 20_000
+
+
+def tasks(most_edges: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Arguments of the rows of each table."""
+    sizes = [10**power for power in range(4, 9) if 10**power <= most_edges]
+    return {
+        "dag": [(most_edges, None), (most_edges, WINDOW)],
+        "networkx": [(min(10**6, most_edges),)],
+        "exact": [(min(10**7, most_edges),)],
+        "distribution": [("resnet152",), ("Llama 3 70B",)],
+        "growth": [(size, WINDOW) for size in sizes],
+        "start": [("graph",), ("model",)],
+    }
+
+
+def run_row(name: str, arguments: tuple[Any, ...]) -> Row:
+    """One row, in a process of its own."""
+    command = [sys.executable, __file__, "--one", json.dumps([name, *arguments])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def write_page(page: Path, tables: dict[str, list[Row]]) -> None:
+    """All tables, and the plot of growth."""
+    parts = [_INTRODUCTION]
+    for name, rows in tables.items():
+        parts += [f"## {TITLES[name]}", str(FUNCTIONS[name].__doc__).strip(), _table(rows)]
+        if name == "growth" and len(rows) > 1:
+            points = [(row["edges"], row["seconds"]) for row in rows]
+            label = f"seconds ~ edges^{exponent(points):.3f}"
+            plot = log_log("Both averages and the number of paths", "edges", "s", {label: points})
+            (page.parent / "images" / "growth.svg").write_text(plot)
+            parts.append(f"Fitted: {label}.\n\n![Seconds against edges](images/growth.svg)")
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+_INTRODUCTION = f"""\
+# Performance
+
+What `python benchmarks/paths.py` measured on two cores of an AMD EPYC, one thread, each row in a
+process of its own; "MiB peak" is the resident memory of the whole process. Random graphs have
+{DEGREE} predecessors a node, drawn evenly over all nodes before it, or over the last {WINDOW:,}:
+what a traced network looks like, whose layers read the layers before them."""
+
+
+def _table(rows: list[Row]) -> str:
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([_shown(row[name]) for name in names] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Print tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="*", choices=FUNCTIONS, default=list(FUNCTIONS))
+    parser.add_argument("--edges", type=int, default=10**8, help="of the largest graph")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        name, *arguments = json.loads(options.one)
+        print(json.dumps(FUNCTIONS[name](*arguments)))
+        return
+    tables: dict[str, list[Row]] = {}
+    for name in options.rows:
+        for arguments in tasks(options.edges)[name]:
+            row = run_row(name, arguments)
+            tables.setdefault(name, []).append(row)
+            print(name, "  ".join(f"{key} {_shown(value)}" for key, value in row.items()))
+    if options.write:
+        write_page(options.write, tables)
+
+
+if __name__ == "__main__":
+    main()
