@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlen.errors import GraphError as GraphError
     from pathlen.errors import GraphFileError as GraphFileError
     from pathlen.errors import ModelError as ModelError
+    from pathlen.errors import MonitorError as MonitorError
     from pathlen.errors import PathlenError as PathlenError
     from pathlen.errors import SpecError as SpecError
     from pathlen.errors import TraceError as TraceError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pathlen.graph import Layer as Layer
     from pathlen.graph import PathGraph as PathGraph
     from pathlen.lowering.register import register_rule as register_rule
+    from pathlen.monitor import DepthMonitor as DepthMonitor
+    from pathlen.monitor import DepthReading as DepthReading
     from pathlen.policy import Policy as Policy
     from pathlen.report import Report as Report
     from pathlen.verification import Verdict as Verdict
@@ -46,6 +49,8 @@ __version__ = "0.1.0"
 
 # name -> the module that defines it
 _EXPORTS = {
+    "DepthMonitor": "pathlen.monitor",
+    "DepthReading": "pathlen.monitor",
     "DifferentiableAverage": "pathlen.differentiable",
     "Comparison": "pathlen.comparison",
     "Linearization": "pathlen.whatif",
@@ -62,6 +67,7 @@ _EXPORTS = {
     "Policy": "pathlen.policy",
     "Report": "pathlen.report",
     "Verdict": "pathlen.verification",
+    "MonitorError": "pathlen.errors",
     "PathlenError": "pathlen.errors",
     "ActivityError": "pathlen.errors",
     "BackendError": "pathlen.errors",

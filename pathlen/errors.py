@@ -37,5 +37,9 @@ class UnsupportedOperation(TraceError):
     """Operations that no rule, decomposition or probe could lower, all listed at once."""
 
 
+class MonitorError(PathlenError, RuntimeError):
+    """A model cannot be monitored, or is no longer the one that a monitor was made for."""
+
+
 class VerificationError(PathlenError, RuntimeError):
     """A path graph is not that of its model, or a model cannot be verified."""

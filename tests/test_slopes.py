@@ -283,6 +283,29 @@ def test_a_users_own_activation_is_told_by_its_function():
     assert report.path_count == 2 * 4 * 3
 
 
+@pytest.mark.parametrize(
+    "brought",
+    [
+        lambda slope, x: slope.type_as(x),
+        lambda slope, x: slope.view(-1, 1, 1).expand_as(x).movedim(1, -1)[0, 0, 0].view(-1),
+        lambda slope, x: slope.view(2, 2).reshape_as(x[0, :, 0, 0]),
+        lambda slope, x: slope.to(x),
+    ],
+    ids=["type_as", "expand_as", "reshape_as", "to"],
+)
+def test_slopes_brought_to_the_shape_or_type_of_the_input(brought):
+    model = Model(
+        lambda m, x: m.b(F.prelu(m.a(x), brought(m.slope, m.a(x)))),
+        a=nn.Conv2d(2, 4, 1),
+        b=nn.Conv2d(4, 3, 1),
+        slope=nn.Parameter(torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)),
+    )
+    if brought(model.slope, torch.empty(1, 4, 3, 3)).dtype == torch.float64:
+        model.double()
+    report = measure(model, torch.empty(1, 2, 3, 3, dtype=model.a.weight.dtype))
+    assert report.average_path_length == Fraction(1, 4)
+
+
 def test_slopes_without_values_are_taken_as_active_and_this_is_said():
     with torch.device("meta"):
         model = between_layers(nn.PReLU(3, init=1.0))

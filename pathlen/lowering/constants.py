@@ -8,7 +8,12 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.operations import (
+    READS_SHAPE_OF_OTHER,
+    makes_constant,
+    operation_name,
+    written_argument,
+)
 from pathlen.lowering.values import Value, bind_call
 
 Given = Mapping[fx.Node, Value]
@@ -71,6 +76,11 @@ class Constants:
     def _value(self, value: Value) -> torch.Tensor:
         return self._programs[value.node.graph].of(value)
 
+    def given(self, node: fx.Node) -> Value | None:
+        """The constant that a placeholder of a decomposition stands for, None for other nodes."""
+        value = self._sources[node.graph][1].get(node)
+        return None if value is None or value.varies else value
+
     def attributes_behind(
         self, values: Iterable[Value]
     ) -> dict[tuple[fx.Graph, str], torch.Tensor]:
@@ -92,15 +102,10 @@ class Constants:
         """
         renewed = Constants()
         wanted = self._behind(values)
-        # An in-place call is no operand of what it changes: then all is run, as it was before.
-        whole = any(map(_is_written, wanted))
-        for graph in self._sources if whole else dict.fromkeys(node.graph for node in wanted):
-            nodes = [node for node in graph.nodes if whole or node in wanted]
-            tensors = {
-                str(node.target): tensor_of(graph, str(node.target))
-                for node in nodes
-                if node.op == "get_attr"
-            }
+        for graph in dict.fromkeys(node.graph for node in wanted):
+            nodes = [node for node in graph.nodes if node in wanted]
+            names = [str(node.target) for node in nodes if node.op == "get_attr"]
+            tensors = {name: tensor_of(graph, name) for name in names}
             renewed.add(graph, tensors, self._sources[graph][1], nodes)
         return renewed
 
@@ -113,10 +118,10 @@ class Constants:
             if node in found:
                 continue
             found.add(node)
-            if not _reads_shapes(node):
-                queue += node.all_input_nodes
-            given = self._sources[node.graph][1].get(node)
-            if given is not None and not given.varies:
+            queue += [operand for operand in node.all_input_nodes if operand not in _shapes(node)]
+            queue += writers(node)  # no operands of what they change
+            given = self.given(node)
+            if given is not None:
                 queue.append(given.node)
         return found
 
@@ -139,7 +144,10 @@ class _ConstantProgram:
         """See `Constants.of`."""
         with torch.no_grad():
             while value.node not in self._known:
-                self._run(next(self._todo))
+                node = next(self._todo, None)
+                if node is None:
+                    raise KeyError(f"{value.node.name!r} is not among the nodes that may be run")
+                self._run(node)
         tensor = self._known[value.node]
         if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
             raise UnknownConstantError(value.node.name)
@@ -158,8 +166,8 @@ class _ConstantProgram:
     def _call(self, node: fx.Node) -> Any:
         """Result of a call, None if an input or a tensor without values reaches it."""
         known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
-        if _reads_shapes(node):
-            known = {n: torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in known}
+        for operand in _shapes(node):
+            known[operand] = _of_shape(operand.meta["val"])
         if not callable(node.target) or any(map(_is_unknown, known.values())):
             self._forget_written(node)
             return None
@@ -181,27 +189,39 @@ class _ConstantProgram:
 
     def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
         """The user's tensor, or a copy if the program writes to it or to a view of it."""
-        return tensor.clone() if _is_written(node) else tensor
+        return tensor.clone() if writers(node) else tensor
 
 
-def _reads_shapes(node: fx.Node) -> bool:
-    """Whether a call takes no more of its operands than their shapes."""
-    return isinstance(node.target, torch._ops.OpOverload) and makes_constant(node.target)
+def _shapes(node: fx.Node) -> set[fx.Node]:
+    """Operands of which a call takes no more than the shape and dtype."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return set()
+    if makes_constant(node.target):
+        return set(node.all_input_nodes)
+    of_other = operation_name(node.target) in READS_SHAPE_OF_OTHER and len(node.args) > 1
+    other = node.args[1] if of_other else None
+    return {other} if isinstance(other, fx.Node) and other is not node.args[0] else set()
 
 
-def _is_written(node: fx.Node) -> bool:
-    """Whether the program writes to the result of a node or to a view of it."""
-    reached, queue = {node}, [node]
+def _of_shape(val: torch.Tensor) -> torch.Tensor:
+    """A tensor of a shape and dtype that takes no memory."""
+    return torch.zeros((), dtype=val.dtype).expand(val.shape)
+
+
+def writers(node: fx.Node) -> list[fx.Node]:
+    """The in-place calls that write to the result of a node or to a view of it."""
+    reached, queue, found = {node}, [node], []
     while queue:
         for user in queue.pop().users:
             schema = getattr(user.target, "_schema", None)
-            if schema is not None and written_argument(user.target) is not None:
-                return True
+            writes = schema is not None and written_argument(user.target) is not None
             shares = schema is None or any(r.alias_info is not None for r in schema.returns)
+            if writes and user not in found:
+                found.append(user)
             if shares and user not in reached:
                 reached.add(user)
                 queue.append(user)
-    return False
+    return found
 
 
 def _storage(value: Any) -> int | None:

@@ -1,0 +1,268 @@
+"""The call sites whose activity can change, and how it is read from the live model."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from pathlen.lowering.activity import active_functions
+from pathlen.lowering.constants import Constants, UnknownConstantError, writers
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import split_units
+from pathlen.lowering.labels import broadcast
+from pathlen.lowering.operations import aten, operation_name
+from pathlen.lowering.regions import varying_operands
+from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Call, Value
+from pathlen.monitor_blends import find_blend
+from pathlen.monitor_sources import LiveTensors, Source
+from pathlen.tracing import module_path
+
+_SAME_ORDER = frozenset(
+    aten("view reshape unsqueeze squeeze flatten unflatten alias detach view_as")
+)
+Attribute = tuple[fx.Graph, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slopes:
+    """A call site whose units are active or not by one element each of one tensor.
+
+    Attributes:
+        function: The site itself, to be evaluated where slopes alone do not decide.
+        source: The tensor.
+        nodes: int64[units], ids in the path graph.
+        element: int64[units], the element that decides, of the tensor laid out flat.
+        between: The slopes for which a blend is linear, None for a PReLU.
+    """
+
+    function: "Function"
+    source: Source
+    nodes: np.ndarray
+    element: np.ndarray
+    between: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A call site that is evaluated again as the lowering does it.
+
+    Attributes:
+        step: The call.
+        entry: What it is a function of.
+        reads: The constants that it is computed with.
+        numbers: int64[units], ids in the path graph, -1 for what it leaves out.
+    """
+
+    step: Step
+    entry: Value
+    reads: tuple[Value, ...]
+    numbers: np.ndarray
+
+    def functions(self, constants: Constants, tolerance: float) -> Tensor:
+        """Which functions are active, in a shape that broadcasts to that of the result.
+
+        Raises:
+            ActivityError: A parameter is not a number.
+        """
+        active = active_functions(self.step.call, self.entry, constants, tolerance)
+        # without values (meta device) units are taken as active
+        return torch.ones((), dtype=torch.bool) if active is None else active
+
+    def split(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """How functions of this shape make units.
+
+        Returns:
+            Of each unit the label that it reads and its function; and for each element of the
+            result the number of its unit.
+        """
+        labels = broadcast(self.entry.labels, self.step.call.shape)
+        entries, function, labels_of = split_units(labels, shape)
+        return entries, function, labels_of(np.arange(len(entries)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watch:
+    """A constant that decided on the structure of the graph.
+
+    Attributes:
+        value: The constant.
+        tensor: What it was; None without values.
+        sources: What it is computed from, with what these held.
+    """
+
+    value: Value
+    tensor: Tensor | None
+    sources: tuple[tuple[Source, Tensor], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sites:
+    """What to look at in a model.
+
+    Attributes:
+        slopes: Sites that are read directly.
+        functions: Sites that are evaluated.
+        watches: What must stay as it is.
+        paths: Paths of the modules whose calls make up activations.
+    """
+
+    slopes: tuple[Slopes, ...]
+    functions: tuple[Function, ...]
+    watches: tuple[Watch, ...]
+    paths: frozenset[str]
+    _constants: Constants
+    _sources: Mapping[Attribute, Source]
+
+    def constants(self, values: Iterable[Value]) -> Constants:
+        """Constants of the model as it is now; only the given ones can be asked for."""
+        return self._constants.renewed(lambda *name: self._sources[name].read(), values)
+
+    @property
+    def traced(self) -> Constants:
+        """Constants of the model as it was when it was lowered."""
+        return self._constants
+
+
+def find_sites(lowering: Lowering, live: LiveTensors) -> Sites:
+    """Go through what the lowering did.
+
+    Args:
+        lowering: A finished one that was watched.
+        live: Where the tensors of the model are.
+    """
+    assert lowering.steps is not None
+    constants, sources = lowering.constants, dict[Attribute, Source]()
+    numbers, counts = lowering.builder.numbers(), lowering.policy.counts("activation")
+    slopes: list[Slopes] = []
+    functions: list[Function] = []
+    watches: dict[int, Watch] = {}
+    paths: set[str] = set()
+    for step in lowering.steps.taken:
+        entry = _entry(step)
+        reads = step.reads if entry is None else _reads(step, entry, constants)
+        behind = constants.attributes_behind(reads)
+        sources.update({key: live.find(tensor, key[1]) for key, tensor in behind.items()})
+        if entry is None:
+            for value in reads:
+                if id(value) not in watches and constants.attributes_behind([value]):
+                    watches[id(value)] = _watch(value, sources, constants)
+        elif counts:
+            paths.update(_paths(step.call, entry))
+            site = Function(step, entry, reads, numbers[step.nodes.start : step.nodes.stop])
+            if behind and (site.numbers >= 0).any():
+                found = _slopes(site, behind, sources, lowering)
+                if found is None:
+                    functions.append(site)
+                else:
+                    slopes.append(found)
+    return Sites(
+        tuple(slopes),
+        tuple(functions),
+        tuple(watches.values()),
+        frozenset(paths),
+        constants,
+        sources,
+    )
+
+
+def value_of(value: Value, constants: Constants) -> Tensor | None:
+    """A constant, None where it has no values."""
+    try:
+        return constants.of(value)
+    except UnknownConstantError:
+        return None
+
+
+def _entry(step: Step) -> Value | None:
+    """What the result of a call is an activation of; None where it is none, or made of others."""
+    return (
+        step.result.function_of if step.program is None and isinstance(step.result, Value) else None
+    )
+
+
+def _reads(step: Step, entry: Value, constants: Constants) -> tuple[Value, ...]:
+    """The constants of a function: those that were looked at, if all have values.
+
+    The evaluation stops at the first that has none; then any constant on the way may count.
+    """
+    if all(value_of(value, constants) is not None for value in step.reads):
+        return step.reads
+    found: dict[int, Value] = {}
+    for call in _calls(step.call, entry):
+        found.update({id(value): value for value in call.values() if not value.varies})
+    return tuple(found.values())
+
+
+def _watch(value: Value, sources: Mapping[Attribute, Source], constants: Constants) -> Watch:
+    own = constants.attributes_behind([value])
+    kept = tuple((sources[key], tensor.detach().clone()) for key, tensor in own.items())
+    tensor = value_of(value, constants)
+    return Watch(value, None if tensor is None else tensor.clone(), kept)
+
+
+def _paths(call: Call, entry: Value) -> set[str]:
+    """Paths of the modules that the calls between an entry and a call belong to."""
+    return {module_path(at.node) for at in _calls(call, entry)}
+
+
+def _calls(call: Call, entry: Value) -> list[Call]:
+    """A call, and those between an entry and it."""
+    calls, seen = [call], {id(call)}
+    for at in calls:  # grows while it is walked
+        for operand in varying_operands(at):
+            before = operand.call
+            if before is not None and operand.order > entry.order and id(before) not in seen:
+                seen.add(id(before))
+                calls.append(before)
+    return calls
+
+
+def _slopes(
+    site: Function,
+    behind: Mapping[Attribute, Tensor],
+    sources: Mapping[Attribute, Source],
+    lowering: Lowering,
+) -> Slopes | None:
+    """A site as one that is read directly, None where it has to be evaluated."""
+    if len(behind) != 1:
+        return None
+    ((key, tensor),) = behind.items()
+    constants, tolerance = lowering.constants, lowering.policy.tolerance
+    alive, call = site.numbers >= 0, site.step.call
+    if call.name == "aten.prelu" and call["self"] is site.entry:
+        if tensor.is_meta or not _in_order(call["weight"], constants):
+            return None
+        _, element, _ = site.split(site.functions(constants, tolerance).shape)
+        return Slopes(site, sources[key], site.numbers[alive], element[alive])
+    blend = find_blend(call, site.entry, site.reads, tensor, constants)
+    between = None if blend is None else blend.linear_between(tolerance)
+    if blend is None or between is None:
+        return None
+    entries, function, _ = site.split(blend.element.shape)
+    if len(np.unique(entries)) < len(entries):
+        return None  # equal slopes would make one unit of several: the graph depends on them
+    element = blend.element.reshape(-1).numpy()[function]
+    return Slopes(site, sources[key], site.numbers[alive], element[alive], between)
+
+
+def _in_order(value: Value, constants: Constants) -> bool:
+    """Whether a constant is a tensor from outside, at most in another shape."""
+    node = value.node
+    while not writers(node):
+        given = constants.given(node)
+        if node.op == "get_attr":
+            return True
+        if given is not None:
+            node = given.node
+        elif _operation(node) in _SAME_ORDER and isinstance(node.args[0], fx.Node):
+            node = node.args[0]
+        else:
+            return False
+    return False
+
+
+def _operation(node: fx.Node) -> str:
+    return operation_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
