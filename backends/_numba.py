@@ -16,6 +16,7 @@ from pathlen.backends.protocol import (
     IntArray,
     Scaled,
     Solution,
+    check_direction,
     check_weighting,
     float_solution,
     out_degrees,
@@ -71,6 +72,7 @@ class NumbaBackend:
     ) -> FloatArray:
         """Lengths of paths or walks; see `HasDistribution`."""
         check_weighting(graph, weighting)
+        check_direction(direction)
         counts, weights = None, None
         if weighting == "uniform":
             counts = _scaled(*_count_from_inputs(graph.indptr, graph.indices))

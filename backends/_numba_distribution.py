@@ -77,9 +77,11 @@ def _scales(
     size = graph.num_nodes
     is_input = (graph.kind == Kind.INPUT).astype(np.float64)
     if counts is not None:
-        total, _ = total_of(counts, graph.kind == Kind.OUTPUT)
-        shift = np.maximum(counts.exponent.astype(np.int64) - total.exponent[0], -5000)
-        share = np.ldexp(counts.mantissa / total.mantissa[0], shift.astype(np.int32))
+        ends = graph.kind == Kind.OUTPUT  # other nodes may have more than all outputs together
+        total, _ = total_of(counts, ends)
+        shift = np.maximum(counts.exponent[ends].astype(np.int64) - total.exponent[0], -5000)
+        share = np.zeros(size)
+        share[ends] = np.ldexp(counts.mantissa[ends] / total.mantissa[0], shift.astype(np.int32))
         return counts, counts, is_input, share
     chances = start_chances(graph, direction)
     none, ones = np.zeros(size, dtype=np.int64), Scaled(np.ones(size), np.zeros(size, np.int64))
@@ -162,8 +164,10 @@ def _sweep(  # type: ignore[no-untyped-def]
                 before = indices[edge]
                 share = source[before] / target[node]
                 shift = source_power[before] - target_power[node]
-                if weights is not None:
-                    share *= weights[edge]
+                if weights is not None:  # of any size: the product alone is at most 1
+                    weight, exponent = math.frexp(weights[edge])
+                    share *= weight
+                    shift += exponent
                 if shift != 0:
                     share = math.ldexp(share, max(shift, -2000))
                 offset, values = low[before] - base, store[row_of[before]]

@@ -81,8 +81,11 @@ def _shares(links: scipy.sparse.csr_array, counts: Scaled) -> scipy.sparse.csr_a
 def _final(counts: Scaled, ends: np.ndarray) -> FloatArray:
     """Share of all paths that end at each node: float64[n]."""
     total, _ = total_of(counts, ends)
-    share = shifted(counts.mantissa / total.mantissa[0], counts.exponent - total.exponent[0])
-    return np.where(ends, share, 0.0)
+    final = np.zeros(len(ends))
+    final[ends] = shifted(
+        counts.mantissa[ends] / total.mantissa[0], counts.exponent[ends] - total.exponent[0]
+    )
+    return final
 
 
 def _lengths(shares: scipy.sparse.csr_array, activity: FloatArray, final: FloatArray) -> FloatArray:

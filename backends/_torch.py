@@ -128,9 +128,11 @@ class TorchBackend:
         counts = waves.column(_counts(graph, waves, None), int(by_weights))
         ends = graph.kind == Kind.OUTPUT
         paths, _ = total_of(counts, ends)
-        share = _float(counts.mantissa / paths.mantissa[0], counts.exponent - paths.exponent[0])
+        final = np.zeros(graph.num_nodes)
+        final[ends] = _float(
+            counts.mantissa[ends] / paths.mantissa[0], counts.exponent[ends] - paths.exponent[0]
+        )
         weights = graph.weights if by_weights else None
-        final = np.where(ends, share, 0.0)
         return distribution(graph, waves, (counts, weights), final, memory_limit)
 
 

@@ -142,10 +142,11 @@ def _shares(
         return 1.0 / waves.reads[waves.taking]
     (mantissa, exponent), weights = (counts[0].mantissa, counts[0].exponent), counts[1]
     source, target = waves.order[waves.giving], waves.order[waves.taking]
-    share = mantissa[source] / mantissa[target]
-    if weights is not None:
-        share *= weights[waves.edge_order]
-    shift = np.clip(exponent[source] - exponent[target], -5000, 5000).astype(np.int32)
+    share, power = mantissa[source] / mantissa[target], exponent[source] - exponent[target]
+    if weights is not None:  # of any size: the product alone is at most 1
+        weight, own = np.frexp(weights[waves.edge_order])
+        share, power = share * weight, power + own
+    shift = np.clip(power, -5000, 5000).astype(np.int32)
     with np.errstate(under="ignore"):
         result: FloatArray = np.ldexp(share, shift)
     return result

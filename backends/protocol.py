@@ -175,8 +175,7 @@ def walk_starts(graph: PathGraph, direction: str) -> IntArray:
     Raises:
         BackendError: There is no such direction.
     """
-    if direction not in DIRECTIONS:
-        raise BackendError(f"no direction {direction!r}; use one of {', '.join(DIRECTIONS)}")
+    check_direction(direction)
     is_start = graph.kind == (Kind.OUTPUT if direction == "backward" else Kind.INPUT)
     size_of_layer = np.bincount(graph.layer[is_start], minlength=len(graph.layers))
     tensors = np.count_nonzero(size_of_layer)
@@ -187,6 +186,12 @@ def start_chances(graph: PathGraph, direction: str) -> FloatArray:
     """Chance that the random walk starts at each node: float64[n]; see `walk_starts`."""
     starts = walk_starts(graph, direction)
     return np.divide(1.0, starts, out=np.zeros(len(starts)), where=starts > 0)
+
+
+def check_direction(direction: str) -> None:
+    """Raise BackendError unless the random walk can go that way."""
+    if direction not in DIRECTIONS:
+        raise BackendError(f"no direction {direction!r}; use one of {', '.join(DIRECTIONS)}")
 
 
 def check_weighting(graph: PathGraph, weighting: str) -> None:
