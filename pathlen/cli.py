@@ -72,6 +72,18 @@ _input_option = click.option(
 @_input_option
 @click.option("--backend", default="auto", show_default=True, help="What counts the paths.")
 @click.option("--exact", is_flag=True, help="Compute with integers and fractions.")
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="FROM TO",
+    help="Measure the part between two layers or modules, named as in the report.",
+)
+@click.option("--distribution", is_flag=True, help="Show how path lengths are distributed, too.")
+@click.option(
+    "--compare",
+    metavar="SPEC",
+    help="Compare with a second model, layer by layer, for instance after training.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option(
     "--device",
@@ -85,6 +97,9 @@ def measure(
     inputs: tuple[InputShape, ...],
     backend: str,
     exact: bool,
+    between: tuple[str, str] | None,
+    distribution: bool,
+    compare: str | None,
     as_json: bool,
     device: str,
 ) -> None:
@@ -106,12 +121,35 @@ def measure(
 
     if backend != "auto":
         pathlen.backends.get(backend)  # a misspelt name is told before a model is made
-    resolved = resolve(spec, inputs, device=device)
-    with _without_logs():
-        report = pathlen.measure(
-            resolved.model, resolved.args, resolved.kwargs, backend=backend, exact=exact
-        )
-    click.echo(report.to_json() if as_json else str(report))
+    if compare and distribution:
+        raise click.UsageError("--compare shows no distribution: leave out one of the two")
+
+    def measured(name: str) -> Report:
+        found = resolve(name, inputs, device=device)
+        target: tuple[Any, ...] = (found.model, found.args, found.kwargs)
+        with _without_logs():
+            if between:
+                target = (pathlen.trace(*target).between(*between),)
+            return pathlen.measure(*target, backend=backend, exact=exact)
+
+    report = measured(spec)
+    if compare:
+        comparison = pathlen.compare(report, measured(compare))
+        click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else str(comparison))
+    else:
+        click.echo(_report_as_asked(report, distribution, as_json))
+
+
+def _report_as_asked(report: Report, distribution: bool, as_json: bool) -> str:
+    """The text or the JSON of a report, with or without the distribution of path lengths."""
+    if not distribution:
+        return report.to_json() if as_json else str(report)
+    from pathlen.rendering_distribution import distribution_record, distribution_text
+
+    if not as_json:
+        return f"{report}\n\n{distribution_text(report)}"
+    record = {**report.to_dict(), "path_length_distribution": distribution_record(report)}
+    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False)
 
 
 @main.command()

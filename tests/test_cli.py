@@ -71,6 +71,54 @@ def test_every_backend_can_be_named(run, model_file, backend):
     assert record["average_path_length"] == pytest.approx(2, rel=1e-12)
 
 
+def test_measure_with_the_distribution(run, model_file):
+    result = run("measure", f"{model_file}:make", "--distribution")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-7:] == [
+        "",
+        "path lengths  mean  deviation  5 %  median  95 %",
+        "of paths         2          0    2       2     2",
+        "of walks         2          0    2       2     2",
+        "",
+        "length  of paths  of walks",
+        "2         1.0000    1.0000",
+    ]
+    result = run("measure", f"{model_file}:make", "--distribution", "--json", "--exact")
+    shares = json.loads(result.stdout)["path_length_distribution"]
+    assert shares == {
+        name: values
+        for weighting in ("uniform", "normalized")
+        for name, values in (
+            (weighting, [0.0, 0.0, 1.0]),
+            (f"{weighting}_exact", ["0/1", "0/1", "1/1"]),
+        )
+    }
+
+
+def test_measure_a_part(run, model_file):
+    result = run("measure", f"{model_file}:make", "--between", "1", "2", "--json")
+    record = json.loads(result.stdout)
+    assert record["path_count"] == "20"
+    assert record["average_path_length"] == 1
+    assert [row["name"] for row in record["layers"]] == ["1.input", "1", "2", "2.output"]
+
+
+def test_measure_against_another_model(run, model_file):
+    with open(model_file, "a") as file:
+        file.write(
+            "def linear():\n"
+            "    model, x = make()\n"
+            "    model[1] = nn.LeakyReLU(1.0)\n"
+            "    return model, x\n"
+        )
+    result = run("measure", f"{model_file}:make", "--compare", f"{model_file}:linear")
+    assert result.exit_code == 0
+    assert "average path length             2 -> 1" in result.stdout
+    assert "4 -> 0  1.0000 -> 0.0000  -1.0000" in result.stdout
+    result = run("measure", f"{model_file}:make", "--compare", f"{model_file}:linear", "--json")
+    assert json.loads(result.stdout)["num_active_change"] == -4
+
+
 def test_verify_says_that_the_graph_is_right(run, model_file):
     result = run("verify", f"{model_file}:make")
     assert result.exit_code == 0
@@ -123,6 +171,10 @@ def test_measure_an_exported_program(run, tmp_path):
         (["FILE:make", "--input", "1,4"], "1x4"),
         (["FILE:Fails", "--input", "1,4"], "wrong shape of all things"),
         (["FILE:make", "--device", "cuda"], "'cuda' is not one of"),
+        (["FILE:make", "--between", "3", "1"], "but paths lead the other way"),
+        (["FILE:make", "--between", "relu", "1"], "no layer or module is named 'relu'; nearest"),
+        (["FILE:make", "--compare", "FILE:mke"], "has no 'mke'; it has make"),
+        (["FILE:make", "--compare", "FILE:make", "--distribution"], "leave out one of the two"),
         ([], "Missing argument 'SPEC'"),
     ],
 )

@@ -17,6 +17,8 @@ from pathlen import BackendError, GraphError, PathGraph, Report, backends
 from pathlen.backends.protocol import WEIGHTINGS
 from pathlen.graph import Kind
 from pathlen.path_statistics import quantile
+from pathlen.rendering import FULL_TABLE
+from pathlen.rendering_distribution import distribution_record, distribution_text
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 from tests.path_lists import length_distribution, length_of, weighted_paths
 
@@ -290,3 +292,27 @@ def test_a_report_holds_the_arrays_of_the_solution_and_no_copies() -> None:
     assert report.centrality() is solution.path_share
     assert report.centrality("normalized") is solution.walk_share
     assert report.graph is graph
+
+
+def test_a_wide_distribution_is_shown_by_ranges() -> None:
+    report = pathlen.measure(residual_blocks(1000, 1, 1))
+    lines = distribution_text(report).splitlines()
+    assert lines[:3] == [
+        "path lengths  mean  deviation  5 %  median  95 %",
+        "of paths       500      15.81  474     500   526",
+        "of walks       500      15.81  474     500   526",
+    ]
+    rows = [line.split() for line in lines[5:]]
+    assert len(rows) <= FULL_TABLE
+    assert rows[0][1] == "to"
+    assert 430 < int(rows[0][0]) < 450
+    assert 550 < int(rows[-1][-3]) < 570
+    assert sum(float(row[-1]) for row in rows) == pytest.approx(1, abs=0.005)
+
+
+def test_a_distribution_by_magnitude_is_shown_where_there_are_weights() -> None:
+    report = pathlen.measure(weighted(figure_1()), exact=True)
+    assert "by magnitude" in distribution_text(report)
+    record = distribution_record(report)
+    assert record["uniform_exact"] == ["1/257", "0/1", "0/1", "0/1", "256/257"]
+    assert sum(record["magnitude"]) == pytest.approx(1)
