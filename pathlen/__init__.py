@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlen import activity as activity
     from pathlen import backends as backends
     from pathlen.api import measure as measure
     from pathlen.api import trace as trace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlen.differentiable import DifferentiableAverage as DifferentiableAverage
     from pathlen.errors import ActivityError as ActivityError
     from pathlen.errors import BackendError as BackendError
+    from pathlen.errors import DataError as DataError
     from pathlen.errors import GraphError as GraphError
     from pathlen.errors import GraphFileError as GraphFileError
     from pathlen.errors import ModelError as ModelError
@@ -71,6 +73,7 @@ _EXPORTS = {
     "PathlenError": "pathlen.errors",
     "ActivityError": "pathlen.errors",
     "BackendError": "pathlen.errors",
+    "DataError": "pathlen.errors",
     "GraphError": "pathlen.errors",
     "GraphFileError": "pathlen.errors",
     "ModelError": "pathlen.errors",
@@ -80,14 +83,16 @@ _EXPORTS = {
     "VerificationError": "pathlen.errors",
 }
 
-__all__ = ["__version__", "backends", *_EXPORTS]
+_SUBMODULES = ("activity", "backends")
+
+__all__ = ["__version__", *_SUBMODULES, *_EXPORTS]
 
 if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
 
     def __getattr__(name: str) -> object:
         """Import the module that defines ``name`` on first use and keep the value."""
-        if name == "backends":
-            return importlib.import_module("pathlen.backends")
+        if name in _SUBMODULES:
+            return importlib.import_module(f"pathlen.{name}")
         if name not in _EXPORTS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(_EXPORTS[name]), name)

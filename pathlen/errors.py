@@ -37,6 +37,10 @@ class UnsupportedOperation(TraceError):
     """Operations that no rule, decomposition or probe could lower, all listed at once."""
 
 
+class DataError(PathlenError, ValueError):
+    """A loader or its batches cannot be used: empty, not finite, or not fitting the model."""
+
+
 class MonitorError(PathlenError, RuntimeError):
     """A model cannot be monitored, or is no longer the one that a monitor was made for."""
 

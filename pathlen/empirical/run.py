@@ -1,0 +1,289 @@
+"""`from_data`: from a model and a loader to empirical activities, stage by stage."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from pathlen.api import DEFAULT_POLICY
+from pathlen.empirical import batches
+from pathlen.empirical.follow import Follower
+from pathlen.empirical.judge import judge
+from pathlen.empirical.observe import Observer, Sums
+from pathlen.empirical.result import EmpiricalActivity
+from pathlen.empirical.sites import Plan, difference, make_plan
+from pathlen.errors import ActivityError, DataError, PathlenError
+from pathlen.policy import Policy
+from pathlen.tracing import Recording, trace_model
+from pathlen.tracing.eager import record
+from pathlen.tracing.state import on_cpu, untouched
+
+_MOST_PLANS = 16  # shapes of batches that are remembered; one more is traced again
+_FEWEST_VALUES = 3  # two values are on a line, whatever the function
+
+
+def from_data(
+    model: "torch.nn.Module | Any",
+    loader: Any,
+    *,
+    args_of: Callable[[Any], Any] | None = None,
+    max_batches: int | None = None,
+    device: "torch.device | str | None" = None,
+    unseen: Literal["refuse", "keep"] = "refuse",
+    policy: Policy = DEFAULT_POLICY,
+    outputs: Any = None,
+    input_axis: int | Mapping[str, int] | None = None,
+) -> EmpiricalActivity:
+    """How nonlinear each unit of a model acts on data: the effective depth of an ordinary network.
+
+    The model runs once over the loader, in eval mode, as it is: no module is replaced, and
+    functional activations and those written out in arithmetic are seen as well. For every unit the
+    best affine fit of its output on its input is found, over all samples and positions, from sums
+    that need the same memory however long the loader is. Mode, buffers, hooks and the random state
+    are afterwards what they were.
+
+    The model is traced anew for batches of new shapes (a smaller last batch); their path graph
+    must be the same.
+
+    Args:
+        model: A module, or whatever else `pathlen.trace` takes.
+        loader: Anything that yields batches. A tensor is the model's argument; of a tuple or list
+            the first item is, as of pairs (x, y); a mapping holds keyword arguments.
+        args_of: Gives the arguments of the model for a batch, in place of that rule: a tensor, a
+            tuple of positional arguments, or a mapping of keyword arguments.
+        max_batches: Most batches to be used; an endless loader needs it.
+        device: Where the tensors of a batch are moved; by default where the model is.
+        unseen: What to do about active units that cannot be seen, such as the softmax of a fused
+            attention if the policy counts it: "refuse", or "keep" their nominal activity.
+        policy: What counts as a nonlinearity; activations must.
+        outputs: See `pathlen.trace`.
+        input_axis: See `pathlen.trace`.
+
+    Returns:
+        What was seen of each unit, and the path graph with activities to match.
+
+    Raises:
+        DataError: The loader is empty or none, a batch does not fit the model or the batches
+            before it, NaN or infinities enter or leave an activation, the model does something
+            else than when it was traced, or there are too few values to fit.
+        ActivityError: The model has no activation, or some that cannot be seen.
+        PathlenError: Options do not fit, or whatever `pathlen.trace` raises.
+    """
+    if unseen not in ("refuse", "keep"):
+        raise PathlenError(f"unseen={unseen!r} is unknown; choose 'refuse' or 'keep'")
+    if isinstance(model, ExportedProgram):
+        model = model.module()
+    place = torch.device(device) if device is not None else batches.device_of(model)
+    if place is not None and place.type == "meta":
+        raise DataError("the model is on the meta device: it has no values to run on data with")
+    with _same_random_state():
+        watching = _Watching(model, policy, outputs, input_axis, unseen)
+        for number, batch in enumerate(batches.batches_of(loader, max_batches)):
+            told = f"batch {number}"
+            arguments = batches.arguments_of(batch, args_of, told)
+            watching.add(batches.on_device(arguments, place), told)
+    return watching.result()
+
+
+class _Watching:
+    """Runs a model on batches and keeps the sums.
+
+    Args:
+        model: The model.
+        policy: See `from_data`.
+        outputs: See `from_data`.
+        input_axis: See `from_data`.
+        unseen: See `from_data`.
+    """
+
+    def __init__(
+        self, model: Any, policy: Policy, outputs: Any, input_axis: Any, unseen: str
+    ) -> None:
+        self._model = model
+        self._policy = policy
+        self._outputs = outputs
+        self._input_axis = input_axis
+        self._unseen = unseen
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._first: Plan | None = None
+        self._first_shapes = ""
+        self._sums: Sums | None = None
+        self._batches = 0
+
+    def add(self, arguments: batches.Arguments, place: str) -> None:
+        """Run the model on a batch."""
+        plan = self._plan(arguments, place)
+        if self._sums is None:
+            tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+            self._sums = Sums(plan, tensors[0].device)
+        observer = Observer(plan, self._sums)
+        _run(self._model, plan, arguments, observer, place)
+        sites = observer.not_finite()
+        if sites:
+            own = batches.not_finite(arguments)
+            raise DataError(
+                f"{place}: NaN or infinities enter or leave the activation {sites[0].layer!r}"
+                + (f"; {own}" if own else "; the batch itself is finite")
+            )
+        self._batches += 1
+
+    def result(self) -> EmpiricalActivity:
+        """What was seen."""
+        if self._sums is None or self._first is None:
+            raise DataError("the loader is empty: it yields no batch")
+        sites = self._first.sites
+        judged = [
+            judge(moments, precision)
+            for moments, precision in zip(self._sums.moments(), self._sums.precision, strict=True)
+        ]
+        for site, judgement in zip(sites, judged, strict=True):
+            if judgement.samples.min() < _FEWEST_VALUES:
+                raise DataError(
+                    f"a unit of {site.layer!r} was seen with {judgement.samples.min()} values;"
+                    f" a fit needs {_FEWEST_VALUES}, and means something from hundreds on: give"
+                    " more data"
+                )
+        nodes = np.concatenate([site.nodes for site in sites])
+        order = np.argsort(nodes)
+        columns = {
+            name: np.concatenate([getattr(judgement, name) for judgement in judged])[order]
+            for name in type(judged[0]).__slots__
+        }
+        return EmpiricalActivity(
+            nominal=self._first.graph,
+            nodes=nodes[order],
+            **columns,
+            batches=self._batches,
+            unseen=tuple(self._first.unseen),
+        )
+
+    def _plan(self, arguments: batches.Arguments, place: str) -> Plan:
+        """How to look at a batch of these shapes."""
+        key = batches.signature(arguments)
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(arguments, place)
+            if len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self._plans[key]
+
+    def _new_plan(self, arguments: batches.Arguments, place: str) -> Plan:
+        shapes = batches.shapes(arguments)
+        try:
+            recording = _record(self._model, arguments, self._outputs)
+            with on_cpu():
+                plan = make_plan(recording, self._policy, self._input_axis)
+        except PathlenError as error:
+            if self._first is None:
+                raise
+            raise DataError(
+                f"{place}, of shape {shapes}, does not fit the model as batch 0, of shape"
+                f" {self._first_shapes}, does: {error}"
+            ) from error
+        if self._first is None:
+            self._check(plan)
+            self._first, self._first_shapes = plan, shapes
+        told = difference(self._first, plan)
+        if told:
+            raise DataError(
+                f"{place}, of shape {shapes}, makes another path graph than batch 0, of shape"
+                f" {self._first_shapes}: {told}. Units are followed over batches of one graph; give"
+                " batches of one shape"
+            )
+        return plan
+
+    def _check(self, plan: Plan) -> None:
+        """Raise ActivityError unless there is something to see, and all of it can be."""
+        if plan.unseen and self._unseen == "refuse":
+            listed = ", ".join(f"{name!r} ({count})" for name, count in plan.unseen.items())
+            raise ActivityError(
+                f"the active units of these layers cannot be seen to act on data: {listed}; with"
+                " unseen='keep' they keep the activity they are traced with, and count fully"
+            )
+        if not plan.sites:
+            raise ActivityError(
+                "the model has no activation that can be seen to act on data: its average path"
+                " length is the same on any"
+            )
+
+
+def _record(model: Any, arguments: batches.Arguments, outputs: Any) -> Recording:
+    """Record a run of a model as it will be seen again: by a recorder of calls."""
+    recording = trace_model(model, *arguments, outputs)
+    if not recording.tracer.startswith("eager recorder"):  # torch.export writes other calls
+        return record(model, *arguments, outputs, fake=False)
+    return recording
+
+
+def _run(
+    model: Any, plan: Plan, arguments: batches.Arguments, observer: Observer, place: str
+) -> None:
+    """Run a model on a batch under an observer; the model is left as it was.
+
+    Raises:
+        DataError: The model raises, or goes another way than the recording.
+    """
+    gradients = plan.recording.tracer.endswith("(gradients)")
+    state = list(_state(model))
+    inputs: list[Tensor] = []
+
+    def enter(tensor: Tensor) -> Tensor:
+        own = tensor.detach()  # as the recorder does: a tensor passed twice is two inputs
+        inputs.append(own.clone() if plan.writes else own)
+        return inputs[-1]
+
+    autograd = torch.no_grad if gradients else torch.inference_mode
+    with untouched(model), _same_values(plan.written), autograd():
+        args, kwargs = pytree.tree_map_only(Tensor, enter, arguments)
+        follower = Follower(plan.recording, inputs, state, observer.run)
+        try:
+            with follower:
+                model(*args, **kwargs)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        except Exception as error:  # a model may raise anything
+            raise DataError(
+                f"{place}: {type(model).__name__} raised {type(error).__name__}: {error}"
+            ) from error
+        try:
+            follower.finish()
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+
+
+def _state(model: Any) -> Iterator[Tensor]:
+    if isinstance(model, torch.nn.Module):
+        yield from model.parameters()
+        yield from model.buffers()
+
+
+@contextmanager
+def _same_values(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Parameters and buffers that a program writes to hold afterwards what they held before."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.inference_mode():  # constants may have been made in it
+            for tensor, values in zip(tensors, before, strict=True):
+                tensor.copy_(values)
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    """What model and loader draw is given back, on all devices in use."""
+    states = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
