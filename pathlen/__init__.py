@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlen.errors import ModelError as ModelError
     from pathlen.errors import MonitorError as MonitorError
     from pathlen.errors import PathlenError as PathlenError
+    from pathlen.errors import SettingsError as SettingsError
     from pathlen.errors import SpecError as SpecError
     from pathlen.errors import TraceError as TraceError
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
@@ -77,6 +78,7 @@ _EXPORTS = {
     "GraphError": "pathlen.errors",
     "GraphFileError": "pathlen.errors",
     "ModelError": "pathlen.errors",
+    "SettingsError": "pathlen.errors",
     "SpecError": "pathlen.errors",
     "TraceError": "pathlen.errors",
     "UnsupportedOperation": "pathlen.errors",

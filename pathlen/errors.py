@@ -25,6 +25,10 @@ class SpecError(PathlenError, ValueError):
     """A model SPEC on the command line cannot be resolved."""
 
 
+class SettingsError(PathlenError, ValueError):
+    """A setting of a task, a model or a run is unknown, missing, or not of its type or range."""
+
+
 class TraceError(PathlenError, RuntimeError):
     """A model could not be turned into a path graph."""
 

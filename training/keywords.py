@@ -1,0 +1,100 @@
+"""Settings as the keyword arguments of a function, checked before it is called.
+
+A task or a model is made by a function whose keyword parameters are its settings: their names,
+types and defaults are written down once, in its signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pathlen.errors import SettingsError
+
+Result = TypeVar("Result")
+
+
+def call_with_settings(
+    function: Callable[..., Result],
+    settings: Mapping[str, Any],
+    where: str,
+    *positional: Any,
+) -> Result:
+    """Call a function with settings as its keyword arguments.
+
+    Args:
+        function: Takes keyword arguments, annotated with bool, int, float, str, None, Literals,
+            lists of these and unions of these.
+        settings: Their values. An int is taken for a float, nothing else is converted.
+        where: What the settings belong to, for messages: "task 'digits'".
+        positional: Arguments before them.
+
+    Raises:
+        SettingsError: Settings are unknown, missing or of a wrong type; all are listed.
+    """
+    hints = get_type_hints(_initializer(function) if isinstance(function, type) else function)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    problems = []
+    for name, value in settings.items():
+        if name not in parameters:
+            problems.append(unknown_name("setting", name, parameters))
+        elif name in hints and not fits(value, hints[name]):
+            problems.append(f"{name} must be {describe(hints[name])}, not {value!r}")
+    problems += [
+        f"{name} is missing ({describe(hints[name])})"
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in settings
+    ]
+    if problems:
+        raise SettingsError(f"{where}: {'; '.join(problems)}")
+    return function(*positional, **settings)
+
+
+def _initializer(kind: type) -> Any:
+    return vars(kind)["__init__"]
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
+    """Say that there is no such name, and which come near or, if none does, which there are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=3)
+    if near:
+        return f"there is no {what} {name!r}; did you mean {' or '.join(map(repr, near))}?"
+    return f"there is no {what} {name!r}; there are {', '.join(known) or 'none'}"
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value has the annotated type; an int is a float, a bool is no number."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in get_args(hint))
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, get_args(hint)[0]) for item in value)
+    if hint is type(None):
+        return value is None
+    if hint in (int, float):
+        allowed = (int, float) if hint is float else int
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    """Say a type in words."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(one) for one in get_args(hint))
+    if origin is Literal:
+        return " or ".join(repr(one) for one in get_args(hint))
+    if origin is list:
+        return f"a list, each {describe(get_args(hint)[0])}"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return "null" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,68 @@
+"""Handwritten digits: the 1797 real images of 8 x 8 pixels that come with scikit-learn.
+
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository, 1998, doi:10.24432/C50P49 (its test set, of 13 writers).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy
+from numpy.typing import NDArray
+
+from pathlen.errors import SettingsError
+from pathlen.training.libraries import library
+from pathlen.training.task import Task
+from pathlen.training.tasks.classification import ImageSet, channel_statistics, image_task
+
+
+def digits(
+    *,
+    classes: Literal[2, 5, 10] = 10,
+    test_share: float = 0.25,
+    split_seed: int = 0,
+    seed: int = 0,
+    shift: int = 0,
+) -> Task:
+    """Make the task of telling handwritten digits apart.
+
+    Args:
+        classes: How many digits: 0 and 1, 0 to 4 or all.
+        test_share: Share of each digit's images that is held out.
+        split_seed: Decides which.
+        seed: Of the augmentation.
+        shift: Images to train on are shifted at random by up to this many pixels, if at all.
+
+    Raises:
+        SettingsError: A value is out of range, or scikit-learn is not installed.
+    """
+    if not 0 < test_share < 1:
+        raise SettingsError(f"test_share must be between 0 and 1, not {test_share}")
+    loaded = library("sklearn.datasets", "scikit-learn").load_digits()
+    # The pixels are counts from 0 to 16.
+    images = numpy.minimum(loaded.images * 16, 255).astype(numpy.uint8)[:, None]
+    labels = loaded.target.astype(numpy.int64)
+    images, labels = images[labels < classes], labels[labels < classes]
+    held_out = stratified(labels, test_share, split_seed)
+    mean, deviation = channel_statistics(images[~held_out])
+    train = ImageSet(images[~held_out], labels[~held_out], mean, deviation, seed=seed, shift=shift)
+    test = ImageSet(images[held_out], labels[held_out], mean, deviation)
+    return image_task("digits", train, test, classes)
+
+
+def stratified(labels: NDArray[numpy.int64], share: float, seed: int) -> NDArray[numpy.bool_]:
+    """Choose the same share of each class, rounded, but at least one item; the rest remains.
+
+    Args:
+        labels: Classes of the items, [n].
+        share: Between 0 and 1.
+        seed: Decides which items of a class.
+    """
+    chosen = numpy.zeros(len(labels), dtype=bool)
+    for label in numpy.unique(labels):
+        places = numpy.flatnonzero(labels == label)
+        count = min(max(round(share * len(places)), 1), len(places) - 1)
+        random = numpy.random.default_rng((seed, int(label)))
+        chosen[random.permutation(places)[:count]] = True
+    return chosen
