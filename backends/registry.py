@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlen.backends.asking import NEEDS, gives
 from pathlen.backends.protocol import Backend
 from pathlen.errors import BackendError
-from pathlen.graph import PathGraph
+from pathlen.graph import Kind, PathGraph
 
 ENTRY_POINT_GROUP = "pathlen.backends"
 _METHODS = {"solution": "solve", "averages": "averages", "distribution": "distribution"}
@@ -25,16 +25,22 @@ _BUILT_IN = {
     "scipy": "pathlen.backends._scipy",
     "igraph": "pathlen.backends._igraph",
     "torch": "pathlen.backends._torch",
+    "residues": "pathlen.backends._residues",
     "exact": "pathlen.backends._exact",
 }
 # What "auto" stands for, exact or not: the first that can be imported and gives what is needed.
 _CHOICES = {
-    True: [("exact", "integers and fractions were asked for")],
+    True: [
+        ("residues", "integers and fractions were asked for, of {size}"),
+        ("exact", "integers and fractions were asked for"),
+    ],
     False: [
         ("numba", "the fastest for floats ({size})"),
         ("scipy", "the fastest that can be imported: {failures}"),
     ],
 }
+# Edges from which "residues" repays loading compiled code (half a second): "exact" takes as long.
+_LARGE = 50_000
 _registered: dict[str, Backend] = {}
 
 
@@ -81,6 +87,9 @@ def get(name: str) -> Backend:
 def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tuple[Backend, str]:
     """The backend that "auto" stands for, and why.
 
+    Exact averages, and exact distributions of graphs without hubs, are left to "residues" from
+    50 000 edges on. Where layers have hubs most nodes are alike, and "exact" computes those once.
+
     Args:
         graph: The path graph to be measured.
         exact: Whether integers and fractions are asked for.
@@ -91,6 +100,8 @@ def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tup
     """
     failures = []
     for name, reason in _CHOICES[bool(exact)]:
+        if name == "residues" and not _worth_residues(graph, need):
+            continue
         try:
             backend = get(name)
         except BackendError as error:
@@ -101,6 +112,12 @@ def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tup
             return backend, reason.format(size=size, failures="; ".join(failures))
     form = "integers and fractions" if exact else "floats"
     raise BackendError(f"no backend gives a {need} in {form}: {'; '.join(failures)}")
+
+
+def _worth_residues(graph: PathGraph, need: str) -> bool:
+    """Whether exact arithmetic modulo primes is the faster one for a graph."""
+    alike = need == "distribution" and bool((graph.kind == Kind.HUB).any())
+    return graph.num_edges >= _LARGE and not alike
 
 
 def built_in_that_give(need: str) -> list[str]:

@@ -1,0 +1,205 @@
+"""How large the whole numbers are that residues stand for: bounds proved before the work starts.
+
+docs/algorithms/residues.md has the proofs.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pathlen.backends._prefetch import AHEAD, prefetch_row
+from pathlen.backends._residues_primes import LANES, LEAST_PRIME
+from pathlen.backends.protocol import FloatArray, IntArray, walk_starts
+from pathlen.errors import BackendError
+from pathlen.graph import PathGraph
+from pathlen.graph_check import row_numbers
+from pathlen.graph_sort import compressed_weights
+
+MOST_BITS = 1 << 22
+"""The longest number that is computed: 1.2 million digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A graph as a sweep reads it: what a node reads comes before the node.
+
+    Attributes:
+        indptr: int64[n + 1].
+        indices: int[e].
+        weights: float64[e] or None.
+        activity: float64[n].
+        starts: int64[n], one over the chance that a walk starts at the node; 0 where none does.
+    """
+
+    indptr: IntArray
+    indices: npt.NDArray[np.integer[Any]]
+    weights: FloatArray | None
+    activity: FloatArray
+    starts: IntArray
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.activity)
+
+
+def reading_of(graph: PathGraph, direction: str, *, weighted: bool = False) -> Reading:
+    """Nodes as they stand for walks that go backward; the other way round for "forward".
+
+    Raises:
+        BackendError: No such direction, or nodes can have more neighbours than the primes.
+    """
+    starts = walk_starts(graph, direction)
+    size = graph.num_nodes
+    if size >= LEAST_PRIME:
+        raise BackendError(
+            f"backend 'residues' counts modulo primes near 2**31, which must be larger than any"
+            f" layer or degree; the graph has {size} nodes, so use the backend 'exact'"
+        )
+    weights = graph.weights if weighted else None
+    if direction == "backward":
+        return Reading(graph.indptr, graph.indices, weights, graph.activity, starts)
+    indptr, readers, weights = compressed_weights(
+        graph.indices, row_numbers(graph.indptr), weights, size
+    )
+    return Reading(
+        np.ascontiguousarray(indptr[-1] - indptr[::-1]),
+        np.ascontiguousarray(size - 1 - readers[::-1]),
+        None if weights is None else np.ascontiguousarray(weights[::-1]),
+        np.ascontiguousarray(graph.activity[::-1]),
+        np.ascontiguousarray(starts[::-1]),
+    )
+
+
+def dyadic(values: FloatArray) -> tuple[IntArray, IntArray]:
+    """Floats that are not negative as odd * 2**exponent; 0 has (0, 0): int64[n] twice."""
+    mantissa, exponent = np.frexp(values)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    _, last = np.frexp((whole & -whole).astype(np.float64))
+    zeros = np.maximum(last.astype(np.int64) - 1, 0)
+    return whole >> zeros, np.where(whole > 0, exponent - 53 + zeros, 0).astype(np.int64)
+
+
+def bits_of_count(log10: float) -> int:
+    """Bits of a whole number whose logarithm comes from a float backend, one to spare."""
+    return int(log10 * math.log2(10.0)) + 2
+
+
+def walk_denominator(reading: Reading, node_bits: IntArray | None = None) -> dict[int, int]:
+    """A number that makes the chances of all walks whole: its primes with their exponents.
+
+    The least common multiple, over all walks, of one over the chance of the walk. With bits, each
+    walk is also divided by 2**bits for each node it passes.
+    """
+    degrees, of_node = distinct(np.maximum(np.diff(reading.indptr), 1))
+    ends = np.flatnonzero(reading.starts)
+    starts, of_end = distinct(reading.starts[ends])
+    factors = prime_factors(np.union1d(degrees, starts))
+    if node_bits is not None:
+        factors = np.union1d(factors, [2])
+    found: dict[int, int] = {}
+    for first in range(0, len(factors), LANES):
+        some = factors[first : first + LANES]
+        lanes = np.resize(some, LANES)
+        state = np.empty((reading.nodes, LANES), np.uint32)
+        _largest_sums(
+            reading.indptr,
+            reading.indices,
+            of_node,
+            _valuations(degrees, lanes),
+            np.zeros(0, np.int64) if node_bits is None else node_bits,
+            lanes == 2,
+            state,
+        )
+        most = (state[ends] + _valuations(starts, lanes)[of_end]).max(axis=0)
+        found |= dict(zip(some.tolist(), most[: len(some)].tolist(), strict=True))
+    return {factor: times for factor, times in found.items() if times}
+
+
+def edge_bits(reading: Reading, node_bits: IntArray) -> int:
+    """The most binary places that the weight of a path has: on its edges and its nodes."""
+    bits = np.zeros(len(reading.indices), np.int64)
+    if reading.weights is not None:
+        bits = -dyadic(reading.weights)[1]  # below 0 where a weight is a multiple of 2
+    return int(_most_bits(reading.indptr, reading.indices, bits, node_bits, reading.starts > 0))
+
+
+def distinct(values: IntArray) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    """Distinct values, ascending, and the position of each value among them."""
+    found, which = np.unique(values, return_inverse=True)
+    return found, which.astype(np.int32)
+
+
+def prime_factors(numbers: IntArray) -> IntArray:
+    """Primes that divide at least one of some numbers above 0, ascending."""
+    left = np.unique(numbers)
+    found = []
+    factor = 2
+    while left.size and factor * factor <= int(left.max()):
+        if np.any(left % factor == 0):
+            found.append(factor)
+            while np.any(divisible := left % factor == 0):
+                left = np.where(divisible, left // factor, left)
+            left = np.unique(left)
+        factor += 1
+    return np.union1d(np.array(found, dtype=np.int64), left[left > 1])
+
+
+def check_bits(bits: int, what: str, remedy: str) -> None:
+    """Raise BackendError where a number is too long to be computed in reasonable time."""
+    if bits > MOST_BITS:
+        raise BackendError(
+            f"{what} is a number of up to {bits} bits, more than the {MOST_BITS} that backend"
+            f" 'residues' computes; {remedy}"
+        )
+
+
+def _valuations(numbers: IntArray, factors: IntArray) -> npt.NDArray[np.uint32]:
+    """How often each prime divides each number: uint32[numbers, factors]."""
+    left = np.repeat(numbers[:, None], len(factors), axis=1)
+    times = np.zeros(left.shape, np.uint32)
+    while np.any(divisible := left % factors == 0):
+        times += divisible
+        left = np.where(divisible, left // factors, left)
+    return times
+
+
+# V(v) = valuation of degree(v) + the largest V over what v reads, for several primes at once.
+@numba.njit(cache=True, error_model="numpy")
+def _largest_sums(  # type: ignore[no-untyped-def]
+    indptr, indices, of_node, valuations, node_bits, is_two, state
+):
+    largest = np.empty(LANES, np.uint32)
+    for node in range(len(indptr) - 1):
+        for lane in range(LANES):
+            largest[lane] = 0
+        for edge in range(indptr[node], indptr[node + 1]):
+            if edge + AHEAD < len(indices):
+                prefetch_row(state, indices[edge + AHEAD])  # type: ignore[call-arg]
+            row = state[np.uint64(indices[edge])]
+            for lane in range(LANES):
+                largest[lane] = max(largest[lane], row[lane])
+        own = valuations[of_node[node]]
+        for lane in range(LANES):
+            state[node, lane] = largest[lane] + own[lane]
+            if len(node_bits) and is_two[lane]:
+                state[node, lane] += np.uint32(node_bits[node])
+
+
+@numba.njit(cache=True)
+def _most_bits(indptr, indices, bits, node_bits, ends):  # type: ignore[no-untyped-def]
+    most, result = np.empty(len(ends), np.int64), 0
+    for node in range(len(ends)):
+        largest = 0
+        for edge in range(indptr[node], indptr[node + 1]):
+            found = most[indices[edge]] + bits[edge]
+            if edge == indptr[node] or found > largest:
+                largest = found
+        most[node] = largest + node_bits[node]
+        if ends[node]:
+            result = max(result, most[node])
+    return result
