@@ -20,11 +20,12 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 from pathlen.errors import SpecError
 from pathlen.exported import load_exported_program
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 FORMS = (
     "torchvision:NAME, timm:NAME, package.module:CALLABLE, path/file.py:CALLABLE or path/model.pt2"
 )
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,27 +124,57 @@ def resolve(spec: str, inputs: Sequence[InputShape] = (), *, device: str = "cpu"
     return resolved
 
 
-def _resolve_model(spec: str, device: str) -> ResolvedModel:
+def make_model(spec: str, options: Mapping[str, Any], wanted: Mapping[str, Any]) -> torch.nn.Module:
+    """Make the model that a SPEC names, for a task: to be trained, with random weights.
+
+    Args:
+        spec: One of the forms above, but no saved program.
+        options: Keyword arguments for its builder.
+        wanted: Keyword arguments that the task would like: num_classes, in_channels (in_chans for
+            timm), ... A torchvision model is given the first, a timm model these two, a callable
+            those that it has a parameter for.
+
+    Raises:
+        SpecError: The SPEC cannot be resolved, or its builder raises.
+    """
+    if spec.endswith(".pt2"):
+        raise SpecError(f"{spec!r} is a saved program, which cannot be trained; give {FORMS}")
+    return cast("torch.nn.Module", _resolve_model(spec, "cpu", options, wanted).model).train()
+
+
+def _resolve_model(
+    spec: str,
+    device: str,
+    options: Mapping[str, Any] = NOTHING,
+    wanted: Mapping[str, Any] = NOTHING,
+) -> ResolvedModel:
     if spec.endswith(".pt2"):
         program = load_exported_program(Path(spec))
         args, kwargs = program.example_inputs or (None, {})
         return ResolvedModel(program, args, dict(kwargs))
     source, _, name = spec.partition(":")
     if source == "torchvision" and name:
-        return _torchvision_model(name, device)
+        return _torchvision_model(name, device, {**_only(wanted, "num_classes"), **options})
     if source == "timm" and name:
-        return _timm_model(name, device)
+        named = _only(wanted, "num_classes")
+        if "in_channels" in wanted:
+            named["in_chans"] = wanted["in_channels"]
+        return _timm_model(name, device, {**named, **options})
     source, _, name = spec.rpartition(":")
     if not source or not name:
         raise SpecError(f"cannot tell what {spec!r} is; a SPEC is {FORMS}")
     module = _run_file(Path(source)) if source.endswith(".py") else _import_module(source)
-    return _called(_attribute(module, source, name), spec)
+    return _called(_attribute(module, source, name), spec, options, wanted)
+
+
+def _only(wanted: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: wanted[name] for name in names if name in wanted}
 
 
 # ------------------------------------------------------------------ torchvision and timm
 
 
-def _torchvision_model(name: str, device: str) -> ResolvedModel:
+def _torchvision_model(name: str, device: str, given: Mapping[str, Any]) -> ResolvedModel:
     import torch
 
     models = _library("torchvision", "torchvision.models")
@@ -155,8 +188,8 @@ def _torchvision_model(name: str, device: str) -> ResolvedModel:
     # GoogLeNet and Inception warn unless told whether to draw their weights the slow way.
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
-    with torch.device(device):
-        model = models.get_model(name, **options)
+    with torch.device(device), _naming(f"building torchvision's {name!r}", given):
+        model = models.get_model(name, **options, **given)
     shape = _torchvision_input(models, name)
     args = None if shape is None else (shape.make(device),)
     return ResolvedModel(model.eval(), args, {})
@@ -174,7 +207,7 @@ def _torchvision_input(models: Any, name: str) -> InputShape | None:
     return InputShape((1, 3, *frames, height, width))
 
 
-def _timm_model(name: str, device: str) -> ResolvedModel:
+def _timm_model(name: str, device: str, given: Mapping[str, Any]) -> ResolvedModel:
     import torch
 
     timm = _library("timm", "timm")
@@ -182,8 +215,8 @@ def _timm_model(name: str, device: str) -> ResolvedModel:
         raise SpecError(f"timm model {name!r} lies on a hub; pathlen downloads nothing")
     if not timm.is_model(name):
         raise SpecError(_unknown("timm", name, timm.list_models()))
-    with torch.device(device):
-        model = timm.create_model(name, pretrained=False)
+    with torch.device(device), _naming(f"building timm's {name!r}", given):
+        model = timm.create_model(name, pretrained=False, **given)
     size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
     args = None if size is None else (InputShape((1, *size)).make(device),)
     return ResolvedModel(model.eval(), args, {})
@@ -266,11 +299,15 @@ def _is_own_callable(module: ModuleType, value: object) -> bool:
     return callable(value) and getattr(value, "__module__", None) == module.__name__
 
 
-def _called(target: Any, spec: str) -> ResolvedModel:
+def _called(
+    target: Any, spec: str, options: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> ResolvedModel:
     """Call what a SPEC named and see what came back."""
     from torch import nn
 
-    answer = target if isinstance(target, nn.Module) else _call(target, spec)
+    if isinstance(target, nn.Module) and options:
+        raise SpecError(f"{spec!r} is a module already and takes no {', '.join(options)}")
+    answer = target if isinstance(target, nn.Module) else _call(target, spec, options, wanted)
     model, args = answer, None
     if isinstance(answer, tuple) and len(answer) == 2:
         model, args = answer
@@ -283,13 +320,29 @@ def _called(target: Any, spec: str) -> ResolvedModel:
     return ResolvedModel(model.eval(), args, {})
 
 
-def _call(target: Callable[[], Any], spec: str) -> Any:
+def _call(
+    target: Callable[..., Any], spec: str, options: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Any:
     if not callable(target):
         raise SpecError(f"{spec!r} is of type {type(target).__name__} and cannot be called")
+    parameters = inspect.signature(target).parameters if wanted else {}
+    arguments = {**_only(wanted, *parameters), **options}
+    given = f"with {', '.join(arguments)}" if arguments else "without arguments"
     try:
-        return target()
+        return target(**arguments)
     except Exception as error:
-        raise _failed(f"calling {spec!r} without arguments", error) from error
+        raise _failed(f"calling {spec!r} {given}", error) from error
+
+
+@contextmanager
+def _naming(what: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Name what raised, if it was given arguments; without any it is no fault of the user's."""
+    try:
+        yield
+    except Exception as error:
+        if not given:
+            raise
+        raise _failed(f"{what} with {', '.join(given)}", error) from error
 
 
 def _failed(what: str, error: Exception) -> SpecError:

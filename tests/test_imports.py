@@ -41,6 +41,7 @@ def run_command(*arguments: str) -> str:
         "import pathlen; dir(pathlen); pathlen.__version__",
         "from pathlen import SpecError",
         "import pathlen; pathlen.backends.available()",
+        "import pathlen.training; dir(pathlen.training); pathlen.training.__all__",
         "import pathlen; pathlen.PathGraph.from_edges([(0, 1)]); pathlen.Report; pathlen.Policy",
         run_command("--help"),
         run_command("--version"),

@@ -1,7 +1,8 @@
 """The residual networks for CIFAR of He et al. 2016.
 
 Source: Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun, "Deep Residual Learning for Image
-Recognition", CVPR 2016, arXiv:1512.03385, section 4.2.
+Recognition", CVPR 2016, arXiv:1512.03385, section 4.2; the same, "Identity Mappings in Deep
+Residual Networks", ECCV 2016, arXiv:1603.05027 (version 2, with activations before layers).
 """
 
 from __future__ import annotations
@@ -77,6 +78,39 @@ class BasicBlock(nn.Module):
         return out
 
 
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and activation, and a shortcut around them.
+
+    A shortcut that changes the shape starts after the first activation, any other before it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        shortcut: Shortcut,
+        activation: ActivationFactory,
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.activation1 = activation(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.activation2 = activation(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, shortcut, norm=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, in_channels, h, w] to [batch, out_channels, h / stride, w / stride]."""
+        active = self.activation1(self.bn1(x))
+        branch: Tensor = self.conv2(self.activation2(self.bn2(self.conv1(active))))
+        if self.shortcut is None:
+            return branch
+        around: Tensor = self.shortcut(x if isinstance(self.shortcut, nn.Identity) else active)
+        return branch + around
+
+
 class CifarResNet(nn.Module):
     """A residual network of depth 6n + 2 for small images.
 
@@ -91,6 +125,8 @@ class CifarResNet(nn.Module):
             convolution with batch norm (option B); "identity", subsampling with zeros for the
             new channels (option A). Other blocks have an identity. "none" removes every
             shortcut, which gives the plain network.
+        version: 1, with activations after the sums of He et al. 2015, or 2, with activations before
+            the convolutions and one more before the pool; its projections have no batch norm.
         width: Channels of the first stage.
         num_classes: Number of outputs.
         in_channels: Channels of the image.
@@ -98,7 +134,7 @@ class CifarResNet(nn.Module):
             :func:`relu` or :func:`channelwise_prelu`.
 
     Raises:
-        ValueError: The depth is not 6n + 2 or the shortcut has another name.
+        ValueError: The depth is not 6n + 2, or the shortcut or the version is another.
     """
 
     def __init__(
@@ -106,6 +142,7 @@ class CifarResNet(nn.Module):
         depth: int = 20,
         *,
         shortcut: Shortcut = "projection",
+        version: Literal[1, 2] = 1,
         width: int = 16,
         num_classes: int = 10,
         in_channels: int = 3,
@@ -118,13 +155,18 @@ class CifarResNet(nn.Module):
             raise ValueError(
                 f"shortcut must be 'projection', 'identity' or 'none', not {shortcut!r}"
             )
+        if version not in (1, 2):
+            raise ValueError(f"version must be 1 or 2, not {version!r}")
         blocks = (depth - 2) // 6
+        block = BasicBlock if version == 1 else PreActivationBlock
+        last = width if version == 1 else 4 * width
+        self.version = version
         self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.activation = activation(width)
-        self.stage1 = _stage(width, width, blocks, 1, shortcut, activation)
-        self.stage2 = _stage(width, 2 * width, blocks, 2, shortcut, activation)
-        self.stage3 = _stage(2 * width, 4 * width, blocks, 2, shortcut, activation)
+        self.bn = nn.BatchNorm2d(last)
+        self.activation = activation(last)
+        self.stage1 = _stage(block, width, width, blocks, 1, shortcut, activation)
+        self.stage2 = _stage(block, width, 2 * width, blocks, 2, shortcut, activation)
+        self.stage3 = _stage(block, 2 * width, 4 * width, blocks, 2, shortcut, activation)
         self.fc = nn.Linear(4 * width, num_classes)
         self._initialize()
 
@@ -136,14 +178,19 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [batch, in_channels, h, w] to logits [batch, num_classes]."""
-        x = self.activation(self.bn(self.conv(x)))
+        x = self.conv(x)
+        if self.version == 1:
+            x = self.activation(self.bn(x))
         x = self.stage3(self.stage2(self.stage1(x)))
+        if self.version == 2:
+            x = self.activation(self.bn(x))
         x = torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1)
         logits: Tensor = self.fc(x)
         return logits
 
 
 def _stage(
+    block: type[BasicBlock] | type[PreActivationBlock],
     in_channels: int,
     out_channels: int,
     blocks: int,
@@ -152,15 +199,13 @@ def _stage(
     activation: ActivationFactory,
 ) -> nn.Sequential:
     """Chain blocks, the first of which changes the shape."""
-    first = BasicBlock(in_channels, out_channels, stride, shortcut, activation)
-    rest = [
-        BasicBlock(out_channels, out_channels, 1, shortcut, activation) for _ in range(blocks - 1)
-    ]
+    first = block(in_channels, out_channels, stride, shortcut, activation)
+    rest = [block(out_channels, out_channels, 1, shortcut, activation) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
 
 def _shortcut(
-    in_channels: int, out_channels: int, stride: int, shortcut: Shortcut
+    in_channels: int, out_channels: int, stride: int, shortcut: Shortcut, norm: bool = True
 ) -> nn.Module | None:
     """Make what goes around a block, or None for a plain network."""
     if shortcut == "none":
@@ -169,7 +214,5 @@ def _shortcut(
         return nn.Identity()
     if shortcut == "identity":
         return PaddedShortcut(in_channels, out_channels, stride)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels)) if norm else projection

@@ -1,0 +1,233 @@
+"""Tasks whose items are pairs of lines: tokens, loss and BLEU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, functional
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from pathlen.errors import DataError, SettingsError
+from pathlen.training.decoding import beam_search, greedy_search
+from pathlen.training.libraries import library
+from pathlen.training.subwords import BEGIN, END, PADDING, Subwords
+from pathlen.training.task import Batch, Task, size_of
+
+Lines = Sequence[tuple[str, str]]
+"""Pairs of a source and its target."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How lines become tokens, and how translations are made and judged.
+
+    Attributes:
+        vocabulary_size: Largest number of subwords; see :meth:`Subwords.train`.
+        vocabulary: A file to read subwords from instead of training them.
+        max_tokens: Longest source and longest target, in tokens with the special ones.
+        beam: Width of the beam; 1 is greedy.
+        length_penalty: See :func:`beam_search`.
+        decode_batch: Lines translated at once.
+        bleu_tokenizer: How sacrebleu tells words apart: "13a", "char", "zh", ...
+    """
+
+    vocabulary_size: int
+    vocabulary: str | None
+    max_tokens: int
+    beam: int
+    length_penalty: float
+    decode_batch: int = 250
+    bleu_tokenizer: str = "13a"
+
+
+def translation_task(name: str, train: Lines, test: Lines, settings: TextSettings) -> Task:
+    """Make the task of translating lines.
+
+    The vocabulary is trained on the lines to train on. Longer pairs than `max_tokens` are left out
+    of these, which a note says; of the lines held out none may be too long.
+
+    Args:
+        name: What it is called.
+        train: Pairs to train on.
+        test: Pairs held out.
+        settings: See :class:`TextSettings`.
+
+    Raises:
+        SettingsError: A setting is out of range, or a library is not installed.
+        DataError: There is no pair, or one held out is too long.
+    """
+    if settings.beam < 1 or settings.max_tokens < 2:
+        raise SettingsError(
+            f"{name}: beam must be at least 1 and max_tokens at least 2, not {settings.beam} and "
+            f"{settings.max_tokens}"
+        )
+    library("sacrebleu", "sacrebleu")
+    if not train or not test:
+        raise DataError(f"{name}: there is no pair of lines to {'test' if train else 'train'} on")
+    if settings.vocabulary is None:
+        lines = (line for pair in train for line in pair)
+        subwords = Subwords.train(lines, settings.vocabulary_size)
+    else:
+        subwords = Subwords.load(Path(settings.vocabulary))
+    train_pairs, test_pairs = encode_pairs(subwords, train), encode_pairs(subwords, test)
+    kept = [pair for pair in train_pairs if longest([pair]) <= settings.max_tokens]
+    if not kept or longest(test_pairs) > settings.max_tokens:
+        raise DataError(
+            f"{name}: the longest line held out has {longest(test_pairs)} tokens and {len(kept)} "
+            f"of {len(train)} pairs to train on have at most max_tokens = {settings.max_tokens}; "
+            "set max_tokens higher or shorten the lines"
+        )
+    left_out = len(train) - len(kept)
+    note = (
+        f"{left_out} of {len(train)} pairs to train on are longer than {settings.max_tokens} tokens"
+    )
+    return Task(
+        name=name,
+        train=PairSet(kept),
+        test=PairSet(test_pairs),
+        example=(torch.tensor([[BEGIN, END]]), torch.tensor([[BEGIN, END]])),
+        inputs=source_and_beginning,
+        loss=token_cross_entropy,
+        counts=count_tokens,
+        metric="bleu",
+        model_arguments={
+            "vocabulary_size": len(subwords),
+            "padding": PADDING,
+            "max_length": settings.max_tokens,
+        },
+        collate=pad_pairs,
+        decode=functools.partial(translate_and_score, subwords, settings),
+        artifacts={"tokenizer.json": subwords.to_json()},
+        notes=(f"{note}; they were left out",) if left_out else (),
+    )
+
+
+class PairSet(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs of token sequences, int64 [s] and [t].
+
+    Args:
+        pairs: The source ends with `END`; the target begins with `BEGIN` and ends with `END`.
+    """
+
+    def __init__(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.pairs[index]
+
+
+def encode_pairs(subwords: Subwords, lines: Lines) -> list[tuple[Tensor, Tensor]]:
+    """Give the tokens of pairs of lines, with those that begin and end them."""
+    sources = subwords.encode([source for source, _ in lines])
+    targets = subwords.encode([target for _, target in lines])
+    return [
+        (torch.tensor([*source, END]), torch.tensor([BEGIN, *target, END]))
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+
+def longest(pairs: list[tuple[Tensor, Tensor]]) -> int:
+    """Number of tokens of the longest source or target; of a target, without its beginning."""
+    return max(max(len(source), len(target) - 1) for source, target in pairs)
+
+
+def pad_pairs(items: list[tuple[Tensor, Tensor]]) -> Batch:
+    """Make a batch: sources [n, s] and targets [n, t], filled up with padding at the end."""
+    sources, targets = zip(*items, strict=True)
+    return (
+        pad_sequence(list(sources), batch_first=True, padding_value=PADDING),
+        pad_sequence(list(targets), batch_first=True, padding_value=PADDING),
+    )
+
+
+def source_and_beginning(batch: Batch) -> tuple[Tensor, ...]:
+    """Give a model the source and the target without its last token: it tells each next one."""
+    source, target = batch
+    return source, target[:, :-1]
+
+
+def token_cross_entropy(output: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits [n, t - 1, vocabulary] over the tokens after the first.
+
+    Padding does not count.
+    """
+    return functional.cross_entropy(
+        output.flatten(0, 1),
+        batch[1][:, 1:].flatten(),
+        ignore_index=PADDING,
+        label_smoothing=label_smoothing,
+    )
+
+
+def count_tokens(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """How many tokens are the likeliest of the logits, given those before; and of how many."""
+    expected = batch[1][:, 1:]
+    counted = expected != PADDING
+    return ((output.argmax(2) == expected) & counted).sum(), counted.sum()
+
+
+def translate(settings: TextSettings, model: Module, source: Tensor) -> Tensor:
+    """Translate sources [n, s] to tokens [n, t]; see :mod:`pathlen.training.decoding`."""
+    ends = {"begin": BEGIN, "end": END, "padding": PADDING, "max_length": settings.max_tokens}
+    if settings.beam == 1:
+        return greedy_search(model, source, **ends)
+    width, exponent = settings.beam, settings.length_penalty
+    return beam_search(model, source, **ends, width=width, length_penalty=exponent)
+
+
+def translate_and_score(
+    subwords: Subwords,
+    settings: TextSettings,
+    model: Module,
+    data: Dataset[Any],
+    device: torch.device,
+) -> dict[str, float]:
+    """Translate the sources of a data set and compare with its targets.
+
+    Args:
+        subwords: The vocabulary.
+        settings: See :class:`TextSettings`.
+        model: From (source, target so far) to logits; evaluated in eval mode.
+        data: Items as of :class:`PairSet`.
+        device: Where the model is.
+
+    Returns:
+        "bleu", from 0 to 100, by sacrebleu, and "exact", the share of lines that are right in
+        every character.
+    """
+    # Lines of like length are translated together, so that little is padding.
+    order = sorted(range(size_of(data)), key=lambda index: len(data[index][0]))
+    guesses, references = [], []
+    with evaluating(model):
+        for start in range(0, len(order), settings.decode_batch):
+            items = [data[index] for index in order[start : start + settings.decode_batch]]
+            source, target = pad_pairs(items)
+            guesses += subwords.decode(translate(settings, model, source.to(device)).tolist())
+            references += subwords.decode(target.tolist())
+    sacrebleu = library("sacrebleu", "sacrebleu")
+    score = sacrebleu.corpus_bleu(guesses, [references], tokenize=settings.bleu_tokenizer)
+    right = sum(guess == line for guess, line in zip(guesses, references, strict=True))
+    return {"bleu": float(score.score), "exact": right / len(references)}
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Put a model in eval mode for a while; each module returns to the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
