@@ -137,7 +137,7 @@ def beside_networkx(edges: int) -> Row:
 
 def exactly(edges: int) -> Row:
     """Averages as fractions, of a graph of more than 10**1000 paths, beside those as floats."""
-    graph = random_dag(edges, 10 * DEGREE)
+    graph = random_dag(edges, max(edges // 2300, 10 * DEGREE))  # about 10**1000 paths
     floats, fractions = backends.get("numba"), backends.choose(graph, True, "averages")[0]
     fractions.averages(random_dag(1000, None, 4))
     floating = best_of(3, lambda: floats.averages(graph))

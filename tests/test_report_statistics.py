@@ -23,7 +23,12 @@ from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blo
 from tests.path_lists import length_distribution, length_of, weighted_paths
 
 EVERY_BACKEND = pytest.mark.parametrize(
-    "name", [name for name in backends.available() if backends.get(name).capabilities.distribution]
+    "name",
+    [
+        name
+        for name in backends.available()
+        if all(backends.gives(backends.get(name), need) for need in ("solution", "distribution"))
+    ],
 )
 EVERY_WEIGHTING = pytest.mark.parametrize("weighting", WEIGHTINGS)
 
