@@ -112,7 +112,7 @@ def test_no_choice_of_as_many_units_leaves_less(
             best = min(left(units) for units in itertools.combinations(ids, steps))
             assert math.isclose(best, plan.averages[steps], **close)
     assert plan.averages[-1] == 0
-    assert left(tuple(plan.units.tolist())) == 0
+    assert left(tuple(plan.units.tolist())) < 1e-300  # the smallest activities underflow
 
 
 @settings(deadline=None, max_examples=40)
