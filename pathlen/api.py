@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pathlen.errors import BackendError, PathlenError
 from pathlen.graph import PathGraph
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_POLICY = Policy()
+MEMORY_LIMIT = 4 << 30
+"""Bytes that the explicit edges of `edges="weights"` may take by default."""
 
 
 def trace(
@@ -24,6 +26,8 @@ def trace(
     policy: Policy = DEFAULT_POLICY,
     outputs: Any = None,
     input_axis: int | Mapping[str, int] | None = None,
+    edges: Literal["connections", "weights"] = "connections",
+    memory_limit: int = MEMORY_LIMIT,
 ) -> PathGraph:
     """The path graph of a model (docs/definitions.md): its units, hubs and which feeds which.
 
@@ -39,14 +43,24 @@ def trace(
             function of (name, tensor). By default all floating-point tensors except caches.
         input_axis: the axis of the features of the inputs (or a mapping from input names to
             axes), instead of the axis that the first layer to read an input tells apart.
+        edges: "connections" are those of generic weights, and a layer is a hub. "weights" takes
+            the weights that the model has: a layer has an edge for each weight that is not 0
+            (`PathGraph.weights`), and what is cut off drops out and is listed
+            (`TraceInfo.dead`). Parameters must have values then.
+        memory_limit: bytes that the edges of "weights" may take.
 
     Raises:
         ModelError: the model's forward raises for these arguments.
         UnsupportedOperation: operations without a rule; all of them are listed.
-        TraceError: no tracer can follow the model, or it returns no floating-point tensor.
-        GraphError: no path leads from an input to an output.
+        TraceError: no tracer can follow the model, or it returns no floating-point tensor; or
+            weights are asked for and have no values (meta device), are not finite, or need more
+            memory than the limit.
+        GraphError: no path leads from an input to an output, or every one over a weight of 0.
         ActivityError: a slope is not a number.
+        PathlenError: `edges` is unknown.
     """
+    if edges not in ("connections", "weights"):
+        raise PathlenError(f"edges={edges!r} is unknown; choose 'connections' or 'weights'")
     from pathlen.lowering import lower
     from pathlen.tracing import trace_model
     from pathlen.tracing.state import on_cpu
@@ -55,7 +69,8 @@ def trace(
     recording = trace_model(model, args, dict(kwargs or {}), outputs)
     recorded = time.perf_counter()
     with on_cpu():
-        graph = lower(recording, policy, input_axis)
+        limit = memory_limit if edges == "weights" else None
+        graph = lower(recording, policy, input_axis, limit)
     assert graph.info is not None
     seconds = {"trace": recorded - start, "lower": time.perf_counter() - recorded}
     return dataclasses.replace(graph, info=dataclasses.replace(graph.info, seconds=seconds))
@@ -71,6 +86,8 @@ def measure(
     policy: Policy = DEFAULT_POLICY,
     outputs: Any = None,
     input_axis: int | Mapping[str, int] | None = None,
+    edges: Literal["connections", "weights"] = "connections",
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Report:
     """How deep a network is: path counts, average path lengths and what each layer adds.
 
@@ -83,6 +100,8 @@ def measure(
         policy: what counts as a nonlinearity.
         outputs: see `trace`.
         input_axis: see `trace`.
+        edges: see `trace`.
+        memory_limit: see `trace`.
 
     Raises:
         BackendError: no such backend, or one that is not exact where `exact` is asked for.
@@ -102,15 +121,22 @@ def measure(
     if isinstance(model_or_graph, PathGraph):
         if args is not None or kwargs:
             raise PathlenError("a path graph is measured as it is: leave args and kwargs out")
-        if policy != DEFAULT_POLICY or outputs is not None or input_axis is not None:
+        if policy != DEFAULT_POLICY or (outputs, input_axis, edges) != (None, None, "connections"):
             raise PathlenError(
-                "a path graph is measured as it is: policy, outputs and input_axis matter when a"
-                " model is traced; give them to pathlen.trace"
+                "a path graph is measured as it is: policy, outputs, input_axis and edges matter"
+                " when a model is traced; give them to pathlen.trace"
             )
         graph = model_or_graph
     else:
         graph = trace(
-            model_or_graph, args, kwargs, policy=policy, outputs=outputs, input_axis=input_axis
+            model_or_graph,
+            args,
+            kwargs,
+            policy=policy,
+            outputs=outputs,
+            input_axis=input_axis,
+            edges=edges,
+            memory_limit=memory_limit,
         )
     if solver is None:
         solver, _ = backends.choose(graph, exact)

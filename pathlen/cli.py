@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -84,6 +84,13 @@ _input_option = click.option(
     metavar="SPEC",
     help="Compare with a second model, layer by layer, for instance after training.",
 )
+@click.option(
+    "--edges",
+    type=click.Choice(["connections", "weights"]),
+    default="connections",
+    show_default=True,
+    help="weights: leave out what weights of 0 cut, as in a pruned network.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option(
     "--device",
@@ -100,6 +107,7 @@ def measure(
     between: tuple[str, str] | None,
     distribution: bool,
     compare: str | None,
+    edges: Literal["connections", "weights"],
     as_json: bool,
     device: str,
 ) -> None:
@@ -126,11 +134,11 @@ def measure(
 
     def measured(name: str) -> Report:
         found = resolve(name, inputs, device=device)
-        target: tuple[Any, ...] = (found.model, found.args, found.kwargs)
         with _without_logs():
+            graph = pathlen.trace(found.model, found.args, found.kwargs, edges=edges)
             if between:
-                target = (pathlen.trace(*target).between(*between),)
-            return pathlen.measure(*target, backend=backend, exact=exact)
+                graph = graph.between(*between)
+            return pathlen.measure(graph, backend=backend, exact=exact)
 
     report = measured(spec)
     if compare:

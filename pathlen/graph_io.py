@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pathlen.errors import GraphFileError, PathlenError
 from pathlen.graph import Layer, PathGraph, TraceInfo
+from pathlen.graph_parts import DeadUnits
 
 FORMAT = "pathlen.PathGraph"
 VERSION = 1
@@ -43,6 +44,7 @@ def save(graph: PathGraph, path: str | PathLike[str]) -> None:
             "status": info.status,
             "causes": list(info.causes),
             "seconds": dict(info.seconds),
+            "dead": [[row.layer, row.operation, list(row.indices), row.units] for row in info.dead],
         },
     }
     arrays = {name: getattr(graph, name) for name in _ARRAYS}
@@ -172,14 +174,26 @@ def _info(fields: Any) -> TraceInfo | None:
         _expect(given["status"], str, "status"),
         tuple(causes),
         seconds,
+        tuple(map(_dead_units, _expect(given.get("dead", []), list, "dead"))),
+    )
+
+
+def _dead_units(row: Any) -> DeadUnits:
+    """The dead units of a layer."""
+    layer, operation, indices, units = _expect(row, list, "a layer's dead units")
+    return DeadUnits(
+        _expect(layer, str, "a layer's name"),
+        _expect(operation, str, "a layer's operation"),
+        tuple(map(_size, _expect(indices, list, "indices of dead units"))),
+        _size(units),
     )
 
 
 def _size(value: Any) -> int:
     """A node id or count that fits int64."""
-    number: int = _expect(value, int, "a layer's first node and count")
+    number: int = _expect(value, int, "a node id or count")
     if isinstance(value, bool) or not 0 <= number < 2**63:
-        raise GraphFileError(f"a layer's first node and count must lie in [0, 2**63), not {number}")
+        raise GraphFileError(f"a node id or count must lie in [0, 2**63), not {number}")
     return number
 
 

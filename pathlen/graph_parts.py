@@ -43,6 +43,24 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadUnits:
+    """Units of one layer that weights of 0 cut off from the inputs or from the outputs.
+
+    Attributes:
+        layer: Name of the layer; one that is dead as a whole has no row in the layers table.
+        operation: What the layer does.
+        indices: Which units, counted among those that the layer has without weights
+            (`edges="connections"`): for a convolution, its channels.
+        units: How many units the layer has without weights.
+    """
+
+    layer: str
+    operation: str
+    indices: tuple[int, ...]
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
 class TraceInfo:
     """Where a traced graph came from.
 
@@ -52,12 +70,14 @@ class TraceInfo:
             connections) or "opaque".
         causes: What caused a status other than exact, and other remarks.
         seconds: Time spent, by stage.
+        dead: Units that drop out because weights are 0 (`edges="weights"`), by layer.
     """
 
     tracer: str
     status: str
     causes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    dead: tuple[DeadUnits, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise GraphError for a status that does not exist; keep copies of the collections."""
@@ -67,3 +87,4 @@ class TraceInfo:
             )
         object.__setattr__(self, "causes", tuple(self.causes))
         object.__setattr__(self, "seconds", dict(self.seconds))
+        object.__setattr__(self, "dead", tuple(self.dead))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlen.graph_parts import DeadUnits
     from pathlen.report import Report
     from pathlen.report_layers import LayerRow
 
@@ -16,6 +17,9 @@ FULL_TABLE = 40
 """A table of more rows than this is shown without its middle."""
 
 SHOWN_AT_EACH_END = 15
+
+SHOWN_DEAD = 4
+"""Layers with dead units that the summary names; all are in `Report.dead_units`."""
 
 COLUMNS: tuple[str, ...] = ("layer", "operation", "units", "active", "of average", "of normalized")
 
@@ -69,6 +73,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
         ("paths", count_text(report.log10_path_count)),
         ("active units", f"{report.num_active:,} of {report.num_units:,} units"),
         ("effective width", number_text(report.effective_width)),
+        *_dead_lines(report.dead_units),
         ("status", report.status),
         *(("", cause) for cause in report.causes),
     ]
@@ -77,6 +82,17 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
     seconds = ", ".join(f"{stage} {value:.3f} s" for stage, value in report.seconds.items())
     lines.append(("backend", f"{report.backend} ({seconds})" if seconds else report.backend))
     return lines
+
+
+def _dead_lines(dead: Sequence[DeadUnits]) -> list[tuple[str, str]]:
+    """Tell how many units drop out because of weights of 0, and in which layers most do."""
+    if not dead:
+        return []
+    number = sum(len(row.indices) for row in dead)
+    most = sorted(dead, key=lambda row: -len(row.indices))[:SHOWN_DEAD]
+    named = [f"{row.layer} ({len(row.indices):,} of {row.units:,})" for row in most]
+    rest = [f"{len(dead) - len(most)} more layers"] if len(dead) > len(most) else []
+    return [("dead units", f"{number:,}: {', '.join(named + rest)}")]
 
 
 def table_lines(rows: Sequence[LayerRow]) -> list[tuple[str, ...]]:

@@ -27,6 +27,7 @@ from pathlen.report_layers import LayerRow, Number, effective_width, layer_rows,
 if TYPE_CHECKING:
     from pathlen.backends.protocol import FloatArray, Solution
     from pathlen.graph import PathGraph
+    from pathlen.graph_parts import DeadUnits
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,11 @@ class Report:
     def exact(self) -> bool:
         """Whether averages are Fractions."""
         return isinstance(self.average_path_length, Fraction)
+
+    @property
+    def dead_units(self) -> tuple[DeadUnits, ...]:
+        """Units that dropped out of the traced model because weights are 0, layer by layer."""
+        return self.graph.info.dead if self.graph.info else ()
 
     @property
     def magnitude_average_path_length(self) -> Number | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ def report_record(report: Report) -> dict[str, Any]:
     if report.magnitude_average_path_length is not None:
         record |= entry("magnitude_average_path_length", report.magnitude_average_path_length)
         record["log10_magnitude"] = report.log10_magnitude
+    if report.dead_units:
+        record["dead_units"] = [dataclasses.asdict(row) for row in report.dead_units]
     record |= {
         **entry("longest_path", report.longest_path),
         **entry("shortest_path", report.shortest_path),

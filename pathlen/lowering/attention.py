@@ -30,6 +30,8 @@ def attention(call: Call, lowering: Lowering) -> Value:
         scores = contraction_labels(
             call, Operand(query, batch, 1), Operand(key, batch, 1), lowering, "attention_scores"
         )
+        scale = query.shape[-1] ** -0.5 if call["scale"] is None else abs(call["scale"])
+        scores = lowering.scaled(scores, torch.tensor(scale, dtype=torch.float64))
         if biased:
             scores = merge_columns(call, [scores, mask.labels.expand(scores.shape)], lowering)
         scores = lowering.counted("softmax", call, scores)

@@ -20,7 +20,7 @@ class NodeArrays(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """Nodes added together: ids from `first`, predecessors one node after another."""
 
     kind: Kind
@@ -45,7 +45,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self._next = 0
-        self._blocks: list[_Block] = []
+        self._blocks: list[Block] = []
         self._taken: set[str] = set()
         self._layers: list[tuple[str, str, int]] = []  # name, operation, first node
 
@@ -184,7 +184,7 @@ class GraphBuilder:
         predecessors = np.asarray(predecessors)
         if self._next < 1 << 31 and len(predecessors) > 1 and predecessors.strides[0]:
             predecessors = predecessors.astype(np.int32)
-        block = _Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
+        block = Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
         self._blocks.append(block)
         self._next += len(degrees)
         return np.arange(block.first, self._next)

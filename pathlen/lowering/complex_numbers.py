@@ -34,7 +34,7 @@ def as_pairs(call: Call, lowering: Lowering) -> Value:
     A rotary embedding in complex numbers thus has the paths of one in real numbers, where each of
     two features becomes a sum of both.
     """
-    labels = call["self"].labels.unsqueeze(-1).expand(call.shape)
+    labels = lowering.unified(call["self"].labels).unsqueeze(-1).expand(call.shape)
     part = torch.arange(2).expand(call.shape)
     tuples, spread = distinct_tuples([labels, part])
     rows = tuples[:, 0] != CONSTANT

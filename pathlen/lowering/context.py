@@ -15,9 +15,14 @@ from pathlen.lowering.labels import constant_labels, distinct, rename
 from pathlen.lowering.liveness import drop_labels
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import module_path
 
+_BY_DATA = (
+    "magnitudes: what depends on the data counts as 1 (softmax, statistics of normalizations, the"
+    " other factor of a product)"
+)
 _RANK = {"exact": 0, "bound": 1, "opaque": 2}
 
 
@@ -34,11 +39,15 @@ class Lowering:
         remarks: what caused a status other than exact, and what else the user should know.
         call_status: the worst status of the call that is being lowered.
         steps: takes a line for each call, where somebody wants to know (`pathlen.verify`).
+        weights: the builder, where edges carry weights; else None.
     """
 
-    def __init__(self, policy: Policy, parents: frozenset[str]) -> None:
+    def __init__(
+        self, policy: Policy, parents: frozenset[str], weights: WeightedBuilder | None = None
+    ) -> None:
         self.policy = policy
-        self.builder = GraphBuilder()
+        self.weights = weights
+        self.builder = GraphBuilder() if weights is None else weights
         self.constants = Constants()
         self.decompositions = Decompositions()
         self.readers: dict[int, int] = {}
@@ -119,11 +128,33 @@ class Lowering:
         """Labels passed on; where the policy counts the kind, a new active unit for each."""
         if not self.policy.counts(kind):
             return labels
+        labels = self.unified(labels)
         units = distinct(labels)
         if not len(units):
             return labels
         self.layer(call)
         return rename(labels, units, self.builder.units(units, 1.0))
+
+    def unified(self, labels: torch.Tensor) -> torch.Tensor:
+        """The labels that the tensor has without weights, for what asks which units there are.
+
+        A unit that the tensor holds scaled by several factors counts with the largest of them.
+        """
+        return labels if self.weights is None else self.weights.scales.unified(labels)
+
+    def scaled(self, labels: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Labels of a tensor multiplied by constants of these absolute values."""
+        return labels if self.weights is None else self.weights.scales.scaled(labels, factor)
+
+    def by_data(self) -> None:
+        """Say that a factor that depends on the data counts as 1, where edges carry weights."""
+        if self.weights is not None:
+            self.remark(_BY_DATA)
+
+    def uncertain(self, call: Call, what: str) -> None:
+        """Say that a factor is not known and counts as 1, where edges carry weights."""
+        if self.weights is not None:
+            self.remark(f"magnitudes: {self.site(call)}: {what}: not known, counts as 1")
 
     def site(self, call: Call) -> str:
         """Where a call is, for messages."""

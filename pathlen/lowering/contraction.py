@@ -5,7 +5,7 @@ Two path tensors give one new unit for each distinct pair (set of labels in a ro
 labels in a column of B), behind a hub over each set. With a constant B it is a layer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pathlen.lowering.layers import dense_layer, require_constant
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_layers import arranged, bilinear_units, grouped_units, weights_of
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -60,7 +61,12 @@ def linear(call: Call, lowering: Lowering) -> Value:
         product = contract(call, (source, weight), (leading + "k", "jk"), leading + "j", lowering)
     elif source.is_path:
         axis = len(call.shape) - 1
-        labels = dense_layer(call, source.labels, axis, call.shape[-1:], lowering)
+
+        def matrix() -> torch.Tensor | None:
+            found = weights_of(call, weight, lowering)
+            return None if found is None else found.unsqueeze(0)
+
+        labels = dense_layer(call, source.labels, axis, call.shape[-1:], matrix, lowering)
         product = lowering.result(call, labels)
     else:
         product = lowering.result(call, constant_labels(call.shape))
@@ -87,6 +93,8 @@ def add_product(call: Call, lowering: Lowering) -> Value:
     if call.name == "aten.addbmm":
         out = "ij"
     product = contract(call, (one, other), (left, right), out, lowering)
+    product = _times(call, product, call["alpha"], lowering)
+    added = _times(call, added, call["beta"], lowering)
     return _plus(call, product, added, lowering)
 
 
@@ -98,6 +106,9 @@ def bilinear(call: Call, lowering: Lowering) -> Value:
     inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
     require_constant(call, ("weight", "bias"), lowering)
     lowering.layer(call)
+    if lowering.weights is not None:
+        units = bilinear_units(call, inputs, lowering)
+        return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
     hubs = np.unique([lowering.builder.hub(distinct(value.labels)) for value in inputs])
     sets = LabelSets(np.tile(hubs, call.shape[-1]), np.full(call.shape[-1], len(hubs)))
     counted = len(inputs) > 1 and lowering.policy.counts("product")
@@ -134,14 +145,16 @@ def contract(
     constant = [position for position in (0, 1) if not operands[position].varies]
     if constant:
         path = 1 - constant[0]
-        own_batch = [a for a in batch if _varies_along(labels[path], letters[path], a)]
+        units = lowering.unified(labels[path])
+        own_batch = [a for a in batch if _varies_along(units, letters[path], a)]
         shared = [
             a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)
         ]
         form = (letters[path], letters[constant[0]], out)
+        weight = operands[constant[0]]
         if shared:
-            return _grouped_by_constant(call, labels[path], form, shared, lowering)
-        return _by_constant(call, labels[path], form, lowering)
+            return _grouped_by_constant(call, labels[path], weight, form, shared, lowering)
+        return _by_constant(call, labels[path], weight, form, lowering)
     sides = [
         Operand(
             _permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n])
@@ -158,6 +171,8 @@ def contraction_labels(
     call: Call, one: Operand, other: Operand, lowering: Lowering, operation: str = ""
 ) -> torch.Tensor:
     """Adds the units of a contraction; returns labels with axes (batch, free, other's free)."""
+    lowering.by_data()
+    one, other = (replace(side, labels=lowering.unified(side.labels)) for side in (one, other))
     batch_sizes = np.maximum(one.labels.shape[: one.batch], other.labels.shape[: one.batch])
     # tokens in a few runs of equal units (a class token, patches) meet once a run, not once each
     (rows, run_of_row), (columns, run_of_column) = (
@@ -237,17 +252,22 @@ def _aligned(one: Operand, other: Operand) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_constant(
-    call: Call, labels: torch.Tensor, form: tuple[str, str, str], lowering: Lowering
+    call: Call,
+    labels: torch.Tensor,
+    weight: Value,
+    form: tuple[str, str, str],
+    lowering: Lowering,
 ) -> Value:
     """A contraction with a constant tensor is a layer along the contracted axes.
 
     Args:
         call: the call site.
         labels: of the path tensor.
+        weight: the constant.
         form: letters of the path tensor, of the constant and of the result.
         lowering: the lowering at work.
     """
-    own, _, out = form
+    own, others, out = form
     summed = [a for a in own if a not in out]
     kept = [a for a in own if a in out]
     created = [a for a in out if a not in own]
@@ -255,7 +275,13 @@ def _by_constant(
     merged = _permuted(labels, own, [*kept, *summed])
     merged = merged.flatten(len(kept)) if summed else merged.unsqueeze(-1)
     features = torch.Size([int(np.prod([sizes[a] for a in created]))])
-    result = dense_layer(call, merged, len(kept), features, lowering)
+
+    def matrix() -> torch.Tensor | None:
+        found = weights_of(call, weight, lowering)
+        roles = (kept, created, summed)
+        return None if found is None else arranged(found, others, roles, own, labels.shape)
+
+    result = dense_layer(call, merged, len(kept), features, matrix, lowering)
     result = result.reshape([*result.shape[:-1], *(sizes[a] for a in created)])
     order = [*kept, *created]
     return lowering.result(call, result.permute([order.index(a) for a in out]).expand(call.shape))
@@ -264,27 +290,38 @@ def _by_constant(
 def _grouped_by_constant(
     call: Call,
     labels: torch.Tensor,
+    weight: Value,
     form: tuple[str, str, str],
     shared: list[str],
     lowering: Lowering,
 ) -> Value:
     """A constant with a matrix of its own for each index of `shared` axes: a grouped layer."""
-    own, _, out = form
+    own, constant, out = form
     others = [a for a in own if a not in shared]
     created = [a for a in out if a not in own]
     sizes = dict(zip(out, call.shape, strict=True))
     ordered = _permuted(labels, own, [*shared, *others])
     rows = compact(ordered, range(len(shared), ordered.ndim))
     groups = int(np.prod([sizes[a] for a in shared]))
-    sets, of_group = label_sets(rows.reshape(groups, -1).numpy())
-    lowering.layer(call)
-    hubs = lowering.builder.hubs(sets)
     features = int(np.prod([sizes[a] for a in created]))
-    alive = of_group != CONSTANT
-    nodes = np.full((groups, features), CONSTANT, dtype=np.int64)
-    units = lowering.builder.units(np.repeat(hubs[of_group[alive]], features))
-    nodes[alive] = units.reshape(-1, features)
     kept = [a for a in others if a in out]
+    lowering.layer(call)
+    if lowering.weights is not None:
+        summed = [a for a in others if a not in out]
+        slices = compact(_permuted(labels, own, [*shared, *kept, *summed]), _axes(shared, kept))
+        slices = slices.reshape(groups, -1, int(np.prod(slices.shape[len(shared) + len(kept) :])))
+        found = weights_of(call, weight, lowering)
+        assert found is not None  # it is constant
+        matrix = arranged(found, constant, ([*shared, *kept], created, summed), own, labels.shape)
+        matrix = matrix.unflatten(0, (groups, -1))
+        nodes = grouped_units(call, slices.numpy(), matrix, lowering)
+    else:
+        sets, of_group = label_sets(rows.reshape(groups, -1).numpy())
+        hubs = lowering.builder.hubs(sets)
+        alive = of_group != CONSTANT
+        nodes = np.full((groups, features), CONSTANT, dtype=np.int64)
+        units = lowering.builder.units(np.repeat(hubs[of_group[alive]], features))
+        nodes[alive] = units.reshape(-1, features)
     shape = [*(sizes[a] for a in shared), *(1 for _ in kept), *(sizes[a] for a in created)]
     order = [*shared, *kept, *created]
     result = torch.from_numpy(nodes).view(shape).permute([order.index(a) for a in out])
@@ -311,6 +348,19 @@ def _batch_letters(one: Value, other: Value, own: Value) -> str:
     """Letters for the leading axes of a matrix product, counted from the right."""
     most = max(len(one.shape), len(other.shape)) - 2
     return _LETTERS[:most][most - (len(own.shape) - 2) :] if len(own.shape) > 2 else ""
+
+
+def _axes(shared: list[str], kept: list[str]) -> range:
+    """Which axes of (shared, kept, summed) are kept."""
+    return range(len(shared), len(shared) + len(kept))
+
+
+def _times(call: Call, value: Value, factor: float, lowering: Lowering) -> Value:
+    """A value times a number, where edges carry weights."""
+    if lowering.weights is None or factor == 1 or not value.is_path:
+        return value
+    number = torch.tensor(abs(factor), dtype=torch.float64)
+    return lowering.result(call, lowering.scaled(value.labels, number), dtype=value.dtype)
 
 
 def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value:

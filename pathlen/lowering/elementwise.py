@@ -32,6 +32,12 @@ from pathlen.lowering.regions import (
 from pathlen.lowering.rules import rule
 from pathlen.lowering.softmax import shift_entry, softmax_entry
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_merges import (
+    merged_nodes,
+    passed,
+    remember_terms,
+    scaled_operands,
+)
 
 _SCALES = frozenset(aten("mul multiply where"))  # a number beside a unit leaves it as it is
 Passes = Literal["all", "beside constants", "none"]
@@ -63,6 +69,7 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
         return lowering.result(call, constant_labels(call.shape))
     source = softmax_entry(call)
     if source is not None:
+        lowering.by_data()
         labels = lowering.counted("softmax", call, broadcast(source.labels, call.shape))
         return lowering.result(call, labels, softmax=True)
     shifted = shift_entry(call)
@@ -72,14 +79,15 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     region = find_region(call)
     if region is not None:
         if region.affine:
-            labels = broadcast(region.entry.labels, call.shape)
+            labels = passed(call, region.entry, lowering)
             if region.normalization:
+                lowering.by_data()
                 labels = lowering.counted("normalization", call, labels)
             return lowering.result(call, labels, softmax_of=region.entry)
         return _activation(call, region, lowering)
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
         if degree_of_call(call, path[0], {}) in (0, 1) or len(varying) > 1:
-            return lowering.result(call, broadcast(path[0].labels, call.shape), softmax_of=path[0])
+            return lowering.result(call, passed(call, path[0], lowering), softmax_of=path[0])
         return _activation(call, Region(path[0], False, False), lowering)
     return _merge(call, path, lowering)
 
@@ -95,7 +103,7 @@ def _keeps_paths(call: Call, path: list[Value]) -> bool:
 def _activation(call: Call, region: Region, lowering: Lowering) -> Value:
     """One new unit per label of the entry, and per parameter index where parameters split it."""
     entry = first_entry(call, region, lowering.readers)
-    labels = broadcast(entry.labels, call.shape)
+    labels = lowering.unified(broadcast(entry.labels, call.shape))
     active = active_functions(call, entry, lowering.constants, lowering.policy.tolerance)
     if active is None:
         lowering.remark(
@@ -168,10 +176,17 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
     counted = bool(kind) and lowering.policy.counts(kind)
     passes: Passes = "all" if summing else "beside constants" if call.name in _SCALES else "none"
-    columns = [broadcast(operand.labels, call.shape) for operand in path]
+    if lowering.weights is None:
+        columns = [broadcast(operand.labels, call.shape) for operand in path]
+    else:
+        path, columns = scaled_operands(call, path, lowering)
     labels = merge_columns(call, columns, lowering, counted=counted, passes=passes)
     value = lowering.result(call, labels)
-    value.summands = tuple(path) if summing else ()
+    if summing:
+        value.summands = tuple(path)
+        remember_terms(value, call, lowering)
+    elif kind == "product":
+        lowering.by_data()
     value.merge = True
     return value
 
@@ -215,11 +230,14 @@ def merge_columns(
         passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
             a product those beside constants (x * constant, but not x * x).
     """
-    tuples, spread = distinct_tuples(columns)
-    sets = sets_of_rows(tuples)
-    passing = sets.sizes == 1
+    tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
+    single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
-        passing &= (tuples == CONSTANT).any(axis=1) & (passes == "beside constants")
+        single_passes = (tuples == CONSTANT).any(axis=1) & (passes == "beside constants")
+    if lowering.weights is not None:
+        return spread(merged_nodes(call, tuples, single_passes, counted, lowering))
+    sets = sets_of_rows(tuples)
+    passing = (sets.sizes == 1) & single_passes
     nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
     nodes[passing] = tuples.max(axis=1)[passing]
     meeting = (sets.sizes > 0) & ~passing

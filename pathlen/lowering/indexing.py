@@ -25,6 +25,7 @@ from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_layers import looked_up
 
 _PLACES = ("index", "indices", "mask")
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
@@ -70,15 +71,18 @@ def _looked_up(call: Call, lowering: Lowering) -> Value:
     table = call["self"]
     if table.varies:
         return lowering.result(call, constant_labels(call.shape))
-    hub_over = np.unique(np.concatenate([distinct(v.labels) for v in call.values() if v.is_path]))
+    read = [distinct(lowering.unified(v.labels)) for v in call.values() if v.is_path]
+    hub_over = np.unique(np.concatenate(read))
     given = {name: call[name] for name in _PLACES if name in call.arguments}
     axis = _feature_axis(call, table, given)
     lowering.layer(call)
-    hub = lowering.builder.hub(hub_over)
+    hub = np.full(1 if axis is None else table.shape[axis], lowering.builder.hub(hub_over))
+    if lowering.weights is None:
+        units = lowering.builder.units(hub)
+    else:
+        units = lowering.weights.units(hub, weights=looked_up(call, table, axis, lowering))
     if axis is None:
-        unit = int(lowering.builder.units(np.array([hub]))[0])
-        return lowering.result(call, torch.full((), unit).expand(call.shape))
-    units = lowering.builder.units(np.full(table.shape[axis], hub))
+        return lowering.result(call, torch.full((), int(units[0])).expand(call.shape))
     labels = channel_labels(units, table.shape, axis)
     return _moved(call, {"self": labels, **_first(given)}, lowering)
 
@@ -117,6 +121,8 @@ def scatter(call: Call, lowering: Lowering) -> Value:
         return _moved(call, places, lowering)
     if written is None or not written.is_path:
         return lowering.result(call, target.labels, softmax_of=target)
+    if adds:
+        lowering.uncertain(call, "how many elements are added up at an index")
     labels = _written_at(call, written.labels, places) if places is not None else None
     if labels is None:
         labels = _written_anywhere(call, written, lowering)

@@ -154,6 +154,8 @@ class Interpreter:
         found = find_rule(call.func)
         try:
             _require_result(call)
+            if found and not found.apply.__module__.startswith("pathlen."):
+                self._lowering.uncertain(call, "the gain of an operator with a rule of your own")
             return found.apply(call, self._lowering) if found else self._without_rule(call)
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))

@@ -20,10 +20,22 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_layers import (
+    Matrix,
+    convolution_nodes,
+    dense_units,
+    looked_up,
+    weights_of,
+)
 
 
 def dense_layer(
-    call: Call, labels: torch.Tensor, axis: int, features: torch.Size, lowering: Lowering
+    call: Call,
+    labels: torch.Tensor,
+    axis: int,
+    features: torch.Size,
+    matrix: Matrix,
+    lowering: Lowering,
 ) -> torch.Tensor:
     """Adds an ungrouped linear map along one axis; returns the labels of its result.
 
@@ -36,8 +48,11 @@ def dense_layer(
         labels: of the input.
         axis: the axis that is contracted; the output features take its place.
         features: their number.  # (1,)
+        matrix: gives the weights, where edges carry them.
         lowering: the lowering at work.
     """
+    if lowering.weights is not None:
+        return dense_units(call, labels, axis, features, matrix, lowering)
     shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
     read = distinct(labels)
     lowering.layer(call)
@@ -63,6 +78,9 @@ def convolution(call: Call, lowering: Lowering) -> Value:
     if not call["input"].is_path:
         return lowering.result(call, constant_labels(call.shape))
     axis = labels.ndim - call["weight"].labels.ndim + 1  # 0 for an input without a batch axis
+    if lowering.weights is not None:
+        units = convolution_nodes(call, axis, lowering)
+        return lowering.result(call, channel_labels(units, call.shape, axis))
     small = compact(labels, [a for a in range(labels.ndim) if a != axis])
     rows = small.movedim(axis, 0).reshape(groups, -1)  # (groups, what each group reads)
     lowering.layer(call)
@@ -80,14 +98,16 @@ def convolution(call: Call, lowering: Lowering) -> Value:
 def embedding(call: Call, lowering: Lowering) -> Value:
     """A look-up in a constant table is a layer from the units of the indices."""
     require_constant(call, ("weight", "bias"), lowering)
-    return look_up(call, call["indices"], lowering)
+    return look_up(call, call["indices"], call["weight"], lowering)
 
 
 @rule("layer", "aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
 def embedding_bag(call: Call, lowering: Lowering) -> Result:
     """Sums of rows of a table; what else it returns serves its gradient."""
     require_constant(call, ("weight", "bias"), lowering)
-    bags = look_up(call, call["indices"], lowering)
+    if call["mode"] == 0:
+        lowering.uncertain(call, "the number of rows in a sum")
+    bags = look_up(call, call["indices"], call["weight"], lowering)
     return bags, *(
         lowering.result(call, constant_labels(val.shape), dtype=val.dtype)
         for val in call.node.meta["val"][1:]
@@ -103,16 +123,25 @@ def experts(call: Call, lowering: Lowering) -> Value:
     if not tokens.is_path or weights.labels.ndim != 3:
         raise UnsupportedOperation(f"{lowering.site(call)}: no matrices of experts")
     axis = len(call.shape) - 1
-    return lowering.result(call, dense_layer(call, tokens.labels, axis, call.shape[-1:], lowering))
+
+    def matrix() -> torch.Tensor | None:
+        found = weights_of(call, weights, lowering)
+        return None if found is None else found.transpose(1, 2)
+
+    labels = dense_layer(call, tokens.labels, axis, call.shape[-1:], matrix, lowering)
+    return lowering.result(call, labels)
 
 
-def look_up(call: Call, indices: Value, lowering: Lowering) -> Value:
+def look_up(call: Call, indices: Value, table: Value, lowering: Lowering) -> Value:
     """Rows of a constant table: one new unit per column, from the units of the indices."""
     if not indices.is_path:
         return lowering.result(call, constant_labels(call.shape))
     lowering.layer(call)
-    hub = lowering.builder.hub(distinct(indices.labels))
-    units = lowering.builder.units(np.full(call.shape[-1], hub))
+    hub = np.full(call.shape[-1], lowering.builder.hub(distinct(lowering.unified(indices.labels))))
+    if lowering.weights is None:
+        units = lowering.builder.units(hub)
+    else:
+        units = lowering.weights.units(hub, weights=looked_up(call, table, 1, lowering))
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 
@@ -137,6 +166,7 @@ def _dynamic_convolution(call: Call, lowering: Lowering) -> Value:
     """
     labels, weight, groups = call["input"].labels, call["weight"].labels, call["groups"]
     require_constant(call, ("bias",), lowering)
+    lowering.by_data()
     if "transpose" in call.name:
         raise UnsupportedOperation(f"{lowering.site(call)}: its weight is computed from the input")
     axis = labels.ndim - weight.ndim + 1
@@ -144,7 +174,7 @@ def _dynamic_convolution(call: Call, lowering: Lowering) -> Value:
     rows = np.full((channels, 2), CONSTANT)
     lowering.layer(call)
     for column, (tensor, along, count) in enumerate(
-        ((labels, axis, groups), (weight, 0, channels))
+        ((lowering.unified(labels), axis, groups), (lowering.unified(weight), 0, channels))
     ):
         small = compact(tensor, [a for a in range(tensor.ndim) if a != along])
         sets, number = label_sets(small.movedim(along, 0).reshape(count, -1).numpy())

@@ -13,7 +13,13 @@ from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
 
 
-def mixed(call: Call, source: Value, axes: Iterable[int], lowering: Lowering) -> torch.Tensor:
+def mixed(
+    call: Call,
+    source: Value,
+    axes: Iterable[int],
+    lowering: Lowering,
+    divisor: float | None = None,
+) -> torch.Tensor:
     """Labels of a result that reads, along `axes`, any element of `source`.
 
     Args:
@@ -21,9 +27,10 @@ def mixed(call: Call, source: Value, axes: Iterable[int], lowering: Lowering) ->
         source: the tensor that is read.
         axes: what is mixed: over features a hub, over positions the same units.
         lowering: the lowering at work.
+        divisor: see `union_over`.
     """
     axes = [axis % max(source.labels.ndim, 1) for axis in axes]
-    merged = union_over(call, source.labels, axes, lowering)
+    merged = union_over(call, source.labels, axes, lowering, divisor)
     for axis, size in enumerate(call.shape):  # a gather may read fewer elements of other axes
         if axis not in axes and merged.shape[axis] > size:
             merged = merged.narrow(axis, 0, size)
@@ -48,7 +55,8 @@ def cumulative(call: Call, lowering: Lowering) -> Value:
     """Over positions the same units; over features a hub over all, also those that come after."""
     source, axis = call["self"], call["dim"]
     nodes = lowering.builder.num_nodes
-    labels = mixed(call, source, [axis], lowering)
+    divisor = 1.0 if call.name == "aten.cumsum" else None
+    labels = mixed(call, source, [axis], lowering, divisor)
     if lowering.builder.num_nodes > nodes:  # different units met in hubs
         lowering.remark(f"{lowering.site(call)}: each feature reads those before it only", "bound")
     return lowering.result(call, labels)
@@ -67,6 +75,7 @@ def fourier(call: Call, lowering: Lowering) -> Value:
     if chosen is None:  # the n-dimensional transforms: all axes
         chosen = range(source.labels.ndim)
     axes = [chosen] if isinstance(chosen, int) else list(chosen)
+    lowering.uncertain(call, "the gain of a Fourier transform")
     return lowering.result(call, mixed(call, source, axes, lowering))
 
 

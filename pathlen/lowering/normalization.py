@@ -3,6 +3,7 @@
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_merges import normalized
 
 
 @rule(
@@ -23,11 +24,14 @@ def normalization(call: Call, lowering: Lowering) -> Value:
         if batch_statistics
         else (source.labels)
     )
-    return lowering.result(call, labels)
+    if batch_statistics:
+        lowering.by_data()
+    return lowering.result(call, normalized(call, labels, lowering))
 
 
 @rule("softmax", "aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax")
 def softmax(call: Call, lowering: Lowering) -> Value:
     """The same units, as if the denominator were held fixed."""
+    lowering.by_data()
     labels = lowering.counted("softmax", call, call["self"].labels)
     return lowering.result(call, labels, softmax=True)

@@ -51,6 +51,7 @@ def probe(call: Call, lowering: Lowering) -> Any:
         " and nonlinearities inside that mix units are not counted (see pathlen.register_rule)",
         "bound",
     )
+    lowering.uncertain(call, "the gain of an operator without a rule")
     labels = _units(call, depends, bent, units, lowering)
     return lowering.result(call, labels)
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import fx
 
+from pathlen.errors import TraceError
 from pathlen.graph import PathGraph, TraceInfo
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.inputs import check_input_axis
 from pathlen.lowering.interpreter import Interpreter
 from pathlen.lowering.labels import distinct
 from pathlen.lowering.steps import Steps
+from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import Recording
 
@@ -35,6 +37,7 @@ def lower(
     recording: Recording,
     policy: Policy,
     input_axis: int | Mapping[str, int] | None = None,
+    memory_limit: int | None = None,
 ) -> PathGraph:
     """The path graph of a recorded program.
 
@@ -42,13 +45,20 @@ def lower(
         recording: what the tracer wrote.
         policy: what counts.
         input_axis: axis of the features of the inputs, instead of what the first layer tells.
+        memory_limit: bytes that explicit edges with weights may take; None for connections alone.
 
     Raises:
         UnsupportedOperation: some operations have no rule; all of them are listed.
-        TraceError: `input_axis` does not fit the inputs.
+        TraceError: `input_axis` does not fit the inputs; weights have no values, are not finite
+            or need more memory than the limit allows.
         GraphError: no path leads from an input to an output.
     """
-    return _lower(Lowering(policy, _parents(recording.graph)), recording, input_axis)[0]
+    weights = None
+    if memory_limit is not None:
+        _require_values(recording)
+        weights = WeightedBuilder(memory_limit)
+    lowering = Lowering(policy, _parents(recording.graph), weights)
+    return _lower(lowering, recording, input_axis)[0]
 
 
 def lower_watched(
@@ -77,7 +87,7 @@ def _lower(
     interpreter = Interpreter(recording, lowering, input_axis)
     interpreter.run()
     for name, node in recording.outputs:
-        units = distinct(interpreter.values[node].labels)
+        units = distinct(lowering.unified(interpreter.values[node].labels))
         if len(units):
             lowering.builder.layer(name, "output")
             lowering.builder.outputs(units)
@@ -94,6 +104,17 @@ def _lower(
     if not watched:
         lowering.constants.forget()
     return lowering.builder.build(info, keep=watched), lowering, values
+
+
+def _require_values(recording: Recording) -> None:
+    """Refuse a program whose parameters have no values, where weights are asked for."""
+    names = [name for name, tensor in recording.attributes.items() if tensor.is_meta]
+    if names:
+        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+        raise TraceError(
+            f"edges='weights' needs values, and {len(names)} tensor(s) of the model have none (meta"
+            f" device): {shown}; load its weights, or leave edges at 'connections'"
+        )
 
 
 def _parents(graph: fx.Graph) -> frozenset[str]:

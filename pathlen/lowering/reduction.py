@@ -1,16 +1,19 @@
 """Reductions and pooling: the same units over positions, a hub over features."""
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.labels import CONSTANT, compact, constant_labels, label_sets
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct, label_sets
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call
+from pathlen.lowering.weighted_merges import summed_over
 
+_WITH_MEAN = frozenset(aten("var_mean std_mean"))
 _MAXIMA = frozenset(
     aten(
         "amax amin max min max_pool1d max_pool2d max_pool3d adaptive_max_pool1d"
@@ -30,7 +33,11 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     """Over positions the same units; over features one hub over the labels reduced."""
     source = next(value for value in call.values() if value.varies)
     axes = _axes(call.arguments.get("dim"), source.labels.ndim)
-    merged = union_over(call, source.labels, axes, lowering)
+    number = prod(source.shape[axis] for axis in axes)
+    divisor = {"aten.mean": number, "aten.sum": 1, "aten.nansum": 1}.get(call.name)
+    if call.name in _WITH_MEAN and len(distinct(source.labels)) > 1:
+        lowering.uncertain(call, "the mean beside a variance")
+    merged = union_over(call, source.labels, axes, lowering, divisor)
     keep = bool(call.arguments.get("keepdim", call.arguments.get("keepdims", False)))
     if not keep:
         kept = [size for axis, size in enumerate(source.shape) if axis not in axes]
@@ -51,7 +58,12 @@ def reduction(call: Call, lowering: Lowering) -> Result:
 )
 def pooling(call: Call, lowering: Lowering) -> Result:
     """The same units, on a coarser grid."""
-    merged = _resample(call, int(call.name.partition("pool")[2][0]), lowering)
+    dimensions = int(call.name.partition("pool")[2][0])
+    merged = _resample(call, dimensions, lowering)
+    if call.arguments.get("divisor_override"):
+        size = prod(_kernel_size(call, axis) or 1 for axis in range(-dimensions, 0))
+        factor = torch.tensor(size / abs(call["divisor_override"]), dtype=torch.float64)
+        merged = lowering.scaled(merged, factor)
     if call.name in _MAXIMA:
         merged = lowering.counted("pooling", call, merged)
     return _results(call, merged, lowering)
@@ -68,16 +80,34 @@ def pooling(call: Call, lowering: Lowering) -> Result:
 )
 def interpolation(call: Call, lowering: Lowering) -> Result:
     """The same units, on another grid."""
+    if "bicubic" in call.name:
+        lowering.uncertain(call, "the gain of bicubic interpolation")
     return _results(call, _resample(call, len(call.shape) - 2, lowering), lowering)
 
 
 def union_over(
-    call: Call, labels: torch.Tensor, axes: Iterable[int], lowering: Lowering
+    call: Call,
+    labels: torch.Tensor,
+    axes: Iterable[int],
+    lowering: Lowering,
+    divisor: float | None = None,
 ) -> torch.Tensor:
     """Labels with the given axes cut to length 1: a hub where different units meet.
 
     Constants beside path elements are left out; where all elements are one unit, it stays.
+
+    Args:
+        call: the call site.
+        labels: of the tensor.
+        axes: to be cut.
+        lowering: the lowering at work.
+        divisor: for a sum of elements, what it is divided by; None where the result is one of the
+            elements, or no linear function of them, so that each counts as 1.
     """
+    if lowering.weights is not None:
+        if divisor is not None:
+            return summed_over(call, labels, axes, divisor, lowering)
+        labels = lowering.unified(labels)
     axes = sorted(axes)
     small = compact(labels, axes)
     varying = [axis for axis in axes if small.shape[axis] > 1]
@@ -110,12 +140,15 @@ def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
     windows = _windows(call, source.labels, axes)
     if windows is not None:
         inner = range(source.labels.ndim, windows.ndim)
-        merged = union_over(call, windows, inner, lowering).squeeze(tuple(inner))
+        number = prod(windows.shape[axis] for axis in inner)
+        divisor = number if "avg" in call.name else None
+        merged = union_over(call, windows, inner, lowering, divisor).squeeze(tuple(inner))
         return merged.expand(call.shape)
     nodes = lowering.builder.num_nodes
     merged = union_over(call, source.labels, axes, lowering)
     if lowering.builder.num_nodes > nodes:  # different units met in hubs
         lowering.remark(f"{lowering.site(call)}: a window is taken to read every position", "bound")
+        lowering.uncertain(call, "which positions a window reads")
     return merged.expand(call.shape)
 
 

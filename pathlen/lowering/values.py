@@ -28,6 +28,8 @@ class Value:
         softmax: whether it is a softmax of path tensors, moved or rescaled since at most.
         merge: whether units of several operands meet in it.
         function_of: the tensor that it is an activation of, None where it is no activation.
+        terms: by the ids of the summands, the factors that they have in the sum; None where edges
+            carry no weights.
     """
 
     labels: torch.Tensor
@@ -40,6 +42,7 @@ class Value:
     softmax: bool = False
     merge: bool = False
     function_of: "Value | None" = None
+    terms: "Mapping[int, torch.Tensor] | None" = None
     _path: bool | None = field(default=None, repr=False)
 
     @property

@@ -1,0 +1,220 @@
+"""Gains: the constant factors by which a call scales the tensors that it passes on.
+
+A sum of tensors, each times a constant, is kept as its terms: the factor of every tensor in it.
+What depends on the data counts as 1: the other factor of a product, a statistic that is held
+fixed, a mask computed from the input; constants are read.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pathlen.errors import TraceError
+from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.operations import aten
+from pathlen.lowering.regions import SAME
+from pathlen.lowering.rules import kind_of
+from pathlen.lowering.values import Call, Value
+
+Terms = Mapping[int, torch.Tensor]
+"""By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
+
+_NEGATIONS = frozenset(aten("neg negative"))
+_SIGNS = {"add": (1, 1), "sub": (1, -1), "subtract": (1, -1), "rsub": (-1, 1)}
+_FACTORS = frozenset(aten("mul multiply"))
+_DIVISIONS = frozenset(aten("div divide true_divide"))
+_CHANNEL_NORMS = frozenset(aten("batch_norm instance_norm group_norm"))
+
+
+def gains(call: Call, operands: Sequence[Value], constants: Constants) -> list[torch.Tensor]:
+    """By how much an elementwise call scales each of some values that it is computed from.
+
+    Args:
+        call: the call; between it and the values stand elementwise calls and statistics only.
+        operands: the values.
+        constants: gives the parameters.
+
+    Returns:
+        Absolute factors in shapes that broadcast to that of the result, 1 for a value that the
+        call is no affine function of.
+
+    Raises:
+        TraceError: a factor is not finite, or depends on a tensor without values.
+    """
+    found = terms(call, operands, constants)
+    one = torch.ones((), dtype=torch.float64)
+    absolute = [found.get(id(operand), one).abs() for operand in operands]
+    for factor in absolute:
+        if not bool(factor.isfinite().all()):
+            raise TraceError(
+                f"{call.name} at node {call.node.name!r} scales by a factor that is not finite;"
+                " look for NaN, infinities or divisions by 0 in the model's parameters"
+            )
+    return absolute
+
+
+def terms(call: Call, operands: Sequence[Value], constants: Constants) -> Terms:
+    """The factors of some values in an elementwise call, with their signs; see `gains`."""
+    return _Forms({id(operand) for operand in operands}, constants).of_call(call)
+
+
+def normalization_gain(call: Call, constants: Constants) -> torch.Tensor:
+    """What a normalization multiplies by, in a shape that broadcasts to the result's.
+
+    Its weight, divided by the standard deviation where this is a constant (batch norm in eval
+    mode); a statistic of the data counts as 1.
+    """
+    gain = torch.ones((), dtype=torch.float64)
+    if isinstance(call.arguments.get("weight"), Value):
+        gain = gain * constant(call["weight"], call, constants)
+    statistics = call.arguments.get("use_input_stats", call.arguments.get("training", True))
+    if not statistics and isinstance(call.arguments.get("running_var"), Value):
+        gain = gain / (constant(call["running_var"], call, constants) + call["eps"]).sqrt()
+    if call.name in _CHANNEL_NORMS and gain.ndim == 1:
+        gain = gain.view(-1, *[1] * (len(call.shape) - 2))
+    return gain
+
+
+def constant(value: Value, call: Call, constants: Constants) -> torch.Tensor:
+    """The tensor behind a constant in float64 (or complex128); 1 for what depends on the data.
+
+    Raises:
+        TraceError: the constant has no values.
+    """
+    if value.varies:
+        return torch.ones((), dtype=torch.float64)
+    try:
+        tensor = constants.of(value)
+    except UnknownConstantError as error:
+        raise meta_error(value, call) from error
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def meta_error(value: Value, call: Call) -> TraceError:
+    """The error for a constant that has no values."""
+    return TraceError(
+        f"edges='weights' needs the values of {value.node.name!r}, which {call.name} at node"
+        f" {call.node.name!r} reads and which has none (meta device); load the model's weights"
+        " or leave edges at 'connections'"
+    )
+
+
+class _Forms:
+    """Writes values as sums of some values, each times a factor.
+
+    Args:
+        entries: ids of the values to stop at.
+        constants: gives the parameters.
+    """
+
+    def __init__(self, entries: set[int], constants: Constants) -> None:
+        self._entries = entries
+        self._constants = constants
+        self._known: dict[int, Terms] = {}
+
+    def of(self, value: Any) -> Terms:
+        """The terms of a value; none for a constant, a number or a statistic."""
+        if not isinstance(value, Value) or not value.varies:
+            return {}
+        if id(value) in self._entries:
+            return {id(value): torch.ones((), dtype=torch.float64)}
+        if value.terms is not None and value.terms.keys() <= self._entries:
+            return value.terms
+        if id(value) not in self._known:
+            self._known[id(value)] = {} if value.call is None else self._of_made(value, value.call)
+        return self._known[id(value)]
+
+    def _of_made(self, value: Value, call: Call) -> Terms:
+        kind = kind_of(value)
+        if kind == "elementwise":
+            return self.of_call(call)
+        if kind == "normalization":
+            source = next(operand for operand in call.values() if operand.varies)
+            return _scaled(self.of(source), normalization_gain(call, self._constants))
+        return {}
+
+    def of_call(self, call: Call) -> Terms:
+        """The terms of the result of an elementwise call."""
+        name, arguments = call.name, call.arguments
+        if name in SAME:
+            source = self.of(next(call.values()))
+            return _scaled(source, -1) if name in _NEGATIONS else source
+        if call.operation in _SIGNS and name.startswith("aten."):
+            return self._of_sum(call)
+        if name in _FACTORS:
+            one, other = arguments["self"], arguments["other"]
+            return self._of_product(call, one, other, 1)
+        if name in _DIVISIONS:
+            above, below = arguments["self"], arguments["other"]
+            divided = _scaled(self.of(above), 1 / self._number(below, call))
+            return _added(divided, self.of(below))
+        if name in ("aten.addcmul", "aten.addcdiv"):
+            return self._of_added_product(call)
+        if name in ("aten.where", "aten.masked_fill", "aten.lerp"):
+            return self._of_choice(call)
+        return {
+            key: torch.ones((), dtype=torch.float64) for v in call.values() for key in self.of(v)
+        }
+
+    def _of_sum(self, call: Call) -> Terms:
+        signs = _SIGNS[call.operation]
+        alpha = call.arguments.get("alpha", 1)
+        scaled = "self" if call.operation == "rsub" else "other"
+        factor = {"self": signs[0], "other": signs[1]}
+        factor[scaled] *= alpha
+        return _added(*(_scaled(self.of(call[side]), factor[side]) for side in ("self", "other")))
+
+    def _of_product(self, call: Call, one: Any, other: Any, factor: Any) -> Terms:
+        return _added(
+            _scaled(self.of(one), factor * self._number(other, call)),
+            _scaled(self.of(other), factor * self._number(one, call)),
+        )
+
+    def _of_added_product(self, call: Call) -> Terms:
+        """Self + value * tensor1 * tensor2, or divided by tensor2."""
+        value, second = call["value"], call["tensor2"]
+        if call.name == "aten.addcdiv":
+            quotient = _scaled(self.of(call["tensor1"]), value / self._number(second, call))
+            return _added(self.of(call["self"]), quotient, _scaled(self.of(second), value))
+        product = self._of_product(call, call["tensor1"], second, value)
+        return _added(self.of(call["self"]), product)
+
+    def _of_choice(self, call: Call) -> Terms:
+        """Either of two tensors, element by element, or a point between the two."""
+        names = {
+            "aten.where": ("condition", "self", "other"),
+            "aten.lerp": ("weight", "end", "self"),
+        }
+        control, if_true, if_false = names.get(call.name, ("mask", "value", "self"))
+        chosen, rest = self.of(call[if_true]), self.of(call[if_false])
+        weight = call[control]
+        if isinstance(weight, Value) and weight.varies:  # each element may come from either
+            return {
+                key: torch.maximum(*(side.get(key, _ZERO).abs() for side in (chosen, rest)))
+                for key in {**chosen, **rest}
+            }
+        share = self._number(weight, call)
+        return _added(_scaled(chosen, share), _scaled(rest, 1 - share))
+
+    def _number(self, value: Any, call: Call) -> Any:
+        """A constant factor as a tensor or number; 1 for what depends on the data."""
+        if isinstance(value, Value):
+            return constant(value, call, self._constants)
+        is_complex = isinstance(value, complex)
+        return torch.tensor(value, dtype=torch.complex128 if is_complex else torch.float64)
+
+
+_ZERO = torch.zeros((), dtype=torch.float64)
+
+
+def _scaled(form: Terms, factor: Any) -> Terms:
+    return {key: gain * factor for key, gain in form.items()}
+
+
+def _added(*forms: Terms) -> Terms:
+    total: dict[int, torch.Tensor] = {}
+    for form in forms:
+        for key, gain in form.items():
+            total[key] = total[key] + gain if key in total else gain
+    return total

@@ -1,0 +1,385 @@
+"""Layers with explicit edges, one for each unit read and output feature that a weight connects.
+
+An edge weighs what one element of the output takes from all elements of the unit together: the sum
+of the absolute weights, over kernel positions and over all features that are of the unit, and the
+largest such sum where elements of the output differ.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathlen.errors import TraceError
+from pathlen.lowering.constants import UnknownConstantError
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.gains import constant, meta_error
+from pathlen.lowering.labels import (
+    CONSTANT,
+    LabelSets,
+    channel_labels,
+    compact,
+    distinct,
+    is_position_axis,
+    rename,
+)
+from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_builder import WeightedBuilder
+
+Matrix = Callable[[], torch.Tensor | None]
+"""Gives the weights of a layer, [positions, features out, features in]; None if they vary."""
+
+
+def weights_of(call: Call, value: Value, lowering: Lowering) -> torch.Tensor | None:
+    """The weights of a layer in the dtype that they have; None for weights that vary.
+
+    Raises:
+        TraceError: they have no values, are not finite, or are too large for explicit edges.
+    """
+    assert lowering.weights is not None
+    if value.varies:
+        lowering.uncertain(call, "weights that the input decides on")
+        return None
+    lowering.weights.require(lowering.site(call), 0, 8 * int(np.prod(value.shape)))
+    try:
+        tensor = lowering.constants.of(value)
+    except UnknownConstantError as error:
+        raise meta_error(value, call) from error
+    if not bool(tensor.isfinite().all()):
+        raise TraceError(f"{lowering.site(call)}: a weight is NaN or infinite")
+    return tensor
+
+
+def absolute(tensor: torch.Tensor) -> torch.Tensor:
+    """Absolute values in float64."""
+    return tensor.abs().to(torch.float64)
+
+
+def dense_units(
+    call: Call,
+    labels: torch.Tensor,
+    axis: int,
+    features: torch.Size,
+    matrix: Matrix,
+    lowering: Lowering,
+) -> torch.Tensor:
+    """`layers.dense_layer` with explicit edges; the same units.
+
+    Args:
+        call: the call site.
+        labels: of the input.
+        axis: the axis that is contracted; the output features take its place.
+        features: their number.  # (1,)
+        matrix: gives the weights.
+        lowering: the lowering at work.
+    """
+    assert lowering.weights is not None
+    shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
+    structure = lowering.unified(labels)
+    read = distinct(structure)
+    weight = matrix()
+    lowering.layer(call)
+    if len(read) > 1 and labels.shape[axis] > 1 and is_position_axis(structure, axis):
+        row_sum = 1.0 if weight is None else float(absolute(weight).sum(-1).amax())
+        units = lowering.weights.units(read, weights=row_sum)
+        return rename(compact(structure), read, units).expand(shape)
+    rows = compact(labels, [a for a in range(labels.ndim) if a != axis]).movedim(axis, -1)
+    slices = rows.reshape(1, -1, labels.shape[axis]).numpy()
+    if weight is None:
+        weight = torch.ones(1, *features, labels.shape[axis])
+    nodes = grouped_units(call, slices, weight.unsqueeze(0), lowering)
+    return channel_labels(nodes[0], shape, axis)
+
+
+def grouped_units(
+    call: Call, slices: np.ndarray, weight: torch.Tensor, lowering: Lowering
+) -> np.ndarray:
+    """Adds the units of a layer of groups, each of which has weights of its own.
+
+    Args:
+        call: the call site.
+        slices: the labels of the features that a group reads, at one or several places.
+            # (groups, places, features in)
+        weight: # (groups, positions, features out, features in)
+        lowering: the lowering at work.
+
+    Returns:
+        The units, `CONSTANT` in groups of constants.  # (groups, features out)
+    """
+    builder = lowering.weights
+    assert builder is not None
+    groups, features = len(slices), weight.shape[2]
+    width = slices.shape[2] if slices.shape[1] == 1 else len(np.unique(slices))
+    scratch = 8 * (2 * weight.numel() + groups * features * width)
+    builder.require(lowering.site(call), 0, scratch)
+    dense = absolute(weight).numpy()
+    at_once = _read_once(slices, dense, builder)
+    if at_once is not None:
+        read, matrices = list(at_once[0]), list(at_once[1])
+    else:
+        found = [_matrix(slices[g], dense[g], builder) for g in range(groups)]
+        read, matrices = [f[0] for f in found], [f[1] for f in found]
+    del dense
+    alive = [g for g in range(groups) if len(read[g])]
+    nodes = np.full((groups, features), CONSTANT, dtype=np.int64)
+    if not alive:
+        return nodes
+    edges = sum(int(np.count_nonzero(matrices[g])) for g in alive)
+    builder.require(lowering.site(call), edges, scratch)
+    rows = [_sparse(read[g], matrices[g]) for g in alive]
+    sizes = np.array([len(read[g]) for g in alive], dtype=np.int64)
+    reads = LabelSets(_joined([read[g] for g in alive]), sizes)
+    degrees, predecessors, weights = (_joined(list(part)) for part in zip(*rows, strict=True))
+    of_group = np.repeat(np.arange(len(alive)), features)
+    units = builder.layer_units(degrees, predecessors, weights, reads, of_group)
+    nodes[alive] = units.reshape(-1, features)
+    return nodes
+
+
+def convolution_nodes(call: Call, axis: int, lowering: Lowering) -> np.ndarray:
+    """The units of a convolution by constant weights, channel by channel.
+
+    Args:
+        call: the call site.
+        axis: the axis of the channels.
+        lowering: the lowering at work.
+
+    Returns:
+        # (channels out,)
+    """
+    groups, labels = call["groups"], call["input"].labels
+    weight = weights_of(call, call["weight"], lowering)
+    small = compact(labels, [a for a in range(labels.ndim) if a != axis]).movedim(axis, -1)
+    slices = small.reshape(-1, groups, labels.shape[axis] // groups).transpose(0, 1).numpy()
+    if weight is None:
+        kernel = torch.ones(groups, call.shape[axis] // groups, slices.shape[2])
+    else:
+        kernel = kernel_sums(call, weight, labels.shape[axis + 1 :], call.shape[axis + 1 :])
+    lowering.layer(call)
+    if slices.shape[1] > 1 and weight is not None and weight[0, 0].numel() > 1:
+        lowering.uncertain(call, "which kernel positions meet units that differ by position")
+    return grouped_units(call, slices, kernel.unsqueeze(1), lowering).reshape(-1)
+
+
+def bilinear_units(call: Call, inputs: list[Value], lowering: Lowering) -> np.ndarray:
+    """The units of a bilinear layer: each reads one hub of its own over each input.
+
+    Args:
+        call: the call site.
+        inputs: those that units reach, one or both.
+        lowering: the lowering at work.
+
+    Returns:
+        # (features out,)
+    """
+    builder, features = lowering.weights, call.shape[-1]
+    assert builder is not None
+    found = weights_of(call, call["weight"], lowering)
+    assert found is not None  # it is constant
+    hubs: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    for name, summed in (("input1", "i"), ("input2", "j")):
+        other = call["input2" if name == "input1" else "input1"]
+        if call[name] not in inputs:
+            continue
+        if other.varies:
+            lowering.by_data()
+            weight = absolute(found).sum(2 if summed == "i" else 1).unsqueeze(0)
+        else:
+            factor = constant(other, call, lowering.constants).reshape(-1, other.shape[-1])
+            letters = "oij,pj->poi" if summed == "i" else "oij,pi->poj"
+            weight = torch.einsum(letters, found.to(torch.float64), factor)
+        labels = compact(call[name].labels, range(len(call[name].shape) - 1))
+        slices = labels.reshape(-1, labels.shape[-1]).numpy()
+        builder.require(lowering.site(call), features * len(np.unique(slices)))
+        nodes, matrix = _matrix(slices, absolute(weight).numpy(), builder)
+        before = hubs.get(nodes.tobytes(), (nodes, 0.0))[1]
+        hubs[nodes.tobytes()] = nodes, before + matrix
+    columns = [
+        builder.hubs(
+            LabelSets(np.tile(nodes, features), np.full(features, len(nodes))), matrix.reshape(-1)
+        )
+        for nodes, matrix in hubs.values()
+    ]
+    rows = np.stack(columns, axis=1)
+    counted = float(len(inputs) > 1 and lowering.policy.counts("product"))
+    return builder.merges(LabelSets(rows.reshape(-1), np.full(features, len(columns))), counted)
+
+
+def kernel_sums(
+    call: Call, weight: torch.Tensor, size_in: torch.Size, size_out: torch.Size
+) -> torch.Tensor:
+    """Absolute weights of a convolution, summed over kernel positions.
+
+    Positions that never meet the input (of a kernel wider than it) are left out. An element of the
+    output of a transposed convolution meets only kernel positions that lie a stride apart: of
+    these sums the largest counts.
+
+    Args:
+        call: the call site.
+        weight: # (channels, channels of a group, *kernel)
+        size_in: of the input along the kernel's axes.
+        size_out: of the result.
+
+    Returns:
+        # (groups, channels out of a group, channels in of a group)
+    """
+    taps, groups = absolute(weight), call["groups"]
+    transposed = call.arguments.get("transposed", "transpose" in call.name)
+    phases = []
+    for n, (before, after) in enumerate(zip(size_in, size_out, strict=True)):
+        stride, dilation = (_along(call[name], n) for name in ("stride", "dilation"))
+        offsets = np.arange(weight.shape[n + 2]) * dilation
+        from_size, to_size = (before, after) if transposed else (after, before)
+        padding = _along(call["padding"], n, dilation * (weight.shape[n + 2] - 1) // 2)
+        met = np.arange(from_size)[:, None] * stride - padding + offsets
+        used = ((met >= 0) & (met < to_size)).any(axis=0)
+        along = [-1 if axis == n + 2 else 1 for axis in range(taps.ndim)]
+        taps = taps * torch.from_numpy(used).view(along)
+        phases.append(offsets % stride if transposed else np.zeros(len(offsets), dtype=np.int64))
+    sums = [
+        _chosen(taps, [phase == kind for phase, kind in zip(phases, kinds, strict=True)])
+        for kinds in itertools.product(*map(np.unique, phases))
+    ]
+    total = torch.stack(sums).amax(0)
+    grouped: torch.Tensor = total.unflatten(0, (groups, -1))
+    return grouped.transpose(1, 2) if transposed else grouped
+
+
+def _chosen(taps: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:
+    """Sums over the kernel positions that a mask for each axis chooses; two axes are left."""
+    for axis, mask in enumerate(masks, start=2):
+        taps = taps.index_select(axis, torch.from_numpy(np.flatnonzero(mask)))
+    return taps.flatten(2).sum(2)
+
+
+def _along(setting: Any, axis: int, same: int = 0) -> int:
+    """A setting of a convolution on one of its axes; `same` where its padding is "same"."""
+    if isinstance(setting, str):
+        return same if setting == "same" else 0
+    return int(setting[axis] if len(setting) > 1 else setting[0])
+
+
+def arranged(
+    tensor: torch.Tensor,
+    letters: str,
+    roles: tuple[list[str], list[str], list[str]],
+    own: str,
+    shape: torch.Size,
+) -> torch.Tensor:
+    """A constant of an einsum as the weights of a layer.
+
+    Args:
+        tensor: the constant.
+        letters: one an axis of it.
+        roles: the letters of positions, of features out and of features in; of the positions,
+            those that the constant has not are left out.
+        own: letters of the path tensor.
+        shape: of the path tensor; features in that the constant has not are repeated.
+
+    Returns:
+        # (positions, features out, features in)
+    """
+    sizes = dict(zip(own, shape, strict=True))
+    places, created, summed = roles
+    places = [a for a in places if a in letters]
+    gone = [n for n, a in enumerate(letters) if a not in (*places, *created, *summed)]
+    if gone:
+        tensor = tensor.sum(gone)
+        letters = "".join(a for n, a in enumerate(letters) if n not in gone)
+    for letter in summed:
+        if letter not in letters:
+            tensor, letters = tensor.unsqueeze(-1), letters + letter
+    tensor = tensor.permute([letters.index(a) for a in (*places, *created, *summed)])
+    lead = tensor.shape[: len(places) + len(created)]
+    tensor = tensor.expand(*lead, *(sizes[a] for a in summed))
+    out = int(np.prod(lead[len(places) :]))
+    return tensor.reshape(int(np.prod(lead[: len(places)])), out, -1)
+
+
+def looked_up(call: Call, table: Value, axis: int | None, lowering: Lowering) -> Any:
+    """The weight of each feature of a table that is read a row at a time: the largest in any row.
+
+    Args:
+        call: the call site.
+        table: the constant table.
+        axis: of its features, None where it has none.
+        lowering: the lowering at work.
+
+    Returns:
+        # (features,), or a number
+    """
+    weight = weights_of(call, table, lowering)
+    if weight is None or not weight.numel():
+        return 1.0
+    flat = weight.abs().reshape(1, -1) if axis is None else weight.abs().movedim(axis, 0).flatten(1)
+    largest = flat.amax(1).to(torch.float64).numpy()
+    return float(largest[0]) if axis is None else largest
+
+
+def _read_once(
+    slices: np.ndarray, dense: np.ndarray, builder: WeightedBuilder
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The common case, for all groups at once: at one place, each feature a unit of its own.
+
+    Returns:
+        The nodes read, ascending, and their weights; None where the case is another.
+        # (groups, features in), (groups, features out, features in)
+    """
+    if slices.shape[1] != 1 or dense.shape[1] != 1 or (slices == CONSTANT).any():
+        return None
+    roots, factors = builder.scales.split(slices[:, 0])
+    if (roots[:, 1:] <= roots[:, :-1]).any():
+        return None
+    matrices = dense[:, 0]
+    return roots, matrices if (factors == 1).all() else matrices * factors[:, None, :]
+
+
+def _matrix(
+    slices: np.ndarray, dense: np.ndarray, builder: WeightedBuilder
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights from every node that one group reads to every feature that it writes.
+
+    Args:
+        slices: # (places, features in)
+        dense: absolute weights.  # (positions, features out, features in)
+        builder: knows which nodes the labels stand for.
+
+    Returns:
+        The nodes, ascending.  # (nodes,), (features out, nodes)
+    """
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for labels in np.unique(slices, axis=0) if len(slices) > 1 else slices:
+        there = np.flatnonzero(labels != CONSTANT)
+        roots, factors = builder.scales.split(labels[there])
+        order = np.argsort(roots, kind="stable")
+        starts = np.flatnonzero(np.append(True, np.diff(roots[order]) > 0)[: len(order)])
+        if not len(starts):
+            continue
+        terms = dense[:, :, there[order]] * factors[order]
+        sums = np.add.reduceat(terms, starts, axis=2)
+        parts.append((roots[order][starts], sums.max(axis=0)))
+    if not parts:
+        return np.empty(0, dtype=np.int64), np.empty((dense.shape[1], 0))
+    if len(parts) == 1:
+        return parts[0]
+    nodes = np.unique(np.concatenate([roots for roots, _ in parts]))
+    largest = np.zeros((dense.shape[1], len(nodes)))
+    for roots, sums in parts:
+        place = np.searchsorted(nodes, roots)
+        largest[:, place] = np.maximum(largest[:, place], sums)
+    return nodes, largest
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _sparse(nodes: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Degrees of the rows of a matrix, and node and weight of each entry that is not 0."""
+    there = matrix != 0
+    if not len(nodes) or nodes[-1] < 1 << 31:
+        nodes = nodes.astype(np.int32)
+    predecessors = np.broadcast_to(nodes, matrix.shape)[there]
+    return there.sum(axis=1), predecessors, matrix[there]
