@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlen.errors import DataError as DataError
     from pathlen.errors import GraphError as GraphError
     from pathlen.errors import GraphFileError as GraphFileError
+    from pathlen.errors import LinearizationError as LinearizationError
     from pathlen.errors import ModelError as ModelError
     from pathlen.errors import MonitorError as MonitorError
     from pathlen.errors import PathlenError as PathlenError
@@ -77,6 +78,7 @@ _EXPORTS = {
     "DataError": "pathlen.errors",
     "GraphError": "pathlen.errors",
     "GraphFileError": "pathlen.errors",
+    "LinearizationError": "pathlen.errors",
     "ModelError": "pathlen.errors",
     "SettingsError": "pathlen.errors",
     "SpecError": "pathlen.errors",

@@ -45,6 +45,10 @@ class DataError(PathlenError, ValueError):
     """A loader or its batches cannot be used: empty, not finite, or not fitting the model."""
 
 
+class LinearizationError(PathlenError, RuntimeError):
+    """A model cannot be given slopes, or departs from the forward that it was given them for."""
+
+
 class MonitorError(PathlenError, RuntimeError):
     """A model cannot be monitored, or is no longer the one that a monitor was made for."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen import backends
-from pathlen.errors import MonitorError
+from pathlen.errors import MonitorError, PathlenError
 from pathlen.graph import PathGraph
 from pathlen.lowering.program import lower_watched
 from pathlen.monitor_functions import FunctionReader, WatchReader
@@ -131,6 +131,32 @@ class DepthMonitor:
             raise MonitorError("the model changes while it is read; read it between two steps")
         return reading
 
+    def slope_centrality(self, weighting: str = "normalized") -> dict[str, Tensor]:
+        """The share of paths, or chance of the walk, that passes the units of each slope.
+
+        Args:
+            weighting: "normalized" or "uniform".
+
+        Returns:
+            By parameter name, float64 of the parameter's shape: an element has the centrality of
+            the units that it makes linear, added up. Slopes that are not read directly are left
+            out.
+
+        Raises:
+            PathlenError: There is no such weighting.
+        """
+        if weighting not in ("uniform", "normalized"):
+            raise PathlenError(f"weighting={weighting!r}; choose 'normalized' or 'uniform'")
+        share = self._shares[("uniform", "normalized").index(weighting)]
+        found: dict[str, Tensor] = {}
+        for site in self._sites.slopes:
+            size = site.source.shape.numel()
+            own = np.bincount(site.element, weights=share[site.nodes], minlength=size)
+            before = found.get(site.source.name)
+            added = torch.from_numpy(own).view(site.source.shape)
+            found[site.source.name] = added if before is None else before + added
+        return found
+
     def __repr__(self) -> str:
         """Say what is followed, and how."""
         direct = sum(len(reader.sites) for reader in self._slopes)
@@ -148,7 +174,7 @@ class DepthMonitor:
         solution = solver.solve(self.graph)
         shares = np.array([solution.path_share, solution.walk_share], dtype=np.float64)
         sites, tolerance = find_sites(lowering, LiveTensors(self._model)), self._policy.tolerance
-        self._sites = sites
+        self._sites, self._shares = sites, shares
         prelus = [site for site in sites.slopes if site.between is None]
         blends = [site for site in sites.slopes if site.between is not None]
         self._slopes = [SlopeReader(own, shares, tolerance) for own in (prelus, blends) if own]

@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlen.training.decoding import beam_search as beam_search
     from pathlen.training.decoding import greedy_search as greedy_search
+    from pathlen.training.groups import parameter_groups as parameter_groups
+    from pathlen.training.groups import warn_of_decay as warn_of_decay
+    from pathlen.training.linearizable import make_linearizable as make_linearizable
     from pathlen.training.mlp import MLP as MLP
     from pathlen.training.models import build_model as build_model
+    from pathlen.training.omega import GrowUntilFalling as GrowUntilFalling
+    from pathlen.training.omega import constant as constant
+    from pathlen.training.omega import ramp as ramp
+    from pathlen.training.prior import SparsityPrior as SparsityPrior
+    from pathlen.training.proximal import prox as prox
     from pathlen.training.resnet import CifarResNet as CifarResNet
+    from pathlen.training.slopes import Slopes as Slopes
+    from pathlen.training.slopes import slopes_of as slopes_of
     from pathlen.training.subwords import Subwords as Subwords
     from pathlen.training.task import Task as Task
     from pathlen.training.tasks import build_task as build_task
@@ -23,16 +33,26 @@ if TYPE_CHECKING:
 
 # name -> the module that defines it
 _EXPORTS = {
-    "MLP": "pathlen.training.mlp",
     "CifarResNet": "pathlen.training.resnet",
     "CifarVGG": "pathlen.training.vgg",
+    "GrowUntilFalling": "pathlen.training.omega",
+    "MLP": "pathlen.training.mlp",
+    "Slopes": "pathlen.training.slopes",
+    "SparsityPrior": "pathlen.training.prior",
     "Subwords": "pathlen.training.subwords",
     "Task": "pathlen.training.task",
     "Transformer": "pathlen.training.transformer",
     "beam_search": "pathlen.training.decoding",
     "build_model": "pathlen.training.models",
     "build_task": "pathlen.training.tasks",
+    "constant": "pathlen.training.omega",
     "greedy_search": "pathlen.training.decoding",
+    "make_linearizable": "pathlen.training.linearizable",
+    "parameter_groups": "pathlen.training.groups",
+    "prox": "pathlen.training.proximal",
+    "ramp": "pathlen.training.omega",
+    "slopes_of": "pathlen.training.slopes",
+    "warn_of_decay": "pathlen.training.groups",
 }
 
 __all__ = list(_EXPORTS)

@@ -180,6 +180,11 @@ class _Recorder(TorchDispatchMode):
             )
         return self._attribute(tensor, f"_constant_{len(self.attributes)}")
 
+    def known_node(self, tensor: torch.Tensor) -> fx.Node | None:
+        """The node of a tensor that was met before, None for any other."""
+        known = self._nodes.get(id(tensor))
+        return None if known is None else known[1]
+
     def enter(self, tensor: torch.Tensor, name: str, mode: FakeTensorMode | None) -> torch.Tensor:
         """A placeholder for a tensor; returns the tensor to call with in its place."""
         own = tensor.detach()  # a tensor passed twice is two inputs

@@ -1,0 +1,108 @@
+"""The operator alpha x + (1 - alpha) phi(x) against autograd on the formula itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pathlen.training.blend import blend
+
+PHI = {"relu": functional.relu, "pure": functional.gelu, "any": torch.tanh}
+SLOPES = {
+    "positive": [0.3, 0.7, 1.0],
+    "some zero": [0.0, 0.5, 1.0],
+    "negative": [-0.4, 0.2, 1.3],
+    "zero": [0.0, 0.0, 0.0],
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def formula(x: Tensor, slope: Tensor, form: str) -> Tensor:
+    return slope * x + (1 - slope) * PHI[form](x)
+
+
+def gradients(y: Tensor, *wanted: Tensor) -> tuple[Tensor, ...]:
+    weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view(y.shape)
+    return torch.autograd.grad((y * weights).sum(), wanted)
+
+
+@pytest.mark.parametrize("form", PHI)
+@pytest.mark.parametrize("slopes", SLOPES)
+@pytest.mark.parametrize("view", [(3, 1, 1), (3,)])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_values_and_gradients_are_those_of_the_formula(
+    form: str, slopes: str, view: tuple[int, ...], in_place: bool
+) -> None:
+    shape = (4, 3, 5, 2) if len(view) == 3 else (4, 5, 3)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    slope = torch.tensor(SLOPES[slopes], dtype=torch.float64).view(view).requires_grad_()
+    given = x * 1 if in_place else x  # a leaf cannot be written to
+    found = blend(given, slope, PHI[form], form, in_place=in_place)
+    expected = formula(x, slope, form)
+    assert (found is given) == in_place
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(gradients(found, x, slope), gradients(expected, x, slope), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", PHI)
+def test_without_gradients_it_is_the_same(form: str) -> None:
+    x, slope = torch.randn(4, 3, 5), torch.tensor([0.0, 0.5, 1.0]).view(3, 1)
+    kept = blend(x, slope.requires_grad_(), PHI[form], form)
+    with torch.no_grad():
+        torch.testing.assert_close(blend(x, slope, PHI[form], form), kept)
+
+
+@pytest.mark.parametrize("form", PHI)
+@pytest.mark.parametrize("trains", [False, True])
+def test_at_slope_0_the_activation_is_what_it_was_bit_for_bit(form: str, trains: bool) -> None:
+    x = torch.randn(64, 3, requires_grad=True)
+    slope = torch.zeros(3, requires_grad=trains)
+    assert torch.equal(blend(x, slope, PHI[form], form), PHI[form](x))
+
+
+def test_relu_keeps_its_output_where_the_input_follows_from_it() -> None:
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    x = torch.randn(8, 3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = blend(x, torch.full((3,), 0.5, requires_grad=True), functional.relu, "relu")
+    assert sum(tensor.numel() > 3 for tensor in kept) == 1
+    assert any(tensor.data_ptr() == y.data_ptr() for tensor in kept)
+
+
+def test_parameters_of_the_activation_get_their_gradients() -> None:
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    slope = torch.rand(3, dtype=torch.float64, requires_grad=True)
+
+    def phi(x: Tensor) -> Tensor:
+        return functional.prelu(x, weight)
+
+    found = blend(x, slope, phi, "pure", parameters=[weight])
+    expected = slope * x + (1 - slope) * phi(x)
+    for one, other in zip(
+        gradients(found, x, slope, weight), gradients(expected, x, slope, weight), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_half_precision_inputs_keep_their_dtype() -> None:
+    x = torch.randn(4, 3, dtype=torch.bfloat16, requires_grad=True)
+    slope = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    for form, phi in PHI.items():
+        y = blend(x, slope, phi, form)
+        assert y.dtype == torch.bfloat16
+        y.sum().backward()
+    assert slope.grad is not None
+    assert slope.grad.dtype == torch.float32

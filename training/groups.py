@@ -1,0 +1,50 @@
+"""Parameter groups for optimizers: slopes never decay."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from pathlen.training.slopes import slopes_of
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, slope_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """Two groups for an optimizer: slopes without weight decay, and all else with it.
+
+    Decay would pull slopes toward 0, that is, make units nonlinear again.
+
+    Args:
+        model: A model with slopes.
+        weight_decay: Of all parameters but slopes.
+        slope_learning_rate: Of the slopes; that of the optimizer by default.
+    """
+    slopes = [own.parameter for own in slopes_of(model)]
+    known = {id(slope) for slope in slopes}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    own: dict[str, Any] = {"params": slopes, "weight_decay": 0.0}
+    if slope_learning_rate is not None:
+        own["lr"] = slope_learning_rate
+    return [{"params": rest, "weight_decay": weight_decay}, own]
+
+
+def warn_of_decay(model: nn.Module, optimizer: Optimizer) -> None:
+    """Warn of slopes that an optimizer would decay, by name."""
+    names = {id(own.parameter): own.parameter_name for own in slopes_of(model)}
+    decayed = [
+        names[id(parameter)]
+        for group in optimizer.param_groups
+        if group.get("weight_decay", 0)
+        for parameter in group["params"]
+        if id(parameter) in names
+    ]
+    if decayed:
+        warnings.warn(
+            f"weight decay pulls {len(decayed)} slope(s) away from 1: {', '.join(decayed[:3])};"
+            " make the optimizer from pathlen.training.parameter_groups(model, weight_decay)",
+            stacklevel=2,
+        )

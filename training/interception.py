@@ -1,0 +1,366 @@
+"""What runs inside a linearizable model: slopes applied at the calls that were traced.
+
+Modules keep their identity, their names and their `state_dict` keys; only their class is replaced
+by a subclass of it, as `torch.nn.utils.parametrize` does. A module that is an activation blends
+its result with its input. A module whose forward calls activations (as functions, or modules that
+are called several times) opens a *frame*, in which calls are counted: which slopes a call has is
+decided by the module that calls and the order in it, so that a block that is run again by gradient
+checkpointing, or on its own, finds the same. What departs from the traced order raises
+`LinearizationError`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import LinearizationError
+from pathlen.training.blend import Form, blend
+
+FrameKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """Where the slopes of one call site are, and how they are laid over its tensor.
+
+    Attributes:
+        layer: Name of the layer in the path graph.
+        owner: Path of the module that holds the parameter.
+        attribute: Its name there.
+        view: Shape that broadcasts to that of the tensor from the right.
+        index: Which slope each element of that shape has, the number of slopes where it has none;
+            None where each has its own.
+        form: What is known of the activation.
+    """
+
+    layer: str
+    owner: str
+    attribute: str
+    view: tuple[int, ...]
+    index: Tensor | None
+    form: Form
+
+    def slope(self, module: nn.Module) -> Tensor:
+        """The slopes, in a shape that broadcasts to that of the tensor."""
+        parameter: Tensor = getattr(module, self.attribute)
+        if self.index is not None:
+            none = parameter.new_zeros(1)
+            parameter = torch.cat([parameter, none])[self.index.to(parameter.device)]
+        return parameter.view(self.view)
+
+    def check(self, x: Tensor) -> None:
+        """Raise LinearizationError where a tensor has other features than when it was traced."""
+        pairs = zip(reversed(self.view), reversed(x.shape), strict=False)
+        if x.ndim < len(self.view) or any(s not in (1, size) for s, size in pairs):
+            raise LinearizationError(
+                f"{self.layer!r} is applied to a tensor of shape {tuple(x.shape)}, and has slopes"
+                f" for one that ends in {self.view}; trace with an example of this size"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What to do at one call of a function.
+
+    Attributes:
+        keep: Slots that the call's operands are kept for, and their positions among the leaves.
+        slot: Whose activation it returns; None for none.
+        in_place: Whether it writes its result to the operand that it is a function of.
+    """
+
+    keep: tuple[tuple[Slot, int], ...] = ()
+    slot: Slot | None = None
+    in_place: bool = False
+
+
+@dataclass(slots=True)
+class Table:
+    """What the calls in one frame are to do, in order, by function or path of the module called."""
+
+    functions: Mapping[Callable[..., Any], tuple[Action, ...]] = field(default_factory=dict)
+    modules: Mapping[str, tuple[Slot | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Frame:
+    path: str
+    module: nn.Module
+    table: Table
+    counts: Counter[Any] = field(default_factory=Counter)
+
+
+@dataclass(slots=True, eq=False)
+class Linearization:
+    """All call sites of a model, and the frames that are open in it.
+
+    Attributes:
+        slots: One for each site, in the order of the program.
+        left: A line for each activation that could not be given slopes.
+        tables: By frame; modules that were not run have none.
+        repeated: Paths of modules with a table that one forward calls several times.
+    """
+
+    slots: tuple[Slot, ...]
+    left: tuple[str, ...]
+    tables: Mapping[FrameKey, Table]
+    repeated: frozenset[str]
+    stack: list[_Frame] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether torch functions have to be intercepted."""
+        return any(table.functions for table in self.tables.values())
+
+    @contextmanager
+    def frame(self, path: str, module: nn.Module) -> Iterator[None]:
+        """Count the calls of one module's forward; the outermost frame intercepts functions."""
+        outermost = not self.stack
+        if outermost or path == "":
+            self.calls.clear()
+            self.kept.clear()
+        number = self._number(path)
+        frame = _Frame(path, module, self.tables.get((path, number), Table()))
+        self.stack.append(frame)
+        try:
+            if outermost and self.has_functions:
+                with _Interception(self):
+                    yield
+            else:
+                yield
+            _check_counts(frame)
+        finally:
+            self.stack.pop()
+
+    @contextmanager
+    def inside(self, path: str, module: nn.Module) -> Iterator[None]:
+        """Leave the functions alone that an activation calls itself."""
+        self.stack.append(_Frame(path, module, Table()))
+        try:
+            yield
+        finally:
+            self.stack.pop()
+
+    def once(self, path: str) -> None:
+        """Note the call of an activation that the trace called once."""
+        if self.stack and self.stack[0].path == "":
+            self.calls[path] += 1
+            if self.calls[path] > 1:
+                raise LinearizationError(
+                    f"activation {path!r} is called a second time in one forward, and was called"
+                    " once when the model was traced; its slopes are those of one call"
+                )
+
+    def next_slot(self, path: str) -> Slot | None:
+        """The slot of the next call of an activation that several calls share."""
+        frame = self.stack[-1] if self.stack else None
+        slots = frame.table.modules.get(path) if frame is not None else None
+        if frame is None or slots is None:
+            raise LinearizationError(
+                f"activation {path!r} has slopes for several calls, and is called by"
+                f" {_shown(frame.path) if frame else 'nobody'}, which did not when the model"
+                " was traced; call the modules that did, or the whole model"
+            )
+        number = frame.counts[path]
+        frame.counts[path] += 1
+        if number >= len(slots):
+            raise LinearizationError(_departs(frame.path, repr(path), number + 1, len(slots)))
+        return slots[number]
+
+    def _number(self, path: str) -> int:
+        if path not in self.repeated:
+            return 0
+        if not self.stack or self.stack[0].path != "":
+            raise LinearizationError(
+                f"module {path!r} is called several times in one forward, with slopes of their own,"
+                " and now outside of it: which call this is cannot be told (gradient checkpointing"
+                " of shared modules is not possible)"
+            )
+        number = self.calls[path]
+        self.calls[path] += 1
+        return number
+
+
+def _check_counts(frame: _Frame) -> None:
+    """Raise LinearizationError where a frame made fewer calls than were traced."""
+    table = frame.table
+    for name, actions in (*table.functions.items(), *table.modules.items()):
+        if frame.counts[name] != len(actions):
+            shown = repr(name) if isinstance(name, str) else getattr(name, "__name__", str(name))
+            raise LinearizationError(_departs(frame.path, shown, frame.counts[name], len(actions)))
+
+
+def _departs(path: str, name: str, found: int, traced: int) -> str:
+    return (
+        f"the forward of {_shown(path)} departs from the traced one: it calls"
+        f" {name} {found} time(s) so far, and did {traced} time(s). Slopes belong to calls in their"
+        " order; make the model call the same activations each time"
+    )
+
+
+def _shown(path: str) -> str:
+    return f"module {path!r}" if path else "the model itself"
+
+
+class _Interception(TorchFunctionMode):
+    """Applies slopes to the calls of torch functions in the open frame."""
+
+    def __init__(self, linearization: Linearization) -> None:
+        super().__init__()
+        self._state = linearization
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        frame = self._state.stack[-1] if self._state.stack else None
+        actions = frame.table.functions.get(func) if frame is not None else None
+        if frame is None or actions is None:
+            return func(*args, **kwargs)
+        number = frame.counts[func]
+        frame.counts[func] += 1
+        if number >= len(actions):
+            name = getattr(func, "__name__", str(func))
+            raise LinearizationError(_departs(frame.path, name, number + 1, len(actions)))
+        return self._act(actions[number], func, args, kwargs)
+
+    def _act(self, action: Action, func: Any, args: Any, kwargs: Any) -> Any:
+        if not action.keep and action.slot is None:
+            return func(*args, **kwargs)
+        _refuse_checkpoint(self._state.stack[-1].path)
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        slot = action.slot
+        for own, position in action.keep:
+            tensor = leaves[position]
+            if own is slot:  # one call is the whole activation
+
+                def phi(x: Tensor, position: int = position) -> Tensor:
+                    inner = [*leaves[:position], x, *leaves[position + 1 :]]
+                    given, named = pytree.tree_unflatten(inner, structure)
+                    result: Tensor = func(*given, **named)
+                    return result
+
+                own.check(tensor)
+                if not action.in_place:
+                    return blend(tensor, own.slope(self._state.stack[-1].module), phi, own.form)
+                copied = phi if own.form == "relu" else lambda x: phi(x.clone())
+                return blend(
+                    tensor, own.slope(self._state.stack[-1].module), copied, own.form, in_place=True
+                )
+            self._state.kept[id(own)] = tensor, tensor._version
+        if slot is None:
+            return func(*args, **kwargs)
+        return self._end(slot, func, args, kwargs)
+
+    def _end(self, slot: Slot, func: Any, args: Any, kwargs: Any) -> Any:
+        """The last call of a function that is written in several."""
+        kept = self._state.kept.pop(id(slot), None)
+        if kept is None or kept[0]._version != kept[1]:
+            what = "was not computed" if kept is None else "is written to"
+            raise LinearizationError(
+                f"{slot.layer!r}: what the activation is a function of {what} before its last call"
+            )
+        slot.check(kept[0])
+        before = kept[0].clone() if any(kept[0] is leaf for leaf in args) else kept[0]
+        slope = slot.slope(self._state.stack[-1].module)
+        return blend(before, slope, lambda _: func(*args, **kwargs), "any")
+
+
+class Caller(nn.Module):
+    """Mixed into modules whose forward calls activations."""
+
+    _linearization: Linearization
+    _frame_path: str
+    _slope_sites: tuple[tuple[str, str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module does, with the calls in it counted."""
+        with self._linearization.frame(self._frame_path, self):
+            return super().forward(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        _keep_missing_slopes(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Activation(nn.Module):
+    """Mixed into modules that are activations."""
+
+    _linearization: Linearization
+    _activation_path: str
+    _activation_slot: Slot | None  # None where several calls have slopes of their own
+    _writes_in_place: bool
+    _slope_sites: tuple[tuple[str, str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Blend what the activation gives with its input."""
+        state, path, slot = self._linearization, self._activation_path, self._activation_slot
+        if slot is None:
+            slot = state.next_slot(path)
+        else:
+            state.once(path)
+        original = super().forward
+        if slot is None:
+            return original(*args, **kwargs)
+        x, *rest = args
+        slot.check(x)
+
+        def phi(x: Tensor) -> Tensor:
+            with state.inside(path, self):
+                y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
+            return y
+
+        own = {name for name, _, _ in self._slope_sites}
+        parameters = [p for name, p in self.named_parameters() if name not in own]
+        slope = slot.slope(self)
+        in_place = self._writes_in_place
+        return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        _keep_missing_slopes(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _keep_missing_slopes(module: Caller | Activation, state_dict: Any, prefix: str) -> None:
+    """A checkpoint from before the model had slopes leaves them as they are."""
+    for attribute, _, _ in module._slope_sites:
+        state_dict.setdefault(prefix + attribute, getattr(module, attribute).detach())
+
+
+@cache
+def mixed(kind: Any, mixin: Any) -> Any:
+    """The subclass of a module's class with a mixin; it goes by the same name."""
+    named = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+    }
+    return type(kind.__name__, (mixin, kind), named)
+
+
+def _refuse_checkpoint(path: str) -> None:
+    """Refuse a call that gradient checkpointing would repeat where nobody intercepts it."""
+    if torch.compiler.is_compiling():
+        return
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not Caller.forward.__code__:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            raise LinearizationError(
+                f"{_shown(path)} calls activations as functions inside a part of its forward"
+                " that is checkpointed; backward would run that part again without its slopes."
+                " Checkpoint whole modules, or make the activation a module"
+            )
+        frame = frame.f_back  # type: ignore[assignment]

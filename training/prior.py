@@ -1,0 +1,260 @@
+"""The sparsity prior: a penalty on slopes that makes units linear, one after another, for good.
+
+Ali Mehmeti-Goepel & Disselhoff, "Nonlinear Advantage", ICML 2023, arXiv:2211.17180: the loss gets
+omega * sum |1 - alpha|^p with p = 1/2. Its gradient diverges at alpha = 1, so a slope that comes
+within a threshold is set to 1 and frozen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pathlen.errors import ActivityError, PathlenError
+from pathlen.monitor import DepthMonitor
+from pathlen.training.proximal import POWERS, prox
+from pathlen.training.slopes import Slopes, slopes_of
+
+Weights = Literal["count", "napl", "relu_calls"]
+Method = Literal["gradient", "proximal"]
+
+
+class SparsityPrior:
+    """omega * sum over slopes of weight * |1 - alpha|^p, and what becomes of slopes near 1.
+
+    In a training step: add `penalty()` to the loss, and call `step()` after the optimizer's.
+    Slopes must get no weight decay; `parameter_groups` sees to that.
+
+    Args:
+        model: A model with slopes (`make_linearizable`, or channel-wise PReLUs).
+        omega: Strength, at least 0; may be changed at any time.
+        p: Power, in (0, 1]; 0.5 or 1 for the proximal method.
+        threshold: Slopes with |1 - alpha| within it are set to 1 and frozen.
+        weights: What a slope counts: "count" 1; "napl" the centrality of its unit in the normalized
+            average path length, so that the penalty is one on depth itself; "relu_calls" the number
+            of positions, evaluations of the nonlinearity in one sample. Weights are divided by
+            their mean, so that omega means the same for each.
+        method: "gradient" of the penalty, or the exact "proximal" step after the optimizer's.
+        monitor: For weights "napl": it knows the centralities.
+
+    Raises:
+        PathlenError: An argument is out of range, or the model has no slopes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        omega: float,
+        p: float = 0.5,
+        threshold: float = 0.01,
+        weights: Weights = "count",
+        method: Method = "gradient",
+        monitor: DepthMonitor | None = None,
+    ) -> None:
+        self._model = model
+        slopes = slopes_of(model)
+        _check(slopes, omega, p, threshold, weights, method, monitor)
+        self.p, self.threshold = p, threshold
+        self.omega = omega
+        self.weights, self.method = weights, method
+        self._names = [own.parameter_name for own in slopes]
+        self._sizes = [own.parameter.numel() for own in slopes]
+        device = slopes[0].parameter.device
+        self._weight = _weights(slopes, weights, monitor).to(device)
+        self._frozen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=device)
+        self.step(0.0)
+
+    def penalty(self) -> Tensor:
+        """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
+        slopes = self._parameters()
+        if self.method == "proximal":
+            return slopes[0].new_zeros(())
+        flat = torch.cat([slope.reshape(-1) for slope in slopes])
+        # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
+        held = self._held(flat)
+        distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)
+        return self.omega * (distance * self._scale(flat, held)).sum()
+
+    @torch.no_grad()
+    def step(self, learning_rate: float = 0.0) -> None:
+        """Proximal step, if that is the method; then freeze what is near 1. After each step.
+
+        Args:
+            learning_rate: Of the slopes in the step before; used by the proximal method only.
+
+        Raises:
+            ActivityError: A slope is NaN; no slope is changed then. (CPU only: on a GPU the answer
+                would be waited for. A `DepthMonitor` notices.)
+        """
+        slopes = self._parameters()
+        flat = torch.cat([slope.detach().reshape(-1) for slope in slopes])
+        self._move_to(flat)
+        if flat.device.type == "cpu" and bool(flat.isnan().any()):
+            raise ActivityError(f"slopes are NaN: {', '.join(self._broken(slopes))}")
+        if self.method == "proximal" and learning_rate > 0 and self.omega > 0:
+            strength = (learning_rate * self.omega) * self._scale(flat, self._held(flat))
+            distance = 1 - flat
+            flat = flat + (distance - prox(distance, strength, self.p))  # others keep all digits
+        self._frozen |= (1 - flat).abs() <= self.threshold
+        flat = flat.masked_fill(self._frozen, 1.0)
+        parts = flat.split(self._sizes)
+        values = [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
+        torch._foreach_copy_(tuple(slopes), values)
+
+    @property
+    def num_units(self) -> int:
+        """Number of slopes."""
+        return len(self._frozen)
+
+    @property
+    def num_active(self) -> int:
+        """Number of slopes that are not frozen. Waits for the device."""
+        return self.num_units - int(self._frozen.sum())
+
+    @property
+    def active_relu_calls(self) -> int:
+        """Evaluations of nonlinearities left in one sample: positions of slopes not frozen.
+
+        Raises:
+            PathlenError: The model has PReLUs whose number of positions is not known.
+        """
+        parts = self._frozen.split(self._sizes)
+        positions = _positions(slopes_of(self._model))
+        counts = [int((~part).sum()) for part in parts]
+        return sum(c * p for c, p in zip(counts, positions, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Frozen slopes by parameter name, and the strength: tensors and numbers only."""
+        parts = self._frozen.split(self._sizes)
+        frozen = dict(zip(self._names, (part.clone() for part in parts), strict=True))
+        return {"omega": self.omega, "frozen": frozen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave.
+
+        Raises:
+            PathlenError: It is of a model with other slopes.
+        """
+        if not {"omega", "frozen"} <= state.keys():
+            raise PathlenError(f"this is no state of a prior: it has the keys {sorted(state)}")
+        frozen = state["frozen"]
+        sizes = {name: frozen[name].numel() for name in frozen}
+        if sizes != dict(zip(self._names, self._sizes, strict=True)):
+            apart = sorted(sizes.keys() ^ set(self._names))[:4] or "their numbers differ"
+            raise PathlenError(f"this state is of a prior over other slopes: {apart}")
+        parts = [frozen[name].reshape(-1).bool() for name in self._names]
+        self._frozen = torch.cat(parts).to(self._frozen.device)
+        self.omega = float(state["omega"])
+        self.step()
+
+    @property
+    def omega(self) -> float:
+        """Strength of the prior."""
+        return self._omega
+
+    @omega.setter
+    def omega(self, omega: float) -> None:
+        _check_omega(omega)
+        self._omega = omega
+
+    def __repr__(self) -> str:
+        """Say how strong it is, and on what."""
+        return (
+            f"SparsityPrior({self.num_active} of {self.num_units} units active,"
+            f" omega={self.omega:g}, p={self.p:g}, weights={self.weights!r},"
+            f" method={self.method!r})"
+        )
+
+    def _parameters(self) -> list[nn.Parameter]:
+        """The slopes, wherever they are now."""
+        return [self._model.get_parameter(name) for name in self._names]
+
+    def _move_to(self, flat: Tensor) -> None:
+        if self._frozen.device != flat.device:
+            self._frozen, self._weight = self._frozen.to(flat.device), self._weight.to(flat.device)
+
+    def _held(self, flat: Tensor) -> Tensor:
+        """Slopes without a penalty: the frozen ones, and any that is exactly 1."""
+        self._move_to(flat)
+        return self._frozen | (flat.detach() == 1)
+
+    def _scale(self, flat: Tensor, held: Tensor) -> Tensor:
+        """Weights of the penalty, 0 for slopes that are held."""
+        return self._weight.to(flat.dtype).masked_fill(held, 0.0)
+
+    def _broken(self, slopes: list[nn.Parameter]) -> list[str]:
+        pairs = zip(self._names, slopes, strict=True)
+        return [name for name, slope in pairs if bool(slope.isnan().any())]
+
+
+def _check(
+    slopes: tuple[Slopes, ...],
+    omega: float,
+    p: float,
+    threshold: float,
+    weights: str,
+    method: str,
+    monitor: DepthMonitor | None,
+) -> None:
+    """Raise PathlenError for arguments that make no prior."""
+    if not slopes:
+        raise PathlenError(
+            "the model has no slopes; give it some with make_linearizable(model, args)"
+        )
+    _check_omega(omega)
+    if not 0 < p <= 1:
+        raise PathlenError(f"p={p!r} must lie in (0, 1]: larger powers make nothing sparse")
+    if not 0 <= threshold < 1:
+        raise PathlenError(f"threshold={threshold!r} must lie in [0, 1)")
+    if weights not in ("count", "napl", "relu_calls"):
+        raise PathlenError(f"weights={weights!r}; choose 'count', 'napl' or 'relu_calls'")
+    if method not in ("gradient", "proximal"):
+        raise PathlenError(f"method={method!r}; choose 'gradient' or 'proximal'")
+    if method == "proximal" and p not in POWERS:
+        raise PathlenError(f"the proximal method takes p = 0.5 or 1, not {p!r}")
+    if weights == "napl" and monitor is None:
+        raise PathlenError("weights='napl' needs monitor=pathlen.DepthMonitor(model, args)")
+
+
+def _check_omega(omega: float) -> None:
+    if not 0 <= omega < math.inf:
+        raise PathlenError(f"omega={omega!r} must be a finite number of at least 0")
+
+
+def _weights(slopes: tuple[Slopes, ...], weights: str, monitor: DepthMonitor | None) -> Tensor:
+    """Weight of each slope, of mean 1: float64[slopes]."""
+    if weights == "napl":
+        assert monitor is not None
+        shares = monitor.slope_centrality()
+        missing = [own.parameter_name for own in slopes if own.parameter_name not in shares]
+        if missing:
+            raise PathlenError(
+                f"the monitor does not read the slopes {missing[:3]} directly, so it knows no"
+                " centrality of theirs; is it of this model, made after make_linearizable?"
+            )
+        parts = [shares[own.parameter_name].reshape(-1) for own in slopes]
+    else:
+        positions = _positions(slopes) if weights == "relu_calls" else [1] * len(slopes)
+        parts = [
+            torch.full((own.parameter.numel(),), float(count), dtype=torch.float64)
+            for own, count in zip(slopes, positions, strict=True)
+        ]
+    flat = torch.cat([part.to(torch.float64) for part in parts])
+    if not flat.sum() > 0:
+        raise PathlenError("no slope lies on a path of the walk, so all weights would be 0")
+    return flat / flat.mean()
+
+
+def _positions(slopes: tuple[Slopes, ...]) -> list[int]:
+    """Positions of each call site; refuses where they are not known."""
+    found = [own.positions for own in slopes if own.positions is not None]
+    if len(found) < len(slopes):
+        raise PathlenError(
+            "ReLU calls are known of slopes that make_linearizable made, not of other PReLU modules"
+        )
+    return found
