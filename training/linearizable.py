@@ -88,7 +88,7 @@ def make_linearizable(
     """
     _check_arguments(model, granularity, unplaced)
     sites, left, seen = find_call_sites(model, args, kwargs, policy, input_axis)
-    if left and unplaced == "refuse":
+    if left and (unplaced == "refuse" or not sites):
         raise LinearizationError(
             "no slope can be put at these activations, which torch computes inside an operator:\n  "
             + "\n  ".join(left)
