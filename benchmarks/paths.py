@@ -272,7 +272,7 @@ def write_page(page: Path, tables: dict[str, list[Row]]) -> None:
 _INTRODUCTION = f"""\
 # Performance
 
-What `python benchmarks/paths.py` measured on two cores of an AMD EPYC, one thread, each row in a
+What `python benchmarks/paths.py` measured on a machine of two cores, one thread, each row in a
 process of its own; "MiB peak" is the resident memory of the whole process. Random graphs have
 {DEGREE} predecessors a node, drawn evenly over all nodes before it, or over the last {WINDOW:,}:
 what a traced network looks like, whose layers read the layers before them."""
