@@ -145,9 +145,7 @@ class DepthMonitor:
         Raises:
             PathlenError: There is no such weighting.
         """
-        if weighting not in ("uniform", "normalized"):
-            raise PathlenError(f"weighting={weighting!r}; choose 'normalized' or 'uniform'")
-        share = self._shares[("uniform", "normalized").index(weighting)]
+        share = self._share(weighting)
         found: dict[str, Tensor] = {}
         for site in self._sites.slopes:
             size = site.source.shape.numel()
@@ -156,6 +154,23 @@ class DepthMonitor:
             added = torch.from_numpy(own).view(site.source.shape)
             found[site.source.name] = added if before is None else before + added
         return found
+
+    def fixed_part(self, weighting: str = "normalized") -> float:
+        """What units without directly read slopes add to an average, as the graph was made.
+
+        Raises:
+            PathlenError: There is no such weighting.
+        """
+        activity = self.graph.activity.copy()
+        for site in self._sites.slopes:
+            activity[site.nodes] = 0.0
+        return float(self._share(weighting) @ activity)
+
+    def _share(self, weighting: str) -> np.ndarray:
+        if weighting not in ("uniform", "normalized"):
+            raise PathlenError(f"weighting={weighting!r}; choose 'normalized' or 'uniform'")
+        share: np.ndarray = self._shares[("uniform", "normalized").index(weighting)]
+        return share
 
     def __repr__(self) -> str:
         """Say what is followed, and how."""

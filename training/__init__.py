@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlen.training.slopes import Slopes as Slopes
     from pathlen.training.slopes import slopes_of as slopes_of
     from pathlen.training.subwords import Subwords as Subwords
+    from pathlen.training.targets import Progress as Progress
+    from pathlen.training.targets import Target as Target
     from pathlen.training.task import Task as Task
     from pathlen.training.tasks import build_task as build_task
     from pathlen.training.transformer import Transformer as Transformer
@@ -40,6 +42,8 @@ _EXPORTS = {
     "Slopes": "pathlen.training.slopes",
     "SparsityPrior": "pathlen.training.prior",
     "Subwords": "pathlen.training.subwords",
+    "Progress": "pathlen.training.targets",
+    "Target": "pathlen.training.targets",
     "Task": "pathlen.training.task",
     "Transformer": "pathlen.training.transformer",
     "beam_search": "pathlen.training.decoding",

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pathlen.errors import ActivityError, PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.proximal import POWERS, prox
-from pathlen.training.slopes import Slopes, slopes_of
+from pathlen.training.slopes import Slopes, known_positions, slopes_of
+from pathlen.training.targets import Budget, Progress, Target, slope_shares
 
 Weights = Literal["count", "napl", "relu_calls"]
 Method = Literal["gradient", "proximal"]
@@ -39,7 +40,9 @@ class SparsityPrior:
             of positions, evaluations of the nonlinearity in one sample. Weights are divided by
             their mean, so that omega means the same for each.
         method: "gradient" of the penalty, or the exact "proximal" step after the optimizer's.
-        monitor: For weights "napl": it knows the centralities.
+        monitor: For weights or a target of "napl": it knows the centralities.
+        target: Where to stop. Of the slopes that come near 1 in a step, no more are frozen than it
+            allows, others are held outside of the threshold; once it is reached the penalty is 0.
 
     Raises:
         PathlenError: An argument is out of range, or the model has no slopes.
@@ -55,6 +58,7 @@ class SparsityPrior:
         weights: Weights = "count",
         method: Method = "gradient",
         monitor: DepthMonitor | None = None,
+        target: Target | None = None,
     ) -> None:
         self._model = model
         slopes = slopes_of(model)
@@ -67,12 +71,14 @@ class SparsityPrior:
         device = slopes[0].parameter.device
         self._weight = _weights(slopes, weights, monitor).to(device)
         self._frozen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=device)
-        self.step(0.0)
+        self._budget = None if target is None else Budget(target, slopes, monitor)
+        self._finished = False
+        self.step()
 
     def penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
         slopes = self._parameters()
-        if self.method == "proximal":
+        if self.method == "proximal" or self._finished:
             return slopes[0].new_zeros(())
         flat = torch.cat([slope.reshape(-1) for slope in slopes])
         # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
@@ -96,15 +102,35 @@ class SparsityPrior:
         self._move_to(flat)
         if flat.device.type == "cpu" and bool(flat.isnan().any()):
             raise ActivityError(f"slopes are NaN: {', '.join(self._broken(slopes))}")
-        if self.method == "proximal" and learning_rate > 0 and self.omega > 0:
+        proximal = self.method == "proximal" and not self._finished
+        if proximal and learning_rate > 0 and self.omega > 0:
             strength = (learning_rate * self.omega) * self._scale(flat, self._held(flat))
             distance = 1 - flat
             flat = flat + (distance - prox(distance, strength, self.p))  # others keep all digits
-        self._frozen |= (1 - flat).abs() <= self.threshold
-        flat = flat.masked_fill(self._frozen, 1.0)
+        flat = self._freeze(flat).masked_fill(self._frozen, 1.0)
         parts = flat.split(self._sizes)
         values = [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
         torch._foreach_copy_(tuple(slopes), values)
+
+    def _freeze(self, flat: Tensor) -> Tensor:
+        """Freeze what is near 1, as far as the target allows; the slopes, others held off."""
+        distance = (1 - flat).abs()
+        near = (distance <= self.threshold) & ~self._frozen
+        if self._budget is None:
+            self._frozen |= near
+            return flat
+        if bool(near.any()) or not self._finished:
+            allowed = self._budget.allowed(near, self._frozen, distance)
+            self._frozen |= allowed
+            outside = torch.where(flat > 1, 1.0, -1.0) * 2 * self.threshold + 1
+            flat = torch.where(near & ~allowed, outside.to(flat.dtype), flat)
+            self._finished = self._budget.progress(self._frozen).finished
+        return flat
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far linearization is from its target, None without one. Waits for the device."""
+        return None if self._budget is None else self._budget.progress(self._frozen)
 
     @property
     def num_units(self) -> int:
@@ -124,7 +150,7 @@ class SparsityPrior:
             PathlenError: The model has PReLUs whose number of positions is not known.
         """
         parts = self._frozen.split(self._sizes)
-        positions = _positions(slopes_of(self._model))
+        positions = known_positions(slopes_of(self._model))
         counts = [int((~part).sum()) for part in parts]
         return sum(c * p for c, p in zip(counts, positions, strict=True))
 
@@ -230,31 +256,11 @@ def _weights(slopes: tuple[Slopes, ...], weights: str, monitor: DepthMonitor | N
     """Weight of each slope, of mean 1: float64[slopes]."""
     if weights == "napl":
         assert monitor is not None
-        shares = monitor.slope_centrality()
-        missing = [own.parameter_name for own in slopes if own.parameter_name not in shares]
-        if missing:
-            raise PathlenError(
-                f"the monitor does not read the slopes {missing[:3]} directly, so it knows no"
-                " centrality of theirs; is it of this model, made after make_linearizable?"
-            )
-        parts = [shares[own.parameter_name].reshape(-1) for own in slopes]
+        flat = slope_shares(slopes, monitor)
     else:
-        positions = _positions(slopes) if weights == "relu_calls" else [1] * len(slopes)
-        parts = [
-            torch.full((own.parameter.numel(),), float(count), dtype=torch.float64)
-            for own, count in zip(slopes, positions, strict=True)
-        ]
-    flat = torch.cat([part.to(torch.float64) for part in parts])
+        each = known_positions(slopes) if weights == "relu_calls" else [1] * len(slopes)
+        sizes = torch.tensor([own.parameter.numel() for own in slopes])
+        flat = torch.tensor(each, dtype=torch.float64).repeat_interleave(sizes)
     if not flat.sum() > 0:
         raise PathlenError("no slope lies on a path of the walk, so all weights would be 0")
     return flat / flat.mean()
-
-
-def _positions(slopes: tuple[Slopes, ...]) -> list[int]:
-    """Positions of each call site; refuses where they are not known."""
-    found = [own.positions for own in slopes if own.positions is not None]
-    if len(found) < len(slopes):
-        raise PathlenError(
-            "ReLU calls are known of slopes that make_linearizable made, not of other PReLU modules"
-        )
-    return found

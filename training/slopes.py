@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pathlen.errors import PathlenError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
@@ -35,6 +37,20 @@ def slopes_of(model: nn.Module) -> tuple[Slopes, ...]:
     for own in _slopes(model):
         known.setdefault(id(own.parameter), own)  # two modules may share a parameter
     return tuple(known.values())
+
+
+def known_positions(slopes: tuple[Slopes, ...]) -> list[int]:
+    """Positions of each call site.
+
+    Raises:
+        PathlenError: They are not known of some.
+    """
+    found = [own.positions for own in slopes if own.positions is not None]
+    if len(found) < len(slopes):
+        raise PathlenError(
+            "ReLU calls are known of slopes that make_linearizable made, not of other PReLU modules"
+        )
+    return found
 
 
 def _slopes(model: nn.Module) -> Iterator[Slopes]:

@@ -1,0 +1,165 @@
+"""Where linearization is to stop: at a depth, a number of units, or a number of ReLU calls.
+
+Freezing a slope lowers each of these by a known cost, whatever else is frozen: 1 unit, its
+positions, or the centrality c(u) of its unit (docs/algorithms/differentiable.md). So the prior
+never overshoots: of the slopes that come near 1 in one step, those nearest are frozen first, as
+long as the target allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pathlen.errors import PathlenError
+from pathlen.monitor import DepthMonitor
+from pathlen.training.slopes import Slopes, known_positions
+
+Quantity = Literal["napl", "units", "relu_calls"]
+CLOSE = 0.02  # a target is reached within this share of it
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to linearize down to.
+
+    Attributes:
+        quantity: "napl", the normalized average path length; "units", active units; "relu_calls",
+            evaluations of nonlinearities in one sample.
+        value: What it is to be, at least 0.
+
+    Raises:
+        PathlenError: There is no such quantity, or the value is negative.
+    """
+
+    quantity: Quantity
+    value: float
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.quantity not in ("napl", "units", "relu_calls"):
+            raise PathlenError(
+                f"quantity={self.quantity!r}; choose 'napl', 'units' or 'relu_calls'"
+            )
+        if not self.value >= 0:
+            raise PathlenError(f"a target of {self.value!r} cannot be reached: it is below 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far linearization is.
+
+    Attributes:
+        target: What it is to come down to.
+        value: What it is now, frozen slopes counted as linear and all others as active.
+        reached: Whether that is within 2 % of the target.
+        finished: Whether nothing more will be frozen: it is reached, or each slope left costs more
+            than remains.
+    """
+
+    target: Target
+    value: float
+    reached: bool
+    finished: bool
+
+    def __str__(self) -> str:
+        """The progress in one line."""
+        goal = f"{self.target.quantity} {self.value:g}, target {self.target.value:g}"
+        if self.reached:
+            return f"reached: {goal}"
+        return f"not reached{', and nothing left to freeze' if self.finished else ''}: {goal}"
+
+
+class Budget:
+    """What may still be frozen before a target is reached.
+
+    Args:
+        target: The target.
+        slopes: Of the model.
+        monitor: For a target of "napl".
+
+    Raises:
+        PathlenError: The target is above what the model has, or below what it keeps with all slopes
+            at 1; or what it counts is not known of these slopes.
+    """
+
+    def __init__(
+        self, target: Target, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None
+    ) -> None:
+        self.target = target
+        self._cost = _costs(target, slopes, monitor)
+        self._rest = 0.0
+        if monitor is not None and target.quantity == "napl":
+            self._rest = monitor.fixed_part("normalized")
+        whole = self._rest + float(self._cost.sum())
+        if target.value > whole:
+            raise PathlenError(
+                f"a target of {target.value:g} {target.quantity} is more than the model has:"
+                f" {whole:g}"
+            )
+        if target.value * (1 + CLOSE) < self._rest:
+            raise PathlenError(
+                f"a target of {target.value:g} {target.quantity} cannot be reached: activations"
+                f" without slopes keep it at {self._rest:g}"
+            )
+
+    def progress(self, frozen: Tensor) -> Progress:
+        """How far a set of frozen slopes is: bool[slopes]."""
+        cost = self._cost.to(frozen.device)
+        value = self._rest + float(cost[~frozen].sum())
+        goal = self.target.value
+        reached = value <= goal * (1 + CLOSE)
+        left = cost[~frozen & (cost > 0)]
+        stuck = not len(left) or value - float(left.min()) < goal * (1 - CLOSE)
+        return Progress(self.target, value, reached, reached or stuck)
+
+    def allowed(self, near: Tensor, frozen: Tensor, distance: Tensor) -> Tensor:
+        """Which of the slopes near 1 may be frozen, the nearest first: bool[slopes]."""
+        cost = self._cost.to(frozen.device)
+        surplus = self._rest + float(cost[~frozen].sum()) - self.target.value * (1 - CLOSE)
+        candidates = near.nonzero().squeeze(1)
+        order = candidates[distance[candidates].argsort(stable=True)]
+        chosen = torch.zeros_like(near)
+        fits = cost[order].cumsum(0) <= surplus
+        chosen[order[fits]] = True
+        surplus -= float(cost[order[fits]].sum())
+        for slope in order[~fits].tolist():  # behind one that costs too much, others may fit
+            price = float(cost[slope])
+            if price <= surplus:
+                chosen[slope] = True
+                surplus -= price
+        return chosen
+
+
+def _costs(target: Target, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> Tensor:
+    """What freezing each slope takes off the quantity: float64[slopes]."""
+    sizes = [own.parameter.numel() for own in slopes]
+    if target.quantity != "napl":
+        each = known_positions(slopes) if target.quantity == "relu_calls" else [1] * len(sizes)
+        parts = [
+            torch.full((size,), float(cost), dtype=torch.float64)
+            for size, cost in zip(sizes, each, strict=True)
+        ]
+        return torch.cat(parts)
+    if monitor is None:
+        raise PathlenError("a target of 'napl' needs monitor=pathlen.DepthMonitor(model, args)")
+    return slope_shares(slopes, monitor)
+
+
+def slope_shares(slopes: tuple[Slopes, ...], monitor: DepthMonitor) -> Tensor:
+    """Normalized centrality of what each slope makes linear: float64[slopes].
+
+    Raises:
+        PathlenError: The monitor does not read all of the slopes directly.
+    """
+    shares = monitor.slope_centrality()
+    missing = [own.parameter_name for own in slopes if own.parameter_name not in shares]
+    if missing:
+        raise PathlenError(
+            f"the monitor does not read the slopes {missing[:3]} directly, so it knows no"
+            " centrality of theirs; is it of this model, made after make_linearizable?"
+        )
+    return torch.cat([shares[own.parameter_name].reshape(-1) for own in slopes])
