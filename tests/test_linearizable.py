@@ -271,6 +271,19 @@ def test_compiled_models_compute_the_same() -> None:
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_compiled_models_have_the_same_gradients_in_one_graph() -> None:
+    model = make_linearizable(CifarResNet(8, width=4), torch.zeros(1, 3, 8, 8)).eval()
+    for own in slopes_of(model):
+        nn.init.uniform_(own.parameter)
+    x = torch.randn(2, 3, 8, 8)
+    parameters = [own.parameter for own in slopes_of(model)]
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    found = torch.autograd.grad(compiled(x).sum(), parameters)
+    expected = torch.autograd.grad(model(x).sum(), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_autocast() -> None:
     model = make_linearizable(CifarResNet(8, width=4), torch.zeros(1, 3, 8, 8))
     with torch.autocast("cpu", dtype=torch.bfloat16):
