@@ -1,0 +1,52 @@
+"""The command ``pathlen verify``: a path graph checked against its model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from pathlen.cli_options import input_option, without_logs
+
+if TYPE_CHECKING:
+    from pathlen.spec import InputShape
+
+
+@click.command()
+@click.argument("spec")
+@input_option
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Most random draws for one call.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole verdict as JSON.")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    spec: str,
+    inputs: tuple[InputShape, ...],
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Check the path graph of the model that SPEC names against the model itself.
+
+    The recorded program is compared with the model, every connection with the Jacobian, every
+    activity with the unit's function. Exits with 1 if anything is wrong. SPEC is as for measure;
+    take a small variant of the architecture, for the model is run many times.
+    """
+    import pathlen
+    from pathlen.spec import resolve
+
+    resolved = resolve(spec, inputs)
+    with without_logs():
+        verdict = pathlen.verify(
+            resolved.model, resolved.args, resolved.kwargs, samples=samples, seed=seed
+        )
+    click.echo(json.dumps(verdict.to_dict(), indent=2) if as_json else str(verdict))
+    ctx.exit(0 if verdict.ok else 1)
