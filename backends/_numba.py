@@ -47,7 +47,7 @@ class NumbaBackend:
         return float_solution(
             graph,
             direction,
-            from_inputs=_scaled(*_count_from_inputs(indptr, indices)),
+            from_inputs=counts_from_inputs(graph),
             to_outputs=_scaled(*_count_to_outputs(indptr, indices, ends)),
             walk_share=walk_share,
             longest=longest,
@@ -75,10 +75,15 @@ class NumbaBackend:
         check_direction(direction)
         counts, weights = None, None
         if weighting == "uniform":
-            counts = _scaled(*_count_from_inputs(graph.indptr, graph.indices))
+            counts = counts_from_inputs(graph)
         elif weighting == "magnitude":
             counts, weights = magnitudes(graph)[0], graph.weights
         return distribution(graph, counts, direction, weights, memory_limit)
+
+
+def counts_from_inputs(graph: PathGraph) -> Scaled:
+    """F, the number of paths from the inputs to each node: [n]."""
+    return _scaled(*_count_from_inputs(graph.indptr, graph.indices))
 
 
 def _walk(graph: PathGraph, direction: str) -> FloatArray:

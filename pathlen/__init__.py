@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from pathlen.graph import Kind as Kind
     from pathlen.graph import Layer as Layer
     from pathlen.graph import PathGraph as PathGraph
+    from pathlen.graph_of_layers import LayerEdge as LayerEdge
+    from pathlen.graph_of_layers import LayerGraph as LayerGraph
+    from pathlen.graph_of_layers import LayerNode as LayerNode
+    from pathlen.graph_of_layers import layer_graph as layer_graph
     from pathlen.lowering.register import register_rule as register_rule
     from pathlen.monitor import DepthMonitor as DepthMonitor
     from pathlen.monitor import DepthReading as DepthReading
@@ -58,8 +62,12 @@ _EXPORTS = {
     "DifferentiableAverage": "pathlen.differentiable",
     "Comparison": "pathlen.comparison",
     "Linearization": "pathlen.whatif",
+    "LayerEdge": "pathlen.graph_of_layers",
+    "LayerGraph": "pathlen.graph_of_layers",
+    "LayerNode": "pathlen.graph_of_layers",
     "compare": "pathlen.comparison",
     "greedy_linearization": "pathlen.whatif",
+    "layer_graph": "pathlen.graph_of_layers",
     "linearize": "pathlen.whatif",
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",

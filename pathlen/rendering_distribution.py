@@ -25,7 +25,7 @@ def distribution_text(report: Report) -> str:
 
     A wide distribution has ranges of lengths instead, so that the table can be read.
     """
-    weightings = _weightings(report)
+    weightings = report.weightings
     head = [("path lengths", "mean", "deviation", *_QUANTILES)]
     for weighting in weightings:
         quantiles = [report.path_length_quantile(q, weighting) for q in _QUANTILES.values()]
@@ -44,17 +44,11 @@ def distribution_text(report: Report) -> str:
 def distribution_record(report: Report) -> dict[str, Any]:
     """The share of each length 0, 1, ... by weighting, as plain data; Fractions as text too."""
     record: dict[str, Any] = {}
-    for weighting in _weightings(report):
+    for weighting in report.weightings:
         for share in report.path_length_distribution(weighting).tolist():
             for name, value in entry(weighting, share).items():
                 record.setdefault(name, []).append(value)
     return record
-
-
-def _weightings(report: Report) -> list[str]:
-    """The weightings that the report has averages for."""
-    by_magnitude = report.magnitude_average_path_length is not None
-    return [name for name in _LABELS if name != "magnitude" or by_magnitude]
 
 
 def _rows(report: Report) -> list[tuple[str, ...]]:
@@ -62,7 +56,7 @@ def _rows(report: Report) -> list[tuple[str, ...]]:
     shares = np.array(
         [
             report.path_length_distribution(weighting).astype(np.float64)
-            for weighting in _weightings(report)
+            for weighting in report.weightings
         ]
     )
     common = np.flatnonzero((shares >= RARE).any(axis=0))

@@ -152,6 +152,17 @@ class Report:
         return isinstance(self.average_path_length, Fraction)
 
     @property
+    def direction(self) -> str:
+        """Where the random walk goes: "backward", from the outputs, or "forward"."""
+        return self._solution.direction
+
+    @property
+    def weightings(self) -> tuple[str, ...]:
+        """The weightings that the report has averages for."""
+        by_magnitude = self.magnitude_average_path_length is not None
+        return ("uniform", "normalized", "magnitude")[: 3 if by_magnitude else 2]
+
+    @property
     def dead_units(self) -> tuple[DeadUnits, ...]:
         """Units that dropped out of the traced model because weights are 0, layer by layer."""
         return self.graph.info.dead if self.graph.info else ()

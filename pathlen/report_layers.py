@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pathlen.graph_parts import BoolArray, FloatArray, Kind
+from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind
 
 if TYPE_CHECKING:
     from pathlen.backends.protocol import Solution
@@ -47,31 +47,51 @@ class LayerRow:
     magnitude_contribution: Number | None = None
 
 
-def layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[LayerRow, ...]:
-    """One row for each layer that has a node other than hubs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerTally:
+    """What the units of each row of a layers table are: arrays with one entry a row.
+
+    Attributes:
+        units: int64, number of units; hubs are not units.
+        active: int64, number of units with an activity above 0.
+        activation: bool, see `LayerRow`.
+    """
+
+    units: IntArray
+    active: IntArray
+    activation: BoolArray
+
+
+def layer_tally(graph: PathGraph) -> LayerTally:
+    """Count the units of each layer of a graph."""
     count = len(graph.layers)
-    is_hub = graph.kind == Kind.HUB
-    units = np.bincount(graph.layer[~is_hub], minlength=count)
+    units = np.bincount(graph.layer[graph.kind != Kind.HUB], minlength=count)
     active = np.bincount(graph.layer[graph.activity > 0], minlength=count)
     functions = np.bincount(graph.layer[_functions_of_one_unit(graph)], minlength=count)
+    return LayerTally(units, active, functions == units)
+
+
+def layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[LayerRow, ...]:
+    """One row for each layer that has a node other than hubs."""
+    tally = layer_tally(graph)
     uniform = layer_sums(graph, graph.activity, solution.path_share, exact)
     normalized = layer_sums(graph, graph.activity, solution.walk_share, exact)
-    magnitudes: Sequence[Number | None] = [None] * count
+    magnitudes: Sequence[Number | None] = [None] * len(graph.layers)
     if solution.magnitude_share is not None:
         magnitudes = layer_sums(graph, graph.activity, solution.magnitude_share, exact)
     return tuple(
         LayerRow(
             name=layer.name,
             operation=layer.operation,
-            units=int(units[index]),
-            active=int(active[index]),
+            units=int(tally.units[index]),
+            active=int(tally.active[index]),
             contribution=uniform[index],
             normalized_contribution=normalized[index],
-            activation=bool(functions[index] == units[index]),
+            activation=bool(tally.activation[index]),
             magnitude_contribution=magnitudes[index],
         )
         for index, layer in enumerate(graph.layers)
-        if units[index]
+        if tally.units[index]
     )
 
 
