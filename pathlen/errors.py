@@ -53,5 +53,13 @@ class MonitorError(PathlenError, RuntimeError):
     """A model cannot be monitored, or is no longer the one that a monitor was made for."""
 
 
+class CheckpointError(PathlenError, RuntimeError):
+    """A checkpoint cannot be written or read, or is of another run."""
+
+
+class TrainingError(PathlenError, RuntimeError):
+    """A training run cannot go on; its last checkpoint is kept."""
+
+
 class VerificationError(PathlenError, RuntimeError):
     """A path graph is not that of its model, or a model cannot be verified."""

@@ -90,10 +90,8 @@ class Budget:
         self, target: Target, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None
     ) -> None:
         self.target = target
-        self._cost = _costs(target, slopes, monitor)
-        self._rest = 0.0
-        if monitor is not None and target.quantity == "napl":
-            self._rest = monitor.fixed_part("normalized")
+        self._cost = _costs(target.quantity, slopes, monitor)
+        self._rest = _fixed(target.quantity, monitor)
         whole = self._rest + float(self._cost.sum())
         if target.value > whole:
             raise PathlenError(
@@ -134,11 +132,25 @@ class Budget:
         return chosen
 
 
-def _costs(target: Target, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> Tensor:
+def largest(quantity: Quantity, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> float:
+    """What a quantity is while no slope is frozen: what shares of it are shares of.
+
+    Raises:
+        PathlenError: It is not known of these slopes.
+    """
+    return _fixed(quantity, monitor) + float(_costs(quantity, slopes, monitor).sum())
+
+
+def _fixed(quantity: Quantity, monitor: DepthMonitor | None) -> float:
+    """The part of a quantity that no slope changes."""
+    return monitor.fixed_part("normalized") if monitor and quantity == "napl" else 0.0
+
+
+def _costs(quantity: Quantity, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> Tensor:
     """What freezing each slope takes off the quantity: float64[slopes]."""
     sizes = [own.parameter.numel() for own in slopes]
-    if target.quantity != "napl":
-        each = known_positions(slopes) if target.quantity == "relu_calls" else [1] * len(sizes)
+    if quantity != "napl":
+        each = known_positions(slopes) if quantity == "relu_calls" else [1] * len(sizes)
         parts = [
             torch.full((size,), float(cost), dtype=torch.float64)
             for size, cost in zip(sizes, each, strict=True)

@@ -44,6 +44,8 @@ class Task:
         inputs: From a batch to the arguments of a model.
         loss: From (output, batch, label smoothing) to the mean loss over the batch's items
             (tokens, for texts).
+        distill: From (output, output of a teacher, batch, temperature) to the mean divergence from
+            the teacher; see :func:`pathlen.training.distillation.soft_cross_entropy`.
         counts: From (output, batch) to how many items (or tokens) are right, and of how many.
             Both are scalar tensors that can be summed over batches and over processes.
         metric: The number by which a model is judged: "accuracy" is that of ``counts``, any other
@@ -64,6 +66,7 @@ class Task:
     example: tuple[Tensor, ...]
     inputs: Callable[[Batch], tuple[Tensor, ...]]
     loss: Callable[[Any, Batch, float], Tensor]
+    distill: Callable[[Any, Any, Batch, float], Tensor]
     counts: Callable[[Any, Batch], tuple[Tensor, Tensor]]
     metric: Literal["accuracy", "bleu"]
     model_arguments: Mapping[str, Any]

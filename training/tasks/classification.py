@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from pathlen.errors import SettingsError
+from pathlen.training.distillation import soft_cross_entropy
 from pathlen.training.task import Batch, Task
 
 
@@ -41,6 +42,7 @@ def classification_task(
         example=(example,),
         inputs=_all_but_classes,
         loss=cross_entropy,
+        distill=distill_classes,
         counts=count_correct,
         metric="accuracy",
         model_arguments=dict(model_arguments),
@@ -55,6 +57,11 @@ def _all_but_classes(batch: Batch) -> tuple[Tensor, ...]:
 def cross_entropy(output: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of logits [n, classes] over the n items of a batch, in nats."""
     return functional.cross_entropy(output, batch[-1], label_smoothing=label_smoothing)
+
+
+def distill_classes(output: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Mean divergence of logits [n, classes] from a teacher's; see `soft_cross_entropy`."""
+    return soft_cross_entropy(output, teacher, temperature)
 
 
 def count_correct(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from pathlen.errors import DataError, SettingsError
 from pathlen.training.decoding import beam_search, greedy_search
+from pathlen.training.distillation import soft_cross_entropy
 from pathlen.training.libraries import library
 from pathlen.training.subwords import BEGIN, END, PADDING, Subwords
 from pathlen.training.task import Batch, Task, size_of
@@ -96,6 +97,7 @@ def translation_task(name: str, train: Lines, test: Lines, settings: TextSetting
         example=(torch.tensor([[BEGIN, END]]), torch.tensor([[BEGIN, END]])),
         inputs=source_and_beginning,
         loss=token_cross_entropy,
+        distill=distill_tokens,
         counts=count_tokens,
         metric="bleu",
         model_arguments={
@@ -168,6 +170,12 @@ def token_cross_entropy(output: Tensor, batch: Batch, label_smoothing: float = 0
         ignore_index=PADDING,
         label_smoothing=label_smoothing,
     )
+
+
+def distill_tokens(output: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Mean divergence from a teacher over the tokens that are no padding."""
+    counted = batch[1][:, 1:] != PADDING
+    return soft_cross_entropy(output[counted], teacher[counted], temperature)
 
 
 def count_tokens(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

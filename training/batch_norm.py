@@ -1,0 +1,74 @@
+"""Batch normalization over the whole batch when several processes share it.
+
+torch has this for GPUs only (`nn.SyncBatchNorm`), and without it each process normalizes by the
+statistics of its own share: two processes would train another network than one does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Let the batch norms of a model use the statistics of the whole batch, in place.
+
+    Modules of classes derived from torch's are left alone: what they do is not known.
+    """
+    for module in model.modules():
+        if type(module) in _KINDS:
+            module.__class__ = _SHARED[type(module)]
+
+
+class _Shared(nn.modules.batchnorm._BatchNorm):
+    """The training step of a batch norm, on sums over all processes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize by the statistics of the whole batch; in eval mode, as the class does."""
+        if not self.training or not distributed.is_initialized():
+            return super().forward(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        shape = [1, -1, *[1] * (input.ndim - 2)]
+        count = input.new_tensor(float(input.numel() // input.shape[1])).reshape(1)
+        total = all_reduce(torch.cat([input.sum(axes), count]))
+        count, mean = total[-1], total[:-1] / total[-1]
+        centred = input - mean.view(shape)
+        variance = all_reduce(centred.square().sum(axes)) / count
+        self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
+        result: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.weight is not None:
+            result = result * self.weight.view(shape) + self.bias.view(shape)
+        return result
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, as torch does."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:  # the mean over all batches
+            momentum = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+
+
+class _Shared1d(_Shared, nn.BatchNorm1d):
+    pass
+
+
+class _Shared2d(_Shared, nn.BatchNorm2d):
+    pass
+
+
+class _Shared3d(_Shared, nn.BatchNorm3d):
+    pass
+
+
+_SHARED: dict[type[nn.Module], type[nn.Module]] = dict(
+    zip(_KINDS, (_Shared1d, _Shared2d, _Shared3d), strict=True)
+)

@@ -1,0 +1,95 @@
+"""Which items a step sees: a function of the seed, the epoch and the step alone."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+
+import numpy
+import torch
+from torch.utils.data import DataLoader
+
+from pathlen.errors import SettingsError
+from pathlen.training.task import Augmented, Batch, Task
+
+
+def steps_per_epoch(task: Task, batch_size: int, processes: int) -> int:
+    """Number of full batches; a last one that is not full is left out, as is common.
+
+    Raises:
+        SettingsError: There are fewer items than a batch has, or a batch cannot be shared evenly.
+    """
+    if batch_size % processes:
+        raise SettingsError(
+            f"batch_size {batch_size} cannot be shared by {processes} processes; make it a multiple"
+        )
+    if task.train_size < batch_size:
+        raise SettingsError(
+            f"task {task.name!r} has {task.train_size} items to train on, fewer than batch_size"
+            f" {batch_size}"
+        )
+    return task.train_size // batch_size
+
+
+def train_batches(
+    task: Task,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    first: int = 0,
+    rank: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """The batches of an epoch from a step on, in an order drawn for the epoch.
+
+    With several processes, each gets every n-th item of a batch: what a batch holds does not
+    depend on their number.
+    """
+    if isinstance(task.train, Augmented):
+        task.train.set_epoch(epoch)
+    order = numpy.random.default_rng((seed, epoch)).permutation(task.train_size)
+    count = task.train_size // batch_size
+    chosen = order[first * batch_size : count * batch_size].reshape(-1, batch_size)
+    batches = [batch[rank::processes].tolist() for batch in chosen]
+    yield from _loader(task, task.train, batches, workers)
+
+
+def held_out_batches(
+    task: Task, batch_size: int, *, rank: int = 0, processes: int = 1, workers: int = 0
+) -> Iterator[Batch]:
+    """The items held out; with several processes, each gets its share of them once."""
+    own = range(rank, task.test_size, processes)
+    batches = [list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)]
+    yield from _loader(task, task.test, batches, workers)
+
+
+def _loader(task: Task, data: object, batches: list[list[int]], workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Batch] = DataLoader(
+        data,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=task.collate,
+        num_workers=workers,
+        worker_init_fn=_leave_interrupts if workers else None,
+    )
+    for batch in loader:
+        yield tuple(batch)
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the one that trains stops the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make the randomness of a step (dropout, layer drop) a function of these three.
+
+    A run that goes on from a checkpoint then needs no generator's state. Python's and numpy's
+    generators are seeded too, for models that draw from them.
+    """
+    mixed = numpy.random.SeedSequence((seed, step, rank)).generate_state(2, numpy.uint32)
+    torch.manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))
+    random.seed(int(mixed[0]))
+    numpy.random.seed(mixed)

@@ -1,0 +1,143 @@
+"""Files that are whole or not there: trees of tensors and plain values, texts.
+
+A tree is written as one safetensors file, whose header holds the plain values as JSON; nothing is
+pickled. A file is written beside its place, flushed to the disk and then renamed, so that a crash
+at any moment leaves either the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pathlen.errors import CheckpointError
+
+_UNFINISHED = ".unfinished"
+_TENSOR = "__tensor__"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one piece.
+
+    Raises:
+        CheckpointError: It cannot be written; what was there is left as it was.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one piece.
+
+    Raises:
+        CheckpointError: It cannot be written; what was there is left as it was.
+    """
+    beside = path.with_name(path.name + _UNFINISHED)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the disk that failed may fail here, too
+            beside.unlink(missing_ok=True)
+        kept = "the one from before is kept" if path.exists() else "there is none from before"
+        raise CheckpointError(f"{path} cannot be written: {error}; {kept}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming last, where the system can sync a folder (Windows cannot)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write nested mappings and lists of tensors, numbers, texts, booleans and None.
+
+    Raises:
+        CheckpointError: The file cannot be written; what was there is left as it was.
+        TypeError: The tree holds something else.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(_without_tensors(tree, "", tensors, {}))
+    write_bytes(path, save(tensors, metadata={"format": "pt", "tree": plain}))
+
+
+def _without_tensors(
+    part: Any, name: str, tensors: dict[str, Tensor], seen: dict[tuple[Any, ...], str]
+) -> Any:
+    """The tree with the name of a tensor in place of it; tied ones are written once."""
+    if isinstance(part, Tensor):
+        where = (part.data_ptr(), part.shape, part.stride(), part.dtype, part.device)
+        known = seen.get(where) if part.numel() else None
+        if known is None:
+            tensors[name] = part.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+            seen[where] = known = name
+        return {_TENSOR: known}
+    if isinstance(part, Mapping):
+        if not all(isinstance(key, str) for key in part):
+            raise TypeError(f"keys of {name or 'the tree'!r} must be texts, not {list(part)[:3]}")
+        inner = f"{name}." if name else ""
+        return {
+            key: _without_tensors(value, inner + key, tensors, seen) for key, value in part.items()
+        }
+    if isinstance(part, list | tuple):
+        return [_without_tensors(v, f"{name}.{i}", tensors, seen) for i, v in enumerate(part)]
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    raise TypeError(f"{name} is a {type(part).__name__}; only tensors and plain values are saved")
+
+
+def load_tree(path: Path) -> dict[str, Any]:
+    """Read what `save_tree` wrote; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: The file is not there, cut short, altered, or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            plain = (file.metadata() or {}).get("tree")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if plain is None:
+        raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
+    tree: dict[str, Any] = _with_tensors(json.loads(plain), tensors)
+    return tree
+
+
+def _with_tensors(part: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(part, dict):
+        if part.keys() == {_TENSOR}:
+            return tensors[part[_TENSOR]]
+        return {key: _with_tensors(value, tensors) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_with_tensors(value, tensors) for value in part]
+    return part
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of any safetensors file, without plain values, by name.
+
+    Raises:
+        CheckpointError: The file is not there, cut short or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,322 @@
+"""What a training run is: its task, model, phases and everything else that decides its result.
+
+A run goes through up to three phases: the dense network is trained, its units are linearized under
+the prior, and what is left is finetuned. Linearization from the start is a recipe whose training
+phase has no epochs, from epoch k one whose training phase has k.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pathlen.training.targets import Quantity
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """A part of a recipe: immutable, without unknown keys, and nothing is converted but int."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class SGD(Settings):
+    """`torch.optim.SGD`."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: Positive = 0.1
+    slope_learning_rate: Positive | None = None
+    weight_decay: NotNegative = 5e-4
+    momentum: Share = 0.9
+    nesterov: bool = False
+
+
+class AdamW(Settings):
+    """`torch.optim.AdamW`."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: Positive = 1e-3
+    slope_learning_rate: Positive | None = None
+    weight_decay: NotNegative = 0.01
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+
+
+class Constant(Settings):
+    """The same learning rate all the time, after a warmup in epochs."""
+
+    name: Literal["constant"] = "constant"
+    warmup: NotNegative = 0.0
+
+
+class Cosine(Settings):
+    """Half a cosine from the learning rate to `final` times it.
+
+    Attributes:
+        warmup: Epochs in which the learning rate grows from 0.
+        final: Share of the learning rate at the end.
+        span: Whether each phase has a cosine of its own, or there is one over the whole run.
+    """
+
+    name: Literal["cosine"] = "cosine"
+    warmup: NotNegative = 0.0
+    final: Share = 0.0
+    span: Literal["phase", "run"] = "phase"
+
+
+class Step(Settings):
+    """The learning rate is multiplied by `factor` at each milestone, a share of the span."""
+
+    name: Literal["step"] = "step"
+    warmup: NotNegative = 0.0
+    milestones: list[Share] = [0.5, 0.75]
+    factor: Positive = 0.1
+    span: Literal["phase", "run"] = "phase"
+
+
+Optimizer = Annotated[SGD | AdamW, Field(discriminator="name")]
+Schedule = Annotated[Constant | Cosine | Step, Field(discriminator="name")]
+
+
+class EarlyStop(Settings):
+    """End a phase when its loss on the test data has not fallen for some evaluations.
+
+    Attributes:
+        patience: Evaluations without a fall.
+        least_change: A fall by less than this is none.
+    """
+
+    patience: Count
+    least_change: NotNegative = 0.0
+
+
+class Phase(Settings):
+    """What all phases have.
+
+    Attributes:
+        epochs: Length; 0 leaves the phase out.
+        learning_rate: In place of the optimizer's.
+        schedule: In place of the recipe's.
+        early_stop: See :class:`EarlyStop`.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive | None = None
+    schedule: Schedule | None = None
+    early_stop: EarlyStop | None = None
+
+
+class ConstantOmega(Settings):
+    """The same strength all the time."""
+
+    name: Literal["constant"] = "constant"
+
+
+class RampOmega(Settings):
+    """Strength that grows linearly from 0 within some epochs."""
+
+    name: Literal["ramp"] = "ramp"
+    epochs: Positive
+
+
+class GrowOmega(Settings):
+    """Strength multiplied by `factor` whenever no unit became linear for `patience` steps."""
+
+    name: Literal["grow"] = "grow"
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.5
+    patience: Count = 100
+
+
+OmegaSchedule = Annotated[ConstantOmega | RampOmega | GrowOmega, Field(discriminator="name")]
+Goal = NotNegative | str | None
+
+
+class Prior(Settings):
+    """See :class:`pathlen.training.SparsityPrior`.
+
+    Attributes:
+        omega: Strength.
+        schedule: How the strength develops.
+        p: Power.
+        threshold: Slopes this near to 1 are frozen.
+        weights: What a slope counts.
+        method: Gradient or proximal step.
+        target_napl: Where to stop: a number, or a share of the dense network's as "50 %".
+        target_units: The same of active units.
+        target_relu_calls: The same of evaluations of nonlinearities in a sample.
+    """
+
+    omega: NotNegative
+    schedule: OmegaSchedule = ConstantOmega()
+    p: Annotated[float, Field(gt=0, le=1)] = 0.5
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    weights: Literal["count", "napl", "relu_calls"] = "count"
+    method: Literal["gradient", "proximal"] = "gradient"
+    target_napl: Goal = None
+    target_units: Goal = None
+    target_relu_calls: Goal = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Prior:
+        goals = [name for name in GOALS if getattr(self, name) is not None]
+        if len(goals) > 1:
+            raise ValueError(f"{' and '.join(goals)} are given; a run has one target")
+        for name in goals:
+            value = getattr(self, name)
+            if isinstance(value, str) and not _SHARE.fullmatch(value):
+                raise ValueError(f"{name} is {value!r}; give a number, or a share such as '50 %'")
+        if self.method == "proximal" and self.p not in (0.5, 1.0):
+            raise ValueError(f"the proximal method takes p = 0.5 or 1, not {self.p}")
+        if isinstance(self.schedule, GrowOmega) and not self.omega:
+            raise ValueError("omega is 0, which does not grow by being multiplied")
+        return self
+
+    def goal(self) -> tuple[Quantity, float, bool] | None:
+        """Which quantity is to be brought down, to what, and whether that is a share."""
+        for name, quantity in GOALS.items():
+            value = getattr(self, name)
+            if value is not None:
+                share = _SHARE.fullmatch(value) if isinstance(value, str) else None
+                return quantity, float(share[1]) / 100 if share else float(value), bool(share)
+        return None
+
+
+GOALS: dict[str, Quantity] = {
+    "target_napl": "napl",
+    "target_units": "units",
+    "target_relu_calls": "relu_calls",
+}
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+class Distillation(Settings):
+    """The dense network as it was when linearization began teaches the one that is linearized.
+
+    Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531:
+    the loss is (1 - weight) * the task's + weight * temperature^2 * KL(teacher || student).
+    """
+
+    weight: Share = 0.5
+    temperature: Positive = 4.0
+
+
+class Linearize(Phase):
+    """The phase under the prior.
+
+    Attributes:
+        start: The epoch to begin with, counted from 0; cuts the training phase short.
+        prior: See :class:`Prior`.
+        distillation: See :class:`Distillation`.
+        granularity: See :func:`pathlen.training.make_linearizable`.
+        unplaced: See :func:`pathlen.training.make_linearizable`.
+    """
+
+    start: Annotated[int, Field(ge=0)] | None = None
+    prior: Prior = Prior(omega=1e-4)
+    distillation: Distillation | None = None
+    granularity: Literal["channel", "layer", "position"] = "channel"
+    unplaced: Literal["refuse", "keep"] = "refuse"
+
+
+class Finetune(Phase):
+    """The phase after it: no prior, frozen slopes stay at 1.
+
+    Attributes:
+        distillation: See :class:`Distillation`.
+    """
+
+    distillation: Distillation | None = None
+
+
+class Machine(Settings):
+    """What a run is computed on; see `lightning_fabric.Fabric`.
+
+    Attributes:
+        accelerator: "auto", "cpu", "cuda", ...
+        devices: Processes of a node, or "auto".
+        nodes: Number of nodes.
+        strategy: How they work together.
+        precision: "32-true", "bf16-mixed", "16-mixed", "64-true", ...
+        deterministic: Whether a GPU uses deterministic algorithms only; a CPU always does.
+        threads: Of a CPU process; torch decides if it is not given. Small networks are fastest with
+            one, and another number gives other last digits.
+        workers: Processes that load data, for each process that trains.
+    """
+
+    accelerator: str = "auto"
+    devices: Count | Literal["auto"] = 1
+    nodes: Count = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    deterministic: bool = False
+    threads: Count | None = None
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class Recipe(Settings):
+    """Everything that decides the result of a run.
+
+    Attributes:
+        task: "name" and settings; see :func:`pathlen.training.build_task`.
+        model: "name" and settings; see :func:`pathlen.training.build_model`.
+        weights: A run's folder or a .safetensors file to begin with, in place of random weights.
+        seed: Of the weights, the order of items, dropout.
+        batch_size: Items in a step, over all processes.
+        test_batch_size: Items evaluated at once, in each process.
+        optimizer: See :class:`SGD` and :class:`AdamW`.
+        schedule: Of the learning rate.
+        label_smoothing: Of the task's loss.
+        clip_norm: Largest norm of the gradient.
+        train: The phase in which the dense network is trained.
+        linearize: The phase under the prior.
+        finetune: The phase after it.
+        checkpoint_steps: Steps between checkpoints; there is one after each epoch in any case.
+        tensorboard: Whether metrics go to TensorBoard too.
+        machine: See :class:`Machine`.
+    """
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    weights: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    batch_size: Count = 128
+    test_batch_size: Count = 512
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Cosine()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Positive | None = None
+    train: Phase = Phase()
+    linearize: Linearize = Linearize()
+    finetune: Finetune = Finetune()
+    checkpoint_steps: Count | None = None
+    tensorboard: bool = False
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        start, length = self.linearize.start, self.train.epochs
+        if start is not None and start > length:
+            raise ValueError(
+                f"linearize.start is epoch {start}, but training ends after {length}; set"
+                f" train.epochs to {start} or more"
+            )
+        if not self.linearize.epochs and start is not None:
+            raise ValueError("linearize.start is given, but linearize.epochs is 0")
+        if not any(phase.epochs for phase in (self.train, self.linearize, self.finetune)):
+            raise ValueError("no phase has an epoch: set train.epochs or linearize.epochs")
+        distilled = self.linearize.distillation or self.finetune.distillation
+        if distilled and not (self.train_epochs or self.weights):
+            raise ValueError("distillation needs a teacher: train first, or give weights")
+        return self
+
+    @property
+    def train_epochs(self) -> int:
+        """Length of the training phase, which linearization may cut short."""
+        start = self.linearize.start
+        return self.train.epochs if start is None else start

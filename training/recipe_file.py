@@ -1,0 +1,182 @@
+"""Recipes as files: YAML with overrides from the command line, and errors that say where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pathlen.errors import SettingsError
+from pathlen.training.keywords import unknown_name
+from pathlen.training.recipe import Recipe
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 does; PyYAML wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with pathlen."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: A YAML file, or the name of a recipe that comes with pathlen.
+        overrides: "key=value" each, a dotted key and a value in YAML: "train.epochs=3".
+
+    Raises:
+        SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
+    """
+    path = Path(source)
+    if not path.suffix and not path.exists():
+        path = SHIPPED / f"{source}.yaml"
+        if not path.exists():
+            raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"recipe {str(source)!r} cannot be read: {error}") from error
+    settings = _parsed(text, str(source))
+    for override in overrides:
+        _override(settings, override)
+    return make_recipe(settings, str(source))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        settings = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise SettingsError(f"{where} holds no settings; a recipe begins with 'task:'")
+    return settings
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    """Set one value; a mapping whose 'name' is set anew loses the settings of the old name."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"{override!r} is no override; write key=value, as train.epochs=3")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the value in {override!r} is no YAML: {error}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        if settings.get(parent) is None:
+            settings[parent] = {}
+        settings = settings[parent]
+        if not isinstance(settings, dict):
+            raise SettingsError(f"{override!r}: {parent!r} is one value, without parts")
+    if last == "name" and settings.get("name") != value:
+        settings.clear()
+    settings[last] = value
+
+
+def make_recipe(settings: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check settings and make a recipe of them.
+
+    Raises:
+        SettingsError: Keys are unknown or missing, or values are of a wrong type or out of range;
+            all are listed.
+    """
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        problems = [_problem(dict(one)) for one in error.errors()]
+        raise SettingsError("\n  ".join([f"{where}:", *problems])) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, with all of its values."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """Dotted keys whose values differ, with both values."""
+    first, second = _flat(one.model_dump()), _flat(other.model_dump())
+    keys = dict.fromkeys([*first, *second])
+    return [
+        f"{key}: {first.get(key)!r} and {second.get(key)!r}"
+        for key in keys
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _problem(error: dict[str, Any]) -> str:
+    """One line on a wrong value: its dotted key, and what is wrong."""
+    place = [str(part) for part in error["loc"]]
+    if error["type"] in ("extra_forbidden", "missing"):
+        *parents, key = place
+        shown, known = _walk(parents)
+        if error["type"] == "missing":
+            return _at(shown, f"{key!r} is missing")
+        return _at(shown, unknown_name("setting", key, known))
+    shown, _ = _walk(place)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return _at(shown, message)
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        message = f"there is no {context['tag']!r}; choose {context['expected_tags']}"
+        return _at([*shown, "name"], message)
+    if error["type"] == "union_tag_not_found":
+        return _at(shown, "'name' is missing")
+    return _at(shown, f"{message[0].lower()}{message[1:]}, not {error['input']!r}")
+
+
+def _at(place: list[str], message: str) -> str:
+    return f"{'.'.join(place)}: {message}" if place else message
+
+
+def _walk(place: list[str]) -> tuple[list[str], set[str]]:
+    """The keys among the parts of a place, choices of a type left out; and the keys below it."""
+    kinds: list[type[BaseModel]] = [Recipe]
+    shown = []
+    for part in place:
+        chosen = [kind for kind in kinds if _name_of(kind) == part]
+        holders = [kind for kind in kinds if part in kind.model_fields]
+        if chosen:
+            kinds = chosen
+        elif holders:
+            shown.append(part)
+            kinds = [one for kind in holders for one in _models(kind.model_fields[part].annotation)]
+    return shown, {key for kind in kinds for key in kind.model_fields}
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The settings among the types of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [one for part in get_args(annotation) for one in _models(part)]
+
+
+def _name_of(kind: type[BaseModel]) -> object:
+    field = kind.model_fields.get("name")
+    return None if field is None else field.default

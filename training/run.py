@@ -1,0 +1,367 @@
+"""A training run: everything that changes while a recipe is carried out, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import pathlen
+from pathlen.errors import CheckpointError, SettingsError
+from pathlen.monitor import DepthMonitor
+from pathlen.training.batch_norm import share_statistics
+from pathlen.training.batches import steps_per_epoch
+from pathlen.training.files import load_tensors, load_tree
+from pathlen.training.groups import parameter_groups
+from pathlen.training.learning_rate import Stage, learning_rate, stages
+from pathlen.training.linearizable import make_linearizable
+from pathlen.training.models import build_model
+from pathlen.training.omega import GrowUntilFalling, Schedule, constant, ramp
+from pathlen.training.prior import SparsityPrior
+from pathlen.training.recipe import (
+    Distillation,
+    Finetune,
+    GrowOmega,
+    Linearize,
+    RampOmega,
+    Recipe,
+)
+from pathlen.training.slopes import slopes_of
+from pathlen.training.targets import Target, largest
+from pathlen.training.task import Task
+
+LOOK = 20
+"""Steps between looks at what a GPU computed; a CPU is looked at after every step."""
+
+FORMAT = 1
+"""Of checkpoints: raised whenever an older program could not read them."""
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run is.
+
+    Attributes:
+        step: Steps done.
+        epoch: Epochs done.
+        stage: Phases done.
+        stage_epoch: Epochs of this phase done.
+        batch: Batches of this epoch done.
+        best_loss: Least loss on the test data in this phase, for early stopping.
+        without_fall: Evaluations since then.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    stage: int = 0
+    stage_epoch: int = 0
+    batch: int = 0
+    best_loss: float | None = None
+    without_fall: int = 0
+
+
+class Run:
+    """The task, the model, its optimizer, prior and teacher, and how far they are.
+
+    Args:
+        recipe: What to do.
+        fabric: Launched already.
+        task: The recipe's task.
+
+    Raises:
+        PathlenError: The recipe does not fit the task, the model or the machine.
+    """
+
+    def __init__(self, recipe: Recipe, fabric: Fabric, task: Task) -> None:
+        self.recipe, self.fabric, self.task = recipe, fabric, task
+        self.steps_per_epoch = steps_per_epoch(task, recipe.batch_size, fabric.world_size)
+        self.stages = stages(recipe)
+        self.position = Position()
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.model = make_model(recipe, task)
+        self.monitor = DepthMonitor(self.model, task.example)
+        if fabric.world_size > 1:
+            share_statistics(self.model)
+        # now, and not when the module is set up: weights are loaded in this precision
+        self.model = fabric.strategy.precision.convert_module(self.model).to(fabric.device)
+        self.optimizer = make_optimizer(recipe, self.model)
+        self.wrapped: nn.Module = self.model
+        self.wrapped_optimizer: Any = self.optimizer
+        self.prior: SparsityPrior | None = None
+        self.omega: Schedule = constant(0.0)
+        self.num_active = 0
+        self.teacher: nn.Module | None = None
+        self.trouble = torch.full((), -1, device=fabric.device)
+        self.start_counting()
+
+    @property
+    def stage(self) -> Stage:
+        """The phase that the run is in."""
+        return self.stages[self.position.stage]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all phases are done."""
+        return self.position.stage == len(self.stages)
+
+    @property
+    def is_look(self) -> bool:
+        """Whether what the device computed is looked at now: waiting for a GPU costs time."""
+        return self.fabric.device.type == "cpu" or self.position.step % LOOK == 0
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """How the teacher teaches in this phase."""
+        settings = self.stage.settings
+        return settings.distillation if isinstance(settings, Linearize | Finetune) else None
+
+    @property
+    def slope_ratio(self) -> float:
+        """Learning rate of the slopes beside that of other parameters."""
+        settings = self.recipe.optimizer
+        return (settings.slope_learning_rate or settings.learning_rate) / settings.learning_rate
+
+    def set_learning_rate(self) -> float:
+        """Give the optimizer the learning rate of this step; it is returned."""
+        epoch = self.position.stage_epoch + self.position.batch / self.steps_per_epoch
+        rate = learning_rate(self.recipe, self.stage, epoch)
+        for group, ratio in zip(self.optimizer.param_groups, (1.0, self.slope_ratio), strict=False):
+            group["lr"] = rate * ratio
+        return rate
+
+    def next_omega(self) -> float:
+        """Strength of the prior in this step."""
+        assert self.prior is not None
+        if self.is_look:
+            self.num_active = self.prior.num_active
+        step = self.position.stage_epoch * self.steps_per_epoch + self.position.batch
+        return self.omega(step, self.num_active)
+
+    def note_trouble(self, bad: Tensor) -> None:
+        """Keep the number of the first step whose loss was not finite, without waiting for it."""
+        fresh = (self.trouble < 0) & (bad > 0)
+        self.trouble = torch.where(fresh, self.position.step, self.trouble)
+
+    def start_counting(self) -> None:
+        """Begin the sums of an epoch: loss times items, right items, items."""
+        self.tally = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
+
+    def enter_stage(self) -> None:
+        """Make what the phase needs; at its beginning, and when a run goes on in its middle."""
+        linear = self.stage.name != "train"
+        for own in slopes_of(self.model):
+            if own.positions is not None:  # a PReLU of the user's own trains all the time
+                own.parameter.requires_grad_(linear)
+        # wrapped anew: DistributedDataParallel looks once at which parameters are trained
+        self.wrapped = self.fabric.setup_module(self.model)
+        self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
+        if linear and self.recipe.linearize.epochs and self.prior is None:
+            self._begin_linearizing()
+
+    def _begin_linearizing(self) -> None:
+        if self.recipe.linearize.distillation or self.recipe.finetune.distillation:
+            self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.prior = make_prior(self.recipe, self.model, self.monitor)
+        self.omega = make_omega(self.recipe, self.steps_per_epoch)
+
+    def forward(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        """A forward pass in the run's precision that waits for no other process."""
+        precision = self.fabric.strategy.precision
+        with precision.forward_context():
+            return precision.convert_output(model(*precision.convert_input(inputs)))
+
+    def sum_over_processes(self, tensor: Tensor) -> Tensor:
+        """The sum of what each process has."""
+        if self.fabric.world_size == 1:
+            return tensor
+        total = self.fabric.all_reduce(tensor, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        grown = isinstance(self.omega, GrowUntilFalling)
+        return {
+            "format": FORMAT,
+            "position": asdict(self.position),
+            "seconds": self.seconds,
+            "history": self.history,
+            "tally": self.tally,
+            "model": self.model.state_dict(),
+            "optimizer": _with_text_keys(self.optimizer.state_dict()["state"]),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "prior": None if self.prior is None else self.prior.state_dict(),
+            "num_active": self.num_active,
+            "omega": self.omega.state_dict() if grown else None,  # type: ignore[attr-defined]
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any], where: Path) -> None:
+        """Go on where another run was.
+
+        Raises:
+            CheckpointError: The state is of a newer format, or of another model.
+        """
+        if state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{where} has format {state.get('format')}, and this pathlen reads {FORMAT}"
+            )
+        load_weights(self.model, state["model"], where)
+        self.position = Position(**state["position"])
+        self.seconds, self.history = state["seconds"], state["history"]
+        self.num_active = state["num_active"]
+        if self.fabric.global_rank == 0:  # the others begin at 0: the sums are of all processes
+            self.tally = state["tally"].to(self.fabric.device)
+        if state["prior"] is not None:
+            self._begin_linearizing()
+            assert self.prior is not None
+            self.prior.load_state_dict(state["prior"])
+        if isinstance(self.omega, GrowUntilFalling):
+            self.omega.load_state_dict(state["omega"])
+        if self.teacher is not None:
+            load_weights(self.teacher, state["teacher"], where)
+        if state["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        own = {int(key): value for key, value in state["optimizer"].items()}
+        self.optimizer.load_state_dict({"state": own, "param_groups": groups})
+
+
+def _with_text_keys(state: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in state.items()}
+
+
+def make_model(recipe: Recipe, task: Task) -> nn.Module:
+    """The model of a recipe with its first weights, and slopes if it is to be linearized."""
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, task)
+    if recipe.linearize.epochs:
+        make_linearizable(
+            model,
+            task.example,
+            granularity=recipe.linearize.granularity,
+            unplaced=recipe.linearize.unplaced,
+        )
+    if recipe.weights is not None:
+        path = Path(recipe.weights)
+        path = path / "model.safetensors" if path.is_dir() else path
+        load_weights(model, read_weights(path), path)
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights from a file of `pathlen train`, or any safetensors file."""
+    try:
+        return load_tree(path)
+    except CheckpointError as error:
+        if "tensors only" not in str(error):
+            raise
+        return load_tensors(path)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights that may lack slopes; those stay as they are.
+
+    Raises:
+        CheckpointError: They are of another model.
+    """
+    own = model.state_dict()
+    slopes = {one.parameter_name for one in slopes_of(model)}
+    problems = [f"{key} is not in the model" for key in weights.keys() - own.keys()]
+    problems += [f"{key} is not in the file" for key in own.keys() - weights.keys() - slopes]
+    problems += [
+        f"{key} has shape {tuple(weights[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if own[key].shape != weights[key].shape
+    ]
+    if problems:
+        listed = "\n  ".join(sorted(problems)[:8])
+        raise CheckpointError(
+            f"{where} is of another model than {type(model).__name__}"
+            f" ({len(problems)} differences):\n  {listed}"
+        )
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a recipe, over all parameters; slopes do not decay."""
+    settings = recipe.optimizer
+    groups = [one for one in parameter_groups(model, settings.weight_decay) if one["params"]]
+    if settings.name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+        )
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas)
+
+
+def make_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> SparsityPrior:
+    """The prior of a recipe over the slopes of a model."""
+    settings, target = recipe.linearize.prior, None
+    goal = settings.goal()
+    if goal is not None:
+        quantity, value, is_share = goal
+        whole = largest(quantity, slopes_of(model), monitor) if is_share else 1.0
+        target = Target(quantity, value * whole)
+    return SparsityPrior(
+        model,
+        omega=settings.omega,
+        p=settings.p,
+        threshold=settings.threshold,
+        weights=settings.weights,
+        method=settings.method,
+        monitor=monitor,
+        target=target,
+    )
+
+
+def make_omega(recipe: Recipe, steps: int) -> Schedule:
+    """The strength of the prior over the steps of the linearize phase."""
+    settings = recipe.linearize.prior
+    if isinstance(settings.schedule, RampOmega):
+        return ramp(settings.omega, max(1, round(settings.schedule.epochs * steps)))
+    if isinstance(settings.schedule, GrowOmega):
+        schedule = settings.schedule
+        return GrowUntilFalling(settings.omega, schedule.factor, schedule.patience)
+    return constant(settings.omega)
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Start the processes of a recipe's machine.
+
+    Raises:
+        SettingsError: The machine has no such accelerator, or too few devices.
+    """
+    machine = recipe.machine
+    try:
+        fabric = Fabric(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy=machine.strategy,
+            precision=machine.precision,
+        )
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise SettingsError(f"machine: {error}") from error
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return fabric
+
+
+def versions() -> dict[str, str]:
+    """What computed a run."""
+    return {"pathlen": pathlen.__version__, "torch": torch.__version__}
