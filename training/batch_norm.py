@@ -6,9 +6,10 @@ statistics of its own share: two processes would train another network than one 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -23,6 +24,27 @@ def share_statistics(model: nn.Module) -> None:
             module.__class__ = _SHARED[type(module)]
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, each of which gets the gradient of all."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
+
+
 class _Shared(nn.modules.batchnorm._BatchNorm):
     """The training step of a batch norm, on sums over all processes."""
 
@@ -34,16 +56,17 @@ class _Shared(nn.modules.batchnorm._BatchNorm):
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1, *[1] * (input.ndim - 2)]
         count = input.new_tensor(float(input.numel() // input.shape[1])).reshape(1)
-        total = all_reduce(torch.cat([input.sum(axes), count]))
+        total = _summed(torch.cat([input.sum(axes), count]))
         count, mean = total[-1], total[:-1] / total[-1]
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
-        self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
+        variance = _summed(centred.square().sum(axes)) / count
+        self._follow(mean, variance * (count / (count - 1)))
         result: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.weight is not None:
             result = result * self.weight.view(shape) + self.bias.view(shape)
         return result
 
+    @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics, as torch does."""
         if self.running_mean is None or self.running_var is None:
