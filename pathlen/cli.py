@@ -23,6 +23,7 @@ from pathlen import __version__
 from pathlen.cli_backends import backends
 from pathlen.cli_demo import demo
 from pathlen.cli_measure import measure
+from pathlen.cli_train import train
 from pathlen.cli_verify import verify
 from pathlen.errors import PathlenError
 
@@ -47,5 +48,6 @@ def main() -> None:
 
 main.add_command(measure)
 main.add_command(verify)
+main.add_command(train)
 main.add_command(backends)
 main.add_command(demo)

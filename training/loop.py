@@ -80,6 +80,9 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
             while not run.finished:
                 train_stage(run, home, watcher, requests)
         return _finish(run, home, watcher)
+    except KeyboardInterrupt:
+        watcher.say(f"stopped; the same command goes on from the checkpoint in {home.path}")
+        raise
     finally:
         watcher.close()
         home.close()
@@ -294,6 +297,8 @@ def _finish(run: Run, home: RunFolder, watcher: Watcher) -> Result:
         watcher.say(f"target {progress}")
     _write(run, lambda: home.write_weights("model", run.model.state_dict()))
     _write(run, lambda: home.write_summary(summary))
+    watcher.end(summary)
+    watcher.say(f"weights, metrics and the recipe are in {home.path}")
     return Result(home.path, summary, run.history)
 
 

@@ -23,22 +23,11 @@ class Watcher:
     def say(self, text: str) -> None:
         """Something that the user should know."""
 
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """The run is finished; what summary.json holds."""
+
     def close(self) -> None:
         """Nothing more follows."""
-
-
-class Lines(Watcher):
-    """A line an epoch, for logs and pipes."""
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Print the row."""
-        parts = [f"epoch {row['epoch']:>3}", f"{row['phase']:<9}"]
-        parts += [f"{name} {text}" for name, text in shown(row).items()]
-        print("  ".join(parts), flush=True)
-
-    def say(self, text: str) -> None:
-        """Print the text."""
-        print(text, flush=True)
 
 
 def shown(numbers: Mapping[str, Any]) -> dict[str, str]:

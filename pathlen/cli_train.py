@@ -1,0 +1,49 @@
+"""``pathlen train``: carry out a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C stopped: that of a program that the signal ends."""
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run.  [default: runs/NAME of the recipe]",
+)
+@click.pass_context
+def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path | None) -> None:
+    r"""Train a network, and linearize it under the sparsity prior.
+
+    RECIPE is a YAML file, or the name of a recipe that comes with pathlen; KEY=VALUE sets a value
+    of it, as train.epochs=5. The same command goes on where a run was stopped, by Ctrl-C or by a
+    crash, and ends as if it had not been.
+
+    \b
+    pathlen train digits
+    pathlen train digits linearize.prior.omega=0.3 seed=1 --out runs/strong
+    """
+    from pathlen.training.libraries import library
+
+    for module in ("pydantic", "safetensors", "lightning_fabric"):
+        library(module, module.replace("_", "-"))
+    from rich.console import Console
+
+    from pathlen.training.loop import train as carry_out
+    from pathlen.training.progress import watcher_for
+    from pathlen.training.recipe_file import load_recipe
+
+    settings = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / Path(recipe).stem
+    try:
+        carry_out(settings, folder, watcher_for(Console()))
+    except KeyboardInterrupt:
+        ctx.exit(INTERRUPTED)

@@ -1,0 +1,107 @@
+"""How a training run goes on, in a terminal or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from pathlen.training.learning_rate import Stage
+from pathlen.training.summary import summary_table
+from pathlen.training.watch import Watcher, shown
+
+
+class Lines(Watcher):
+    """A line an epoch, for logs and pipes.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Write the row."""
+        parts = [f"epoch {row['epoch']:>3}", f"{row['phase']:<9}"]
+        parts += [f"{name} {text}" for name, text in shown(row).items()]
+        self.say("  ".join(parts))
+
+    def say(self, text: str) -> None:
+        """Write the text, whatever the width."""
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Write a table."""
+        self._console.print(summary_table(summary))
+
+
+class Bars(Watcher):
+    """One bar a phase, with loss, accuracy, active units and NAPL.
+
+    Args:
+        console: Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            refresh_per_second=5,
+        )
+        self._bar: TaskID | None = None
+        self._before = self._steps = 0
+        self._tested = ""
+
+    def begin(self, stage: Stage, epochs_done: int, steps: int) -> None:
+        """Draw a bar over the steps of the phase."""
+        self._progress.start()
+        self._before, self._steps = epochs_done * steps, steps
+        self._bar = self._progress.add_task(
+            stage.name, total=stage.epochs * steps, completed=self._before, numbers=""
+        )
+
+    def step(self, batch: int, numbers: Mapping[str, float]) -> None:
+        """Move the bar on."""
+        assert self._bar is not None
+        parts = [f"{name} {text}" for name, text in shown(numbers).items()]
+        line = "  ".join([*parts, self._tested])
+        self._progress.update(self._bar, completed=self._before + batch, numbers=line)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Keep the accuracy on the test data in sight."""
+        self._before += self._steps
+        tested = shown({key: row.get(key) for key in ("test_accuracy", "bleu")})
+        self._tested = "  ".join(f"{name} {text}" for name, text in tested.items())
+        self.step(0, row)
+
+    def say(self, text: str) -> None:
+        """Print above the bars."""
+        self._progress.console.print(text, markup=False)
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Draw a table below the bars."""
+        self._progress.stop()
+        self._progress.console.print(summary_table(summary))
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        self._progress.stop()
+
+
+def watcher_for(console: Console) -> Watcher:
+    """Bars for a terminal, a line an epoch for anything else."""
+    return Bars(console) if console.is_terminal else Lines(console)
