@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlen.differentiable import DifferentiableAverage as DifferentiableAverage
     from pathlen.errors import ActivityError as ActivityError
     from pathlen.errors import BackendError as BackendError
+    from pathlen.errors import CheckpointError as CheckpointError
     from pathlen.errors import DataError as DataError
     from pathlen.errors import GraphError as GraphError
     from pathlen.errors import GraphFileError as GraphFileError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlen.errors import SettingsError as SettingsError
     from pathlen.errors import SpecError as SpecError
     from pathlen.errors import TraceError as TraceError
+    from pathlen.errors import TrainingError as TrainingError
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
     from pathlen.errors import VerificationError as VerificationError
     from pathlen.graph import Kind as Kind
@@ -83,6 +85,7 @@ _EXPORTS = {
     "PathlenError": "pathlen.errors",
     "ActivityError": "pathlen.errors",
     "BackendError": "pathlen.errors",
+    "CheckpointError": "pathlen.errors",
     "DataError": "pathlen.errors",
     "GraphError": "pathlen.errors",
     "GraphFileError": "pathlen.errors",
@@ -92,6 +95,7 @@ _EXPORTS = {
     "SpecError": "pathlen.errors",
     "TraceError": "pathlen.errors",
     "UnsupportedOperation": "pathlen.errors",
+    "TrainingError": "pathlen.errors",
     "VerificationError": "pathlen.errors",
 }
 
