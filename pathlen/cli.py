@@ -40,7 +40,12 @@ class _Group(click.Group):
             ctx.exit(2)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 something to mend that one message tells, 1 a fault of pathlen's"
+    " own, or a path graph that verify finds wrong.",
+)
 @click.version_option(__version__, prog_name="pathlen")
 def main() -> None:
     """Measure the effective depth of PyTorch models: their average path length."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pathlen.cli_options import print_table
+
 if TYPE_CHECKING:
     from pathlen.report import Report
 
@@ -14,22 +16,17 @@ if TYPE_CHECKING:
 @click.command()
 def demo() -> None:
     """Measure a small residual network, with all, half and none of its channels nonlinear."""
-    from rich.console import Console
-    from rich.table import Table
-
     reports = {
         "fully active": _measure_resnet(linear_part=0.0),
         "half the channels linear": _measure_resnet(linear_part=0.5),
         "fully linear": _measure_resnet(linear_part=1.0),
     }
-    table = Table("", *reports, title="ResNet-20 for CIFAR with channel-wise PReLU slopes")
-    for label, text in _demo_rows():
-        table.add_row(label, *(text(report) for report in reports.values()))
-    console = Console()
-    console.print(table)
-    console.print(
-        "A channel whose slope is 1 is linear and no longer counts. The average path length "
-        "weighs all paths alike, the normalized one all branches: a skip as much as its block."
+    rows = [(label, *map(text, reports.values())) for label, text in _demo_rows()]
+    print_table(("", *reports), rows, "ResNet-20 for CIFAR with channel-wise PReLU slopes")
+    click.echo(
+        "\nA channel whose slope is 1 is linear and no longer counts. The average path\n"
+        "length weighs all paths alike, the normalized one all branches: a skip as much\n"
+        "as its block."
     )
 
 

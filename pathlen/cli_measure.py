@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pathlen.cli_options import input_option, without_logs
+from pathlen.cli_options import (
+    complete_backend,
+    input_option,
+    spec_argument,
+    view_options,
+    without_logs,
+)
+from pathlen.layer_table import LayerView
+from pathlen.terminal import is_terminal, print_distribution, print_report, stages
 
 if TYPE_CHECKING:
     from pathlen.report import Report
@@ -15,9 +23,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("spec")
+@spec_argument
 @input_option
-@click.option("--backend", default="auto", show_default=True, help="What counts the paths.")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    shell_complete=complete_backend,
+    help="What counts the paths.",
+)
 @click.option("--exact", is_flag=True, help="Compute with integers and fractions.")
 @click.option(
     "--between",
@@ -38,6 +52,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="weights: leave out what weights of 0 cut, as in a pruned network.",
 )
+@view_options
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option(
     "--device",
@@ -55,6 +70,7 @@ def measure(
     distribution: bool,
     compare: str | None,
     edges: Literal["connections", "weights"],
+    view: LayerView,
     as_json: bool,
     device: str,
 ) -> None:
@@ -69,7 +85,7 @@ def measure(
       path/model.pt2           a program saved by torch.export
 
     Nothing is downloaded. CALLABLE is called without arguments and returns a module, or a pair of
-    a module and its example arguments.
+    a module and its example arguments. ONNX files are not read.
     """
     import pathlen
     from pathlen.spec import resolve
@@ -78,30 +94,61 @@ def measure(
         pathlen.backends.get(backend)  # a misspelt name is told before a model is made
     if compare and distribution:
         raise click.UsageError("--compare shows no distribution: leave out one of the two")
+    if view != LayerView() and (compare or as_json):
+        raise click.UsageError(
+            "--sort, --depth and --rows are for the table of layers; JSON and comparisons hold"
+            " every layer, in the order of the network"
+        )
 
     def measured(name: str) -> Report:
+        stage(f"making {name}")
         found = resolve(name, inputs, device=device)
         with without_logs():
+            stage(f"tracing {name}")
             graph = pathlen.trace(found.model, found.args, found.kwargs, edges=edges)
             if between:
                 graph = graph.between(*between)
+            stage(f"counting the paths of {name}")
             return pathlen.measure(graph, backend=backend, exact=exact)
 
-    report = measured(spec)
-    if compare:
-        comparison = pathlen.compare(report, measured(compare))
-        click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else str(comparison))
+    with stages() as stage:
+        report = measured(spec)
+        compared = pathlen.compare(report, measured(compare)) if compare else None
+        if distribution:
+            stage(f"counting the paths of {spec} by length")
+            for weighting in report.weightings:
+                report.path_length_distribution(weighting)  # which it keeps
+    if compared:
+        click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else str(compared))
+    elif as_json:
+        click.echo(_json_text(report, distribution))
     else:
-        click.echo(_report_as_asked(report, distribution, as_json))
+        _print_as_text(report, spec, view, distribution)
 
 
-def _report_as_asked(report: Report, distribution: bool, as_json: bool) -> str:
-    """The text or the JSON of a report, with or without the distribution of path lengths."""
+def _json_text(report: Report, distribution: bool) -> str:
+    """The whole report, with or without the distribution of path lengths."""
     if not distribution:
-        return report.to_json() if as_json else str(report)
-    from pathlen.rendering_distribution import distribution_record, distribution_text
+        return report.to_json()
+    from pathlen.rendering_distribution import distribution_record
 
-    if not as_json:
-        return f"{report}\n\n{distribution_text(report)}"
     record = {**report.to_dict(), "path_length_distribution": distribution_record(report)}
     return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _print_as_text(report: Report, spec: str, view: LayerView, distribution: bool) -> None:
+    """Tables with bars on a terminal, plain text for anything else."""
+    from pathlen.rendering_distribution import distribution_tables, distribution_text
+
+    if not is_terminal():
+        click.echo(view.text(report))
+        if distribution:
+            click.echo(f"\n{distribution_text(report)}")
+        return
+    from rich.console import Console
+
+    console = Console()
+    print_report(report, spec, view, console)
+    if distribution:
+        console.print()
+        print_distribution(distribution_tables(report), console)

@@ -1,15 +1,20 @@
-"""What several commands share: the option --input, and a terminal without torch's logs."""
+"""What several commands share: options, tables, and a terminal without torch's logs."""
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pathlen.errors import SpecError
+from pathlen.layer_table import SORTS, LayerView
+from pathlen.rendering import aligned
+from pathlen.terminal import is_terminal
 
 if TYPE_CHECKING:
     from pathlen.spec import InputShape
@@ -27,6 +32,26 @@ def _parse_inputs(
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+def _complete_spec(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Files, completed by the shell. Names of models would need the libraries: seconds a key."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_backend(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of backends, none of which is imported."""
+    import pathlen
+
+    names = ["auto", *pathlen.backends.available()]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+spec_argument = click.argument("spec", shell_complete=_complete_spec)
+"""Gives a command the parameter `spec`."""
+
 input_option = click.option(
     "--input",
     "inputs",
@@ -37,6 +62,59 @@ input_option = click.option(
     "Can be left out where the model says what it takes.",
 )
 """Gives a command the parameter `inputs`, a tuple of `InputShape`."""
+
+
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter `view`, a `LayerView`: which layers a table shows, and how."""
+
+    @click.option(
+        "--sort",
+        type=click.Choice(SORTS),
+        default="network",
+        show_default=True,
+        help="Order of the layers; numbers from the largest down.",
+    )
+    @click.option(
+        "--depth",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Fold the table of layers: one row for all below a module of level N.",
+    )
+    @click.option(
+        "--rows",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Most layers that the table shows, 0 for all.  [default: 30 of more than 40]",
+    )
+    @functools.wraps(command)
+    def with_view(
+        *args: Any, sort: str, depth: int | None, rows: int | None, **options: Any
+    ) -> Any:
+        return command(*args, view=LayerView(sort, depth, rows), **options)
+
+    return with_view
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print a table of texts: in a frame on a terminal, else as aligned plain text.
+
+    Args:
+        columns: Head of each column.
+        rows: Cells of each row.
+        title: Stands above it.
+    """
+    if not is_terminal():
+        lines = aligned([tuple(columns), *map(tuple, rows)], texts=len(columns))
+        click.echo("\n".join([title, "", *lines] if title else lines))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title or None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
 
 
 @contextmanager

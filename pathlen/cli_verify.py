@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pathlen.cli_options import input_option, without_logs
+from pathlen.cli_options import input_option, spec_argument, without_logs
+from pathlen.terminal import stages
 
 if TYPE_CHECKING:
     from pathlen.spec import InputShape
 
 
 @click.command()
-@click.argument("spec")
+@spec_argument
 @input_option
 @click.option(
     "--samples",
@@ -43,10 +44,13 @@ def verify(
     import pathlen
     from pathlen.spec import resolve
 
-    resolved = resolve(spec, inputs)
-    with without_logs():
-        verdict = pathlen.verify(
-            resolved.model, resolved.args, resolved.kwargs, samples=samples, seed=seed
-        )
+    with stages() as stage:
+        stage(f"making {spec}")
+        resolved = resolve(spec, inputs)
+        stage(f"verifying {spec}")
+        with without_logs():
+            verdict = pathlen.verify(
+                resolved.model, resolved.args, resolved.kwargs, samples=samples, seed=seed
+            )
     click.echo(json.dumps(verdict.to_dict(), indent=2) if as_json else str(verdict))
     ctx.exit(0 if verdict.ok else 1)

@@ -29,12 +29,17 @@ MAGNITUDE_COLUMN = "of magnitude"
 
 def report_text(report: Report) -> str:
     """Write a report as aligned plain text."""
-    summary = summary_lines(report)
-    width = max(len(label) for label, _ in summary)
-    lines = [f"{label:<{width}}  {value}" for label, value in summary]
+    lines = [summary_text(report)]
     if report.activation_layers:
         lines += ["", *aligned(table_lines(report.activation_layers))]
     return "\n".join(lines)
+
+
+def summary_text(report: Report) -> str:
+    """Write the head of a report as aligned plain text."""
+    summary = summary_lines(report)
+    width = max(len(label) for label, _ in summary)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in summary)
 
 
 def report_html(report: Report) -> str:
@@ -97,10 +102,16 @@ def _dead_lines(dead: Sequence[DeadUnits]) -> list[tuple[str, str]]:
 
 def table_lines(rows: Sequence[LayerRow]) -> list[tuple[str, ...]]:
     """Give the table of layers as cells, its head first; a long one loses its middle."""
+    columns, *cells = table_cells(rows)
+    return [columns, *without_middle(cells)]
+
+
+def table_cells(rows: Sequence[LayerRow]) -> list[tuple[str, ...]]:
+    """Give the whole table of layers as cells, its head first."""
     columns, cells = COLUMNS, [_layer_cells(row) for row in rows]
     if any(row.magnitude_contribution is not None for row in rows):
         columns = (*COLUMNS, MAGNITUDE_COLUMN)
-    return [columns, *without_middle(cells)]
+    return [columns, *cells]
 
 
 def _layer_cells(row: LayerRow) -> tuple[str, ...]:
@@ -123,8 +134,13 @@ def without_middle(lines: Sequence[tuple[str, ...]], what: str = "layers") -> li
     if len(lines) <= FULL_TABLE:
         return list(lines)
     hidden = len(lines) - 2 * SHOWN_AT_EACH_END
-    gap = (f"... {hidden} more {what} ...", *[""] * (len(lines[0]) - 1))
+    gap = gap_line(hidden, what, len(lines[0]))
     return [*lines[:SHOWN_AT_EACH_END], gap, *lines[-SHOWN_AT_EACH_END:]]
+
+
+def gap_line(hidden: int, what: str, columns: int) -> tuple[str, ...]:
+    """Give the line of a table that stands for lines left out."""
+    return (f"... {hidden} more {what} ...", *[""] * (columns - 1))
 
 
 def number_text(value: float | Fraction) -> str:

@@ -21,7 +21,13 @@ _QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
 
 
 def distribution_text(report: Report) -> str:
-    """Mean, deviation and quantiles under each weighting, and the share of each length.
+    """Mean, deviation and quantiles under each weighting, and the share of each length."""
+    head, table = distribution_tables(report)
+    return "\n".join([*aligned(head, texts=1), "", *aligned(table, texts=1)])
+
+
+def distribution_tables(report: Report) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The same as the cells of two tables, their heads first.
 
     A wide distribution has ranges of lengths instead, so that the table can be read.
     """
@@ -38,7 +44,7 @@ def distribution_text(report: Report) -> str:
             )
         )
     table = [("length", *(_LABELS[weighting] for weighting in weightings)), *_rows(report)]
-    return "\n".join([*aligned(head, texts=1), "", *aligned(table, texts=1)])
+    return head, table
 
 
 def distribution_record(report: Report) -> dict[str, Any]:

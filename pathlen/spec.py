@@ -148,6 +148,14 @@ def _resolve_model(
     options: Mapping[str, Any] = NOTHING,
     wanted: Mapping[str, Any] = NOTHING,
 ) -> ResolvedModel:
+    if spec.endswith(".onnx"):
+        raise SpecError(
+            f"{spec!r} is an ONNX file, which pathlen does not read: exporters fuse, split and"
+            " rewrite operations, and nothing here could check a path graph of the result against"
+            " the model. Measure the PyTorch model that it was exported from, as"
+            " package.module:CALLABLE or path/file.py:CALLABLE, or save that with torch.export.save"
+            " and measure the .pt2 file"
+        )
     if spec.endswith(".pt2"):
         program = load_exported_program(Path(spec))
         args, kwargs = program.example_inputs or (None, {})
