@@ -48,16 +48,17 @@ def stages() -> Iterator[Callable[[str], None]]:
     from rich.spinner import Spinner
     from rich.text import Text
 
-    spinner = Spinner("line")
+    console, spinner = Console(stderr=True), Spinner("line")
+
+    def show(stage: str) -> None:
+        text = Text(f"{stage} ...")
+        text.truncate(console.width - 4, overflow="ellipsis")  # one line, with the spinner
+        spinner.update(text=text)
+
     # What a model prints on a standard output that is a file must arrive there.
-    live = Live(
-        spinner,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )
-    with live:
-        yield lambda stage: spinner.update(text=Text(f"{stage} ...", overflow="ellipsis"))
+    redirect = sys.stdout.isatty()
+    with Live(spinner, console=console, transient=True, redirect_stdout=redirect):
+        yield show
 
 
 def print_report(report: Report, title: str, view: LayerView, console: Console) -> None:

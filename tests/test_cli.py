@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -241,3 +243,60 @@ def test_what_torch_logs_is_not_on_the_terminal(model_file):
     assert done.returncode == 2
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_table_of_layers_folded_sorted_and_cut(run, model_file):
+    result = run("measure", f"{model_file}:make", "--sort", "active", "--rows", "1")
+    table = result.stdout.split("\n\n")[1].splitlines()
+    assert [line.split()[:2] for line in table] == [
+        ["layer", "operation"],
+        ["3", "relu"],
+        ["...", "1"],
+    ]
+    result = run("measure", f"{model_file}:make", "--depth", "1")
+    assert result.stdout.split("\n\n")[1].splitlines()[1].split()[:2] == ["1", "relu"]
+    for option in (["--sort", "name"], ["--depth", "1"], ["--rows", "0"]):
+        result = run("measure", f"{model_file}:make", "--json", *option)
+        assert result.exit_code == 2
+        assert "JSON and comparisons hold every layer" in result.stderr
+
+
+def test_onnx_files_are_refused_with_what_to_do_instead(run, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a")
+    result = run("measure", str(tmp_path / "model.onnx"))
+    assert result.exit_code == 2
+    assert "is an ONNX file, which pathlen does not read" in result.stderr
+    assert "torch.export.save" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_for_shells(shell):
+    def complete(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from pathlen.cli import main; main(prog_name='pathlen')"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={
+                **os.environ,
+                "_PATHLEN_COMPLETE": f"{shell}_complete",
+                "COMP_WORDS": " ".join(["pathlen", *words]),
+                # fish gives the word itself, the others its place
+                "COMP_CWORD": words[-1] if shell == "fish" else str(len(words)),
+            },
+        )
+        return re.split(r"[\n,\t]", done.stdout)
+
+    assert "measure" in complete("me")
+    assert "--distribution" in complete("measure", "--dist")
+    assert "normalized" in complete("measure", "--sort", "nor")
+    assert "residues" in complete("measure", "--backend", "res")
+    assert complete("measure", "some")[0] == "file"
+    source = subprocess.run(
+        [sys.executable, "-c", "from pathlen.cli import main; main(prog_name='pathlen')"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "_PATHLEN_COMPLETE": f"{shell}_source"},
+    )
+    assert f"_PATHLEN_COMPLETE={shell}_complete" in source.stdout
