@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlen.errors import ModelError as ModelError
     from pathlen.errors import MonitorError as MonitorError
     from pathlen.errors import PathlenError as PathlenError
+    from pathlen.errors import ReportError as ReportError
     from pathlen.errors import SettingsError as SettingsError
     from pathlen.errors import SpecError as SpecError
     from pathlen.errors import TraceError as TraceError
@@ -91,6 +92,7 @@ _EXPORTS = {
     "GraphFileError": "pathlen.errors",
     "LinearizationError": "pathlen.errors",
     "ModelError": "pathlen.errors",
+    "ReportError": "pathlen.errors",
     "SettingsError": "pathlen.errors",
     "SpecError": "pathlen.errors",
     "TraceError": "pathlen.errors",

@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     help="weights: leave out what weights of 0 cut, as in a pruned network.",
 )
 @view_options
+@click.option(
+    "--html",
+    "html_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write the report as a page to explore, too: one file that opens offline.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option(
     "--device",
@@ -71,6 +78,7 @@ def measure(
     compare: str | None,
     edges: Literal["connections", "weights"],
     view: LayerView,
+    html_path: str | None,
     as_json: bool,
     device: str,
 ) -> None:
@@ -92,6 +100,10 @@ def measure(
 
     if backend != "auto":
         pathlen.backends.get(backend)  # a misspelt name is told before a model is made
+    if html_path:
+        from pathlen.html.page import page_target
+
+        page_target(html_path)  # told before a model is made
     if compare and distribution:
         raise click.UsageError("--compare shows no distribution: leave out one of the two")
     if view != LayerView() and (compare or as_json):
@@ -118,6 +130,9 @@ def measure(
             stage(f"counting the paths of {spec} by length")
             for weighting in report.weightings:
                 report.path_length_distribution(weighting)  # which it keeps
+        if html_path:
+            stage(f"writing {html_path}")
+            report.to_html(html_path, title=spec)
     if compared:
         click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else str(compared))
     elif as_json:

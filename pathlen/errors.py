@@ -29,6 +29,10 @@ class SettingsError(PathlenError, ValueError):
     """A setting of a task, a model or a run is unknown, missing, or not of its type or range."""
 
 
+class ReportError(PathlenError, RuntimeError):
+    """A report cannot be written as asked: no such folder, or a library that is not installed."""
+
+
 class TraceError(PathlenError, RuntimeError):
     """A model could not be turned into a path graph."""
 

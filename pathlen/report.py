@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pathlen.backends.protocol import FloatArray, Solution
     from pathlen.graph import PathGraph
     from pathlen.graph_parts import DeadUnits
+
+PAGE_MEMORY = 2**31
+"""Bytes that the distribution of path lengths of a page may use, unless more are allowed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,6 +344,33 @@ class Report:
     def to_json(self, indent: int | None = 2) -> str:
         """Give ``to_dict()`` as JSON text; it never holds NaN or infinities."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    def to_html(
+        self,
+        path: str | PathLike[str],
+        *,
+        title: str | None = None,
+        memory_limit: int | None = PAGE_MEMORY,
+    ) -> None:
+        """Write the report as one HTML file to explore, which opens without a network.
+
+        It shows the measures, the status of the trace, the graph of the layers, folded by module,
+        with the channels of each, the distribution of path lengths, the contribution and the width
+        of each layer. It needs plotly: ``pip install 'pathlen[html]'``.
+
+        Args:
+            path: The file. One that is there is replaced, all of it or nothing.
+            title: Heading of the page; by default, the name of the file without its ending.
+            memory_limit: Bytes that the distribution of path lengths may use beside the graph.
+                Where it needs more, the page says so in its place. None for no limit.
+
+        Raises:
+            ReportError: There is no such folder, the path is a folder, the file cannot be written,
+                or plotly is not installed.
+        """
+        from pathlen.html.page import write_page
+
+        write_page(self, path, title, memory_limit)
 
     def __str__(self) -> str:
         """A summary and a table of the activation layers, in plain text."""
