@@ -1,11 +1,16 @@
-"""What slopes, prior and monitor cost in training: ratios of steps taken in turn in one process.
+"""What training under the prior costs, and what is left of the accuracy.
 
-    python benchmarks/training.py [--rounds 7] [--batch 128] [--threads 1]
+    python benchmarks/training.py [--tables cost digits number_words]
+        [--rounds 7] [--batch 128] [--threads 1] [--seeds 0 1 2] [--folder runs/benchmark]
 
-One line for each variant of a ResNet-20 for CIFAR: processor seconds of a training step (median),
-its ratio to the variant that it is compared with (median of paired ratios), and the bytes that
-autograd keeps between forward and backward, counted once for each storage, as a ratio to the
-original's.
+Tables `digits` and `number_words` carry out the recipe of that name once for each seed: the dense
+network's result on the items held out, that of the network linearized to half of its normalized
+average path length, and their difference. A run that is in the folder already is not run again.
+
+Table `cost`: ratios of steps taken in turn in one process. One line for each variant of a
+ResNet-20 for CIFAR: processor seconds of a training step (median), its ratio to the variant that it
+is compared with (median of paired ratios), and the bytes that autograd keeps between forward and
+backward, counted once for each storage, as a ratio to the original's.
 
 - `slopes at 0`, `slopes at 0.3`: `make_linearizable`, against the original model
 - `prior`: penalty, freezing and a reading of the monitor in every step, against slopes at 0.3
@@ -17,8 +22,9 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +36,11 @@ import pathlen  # noqa: E402
 from pathlen.training import (  # noqa: E402
     CifarResNet,
     SparsityPrior,
+    load_recipe,
     make_linearizable,
     parameter_groups,
     slopes_of,
+    train,
 )
 
 AGAINST = {
@@ -99,12 +107,51 @@ def seconds(function: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
+def accuracies(recipe: str, seeds: list[int], folder: Path) -> None:
+    """Print the dense and the linearized result of each seed, and their means."""
+    print(f"{recipe:<14}{'dense':>9}{'half':>9}{'points':>9}{'NAPL':>9}{'of':>7}{'seconds':>9}")
+    rows = []
+    for seed in seeds:
+        settings = load_recipe(recipe, [f"seed={seed}"])
+        summary = train(settings, folder / f"{recipe}-{seed}").summary
+        dense, last = summary["phases"]["train"], summary["phases"]["finetune"]
+        assert summary["target"]["reached"], summary["target"]
+        results = [_percent(row, summary["metric"]) for row in (dense, last)]
+        rows.append([*results, results[1] - results[0], last["napl"], dense["napl"]])
+        rows[-1].append(summary["seconds"])
+        print(_aligned(f"seed {seed}", rows[-1]), flush=True)
+    print(_aligned("mean", [statistics.mean(column) for column in zip(*rows, strict=True)]))
+
+
+def _percent(row: Mapping[str, Any], metric: str) -> float:
+    """BLEU, or the accuracy in per cent."""
+    return row["bleu"] if metric == "bleu" else 100 * row["test_accuracy"]
+
+
+def _aligned(label: str, row: Sequence[float]) -> str:
+    first = "".join(f"{value:>9.2f}" for value in row[:4])
+    return f"{label:<14}{first}{row[4]:>7.2f}{row[5]:>9.0f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = ["cost", "digits", "number_words"]
+    parser.add_argument("--tables", nargs="*", choices=names, default=names)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if "cost" in arguments.tables:
+        costs(arguments)
+    for recipe in ("digits", "number_words"):
+        if recipe in arguments.tables:
+            accuracies(recipe, arguments.seeds, arguments.folder)
+
+
+def costs(arguments: argparse.Namespace) -> None:
+    """Print processor seconds and memory of each variant, beside those of another."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     images = torch.randn(arguments.batch, 3, 32, 32)

@@ -1,59 +1,97 @@
-"""The command ``pathlen demo``: what averages do while a network becomes linear."""
+"""The command ``pathlen demo``: the main job on data that is there already."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pathlen.cli_options import print_table
+from pathlen.cli_train import INTERRUPTED, check_libraries
 
 if TYPE_CHECKING:
     from pathlen.report import Report
 
 
 @click.command()
-def demo() -> None:
-    """Measure a small residual network, with all, half and none of its channels nonlinear."""
-    reports = {
-        "fully active": _measure_resnet(linear_part=0.0),
-        "half the channels linear": _measure_resnet(linear_part=0.5),
-        "fully linear": _measure_resnet(linear_part=1.0),
-    }
-    rows = [(label, *map(text, reports.values())) for label, text in _demo_rows()]
-    print_table(("", *reports), rows, "ResNet-20 for CIFAR with channel-wise PReLU slopes")
-    click.echo(
-        "\nA channel whose slope is 1 is linear and no longer counts. The average path\n"
-        "length weighs all paths alike, the normalized one all branches: a skip as much\n"
-        "as its block."
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("pathlen-demo"),
+    show_default=True,
+    help="Folder of the run, the figures and the page.",
+)
+@click.pass_context
+def demo(ctx: click.Context, out: Path) -> None:
+    """Train a small residual network on handwritten digits, and make half of its depth linear.
+
+    It takes a minute or two. Afterwards the folder has the run, figures, and report.html, a page
+    to explore. Called again, it goes on where it was stopped.
+    """
+    check_libraries()
+    from rich.console import Console
+
+    from pathlen.training.loop import train
+    from pathlen.training.progress import watcher_for
+    from pathlen.training.recipe_file import load_recipe
+
+    try:
+        train(load_recipe("digits"), out / "run", watcher_for(Console()))
+    except KeyboardInterrupt:
+        ctx.exit(INTERRUPTED)
+    before, after = (measured(out / "run", weights) for weights in ("dense", "model"))
+    print_table(
+        ("", "dense", "linearized"),
+        [(label, text(*before), text(*after)) for label, text in _ROWS],
+        "ResNet-20 on handwritten digits",
     )
+    for path in illustrated(out, after[0]):
+        click.echo(path)
 
 
-def _measure_resnet(linear_part: float) -> Report:
-    """Measure a ResNet-20, the first part of whose channels have slope 1 in every layer."""
-    import torch
-    from torch import nn
-
+def measured(run: Path, weights: str) -> tuple[Report, dict[str, Any]]:
+    """The report of a network of a run, and the row of metrics from when it had these weights."""
     import pathlen
-    from pathlen.training.resnet import CifarResNet, channelwise_prelu
+    from pathlen.training.trained import load_run
 
-    model = CifarResNet(depth=20, activation=channelwise_prelu).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.PReLU):
-                module.weight[: round(linear_part * module.num_parameters)] = 1.0
-    return pathlen.measure(model, torch.zeros(1, 3, 32, 32))
+    found = load_run(run, weights)
+    phases = list(found.summary["phases"].values())
+    report = pathlen.measure(found.model, *found.task.example)
+    return report, phases[0] if weights == "dense" else phases[-1]
 
 
-def _demo_rows() -> list[tuple[str, Callable[[Report], str]]]:
-    """Give the lines of the demonstration's table: a label, and how to read it off a report."""
-    return [
-        ("average path length", lambda report: f"{report.average_path_length:.4f}"),
-        ("normalized", lambda report: f"{report.normalized_average_path_length:.4f}"),
-        ("longest path", lambda report: str(report.longest_path)),
-        ("shortest path", lambda report: str(report.shortest_path)),
-        ("active units", lambda report: f"{report.num_active:,}"),
-        ("effective width", lambda report: f"{report.effective_width:.2f}"),
-        ("paths", lambda report: f"10^{report.log10_path_count:.2f}"),
-    ]
+def illustrated(out: Path, report: Report) -> list[Path]:
+    """Draw the figures and write the page; their files."""
+    from pathlen import figures
+
+    drawn = {
+        "training": figures.plot_training(out / "run"),
+        "core-network": figures.plot_core_network(report),
+        "path-lengths": figures.plot_path_lengths(report),
+    }
+    files = [out / f"{name}.{ending}" for name in drawn for ending in ("pdf", "png")]
+    for file in files:
+        figures.save(drawn[file.stem], file)
+    page = out / "report.html"
+    report.to_html(page, title="ResNet-20 on handwritten digits, half of its depth linear")
+    return [*files, page]
+
+
+_ROWS: list[tuple[str, Callable[[Report, dict[str, Any]], str]]] = [
+    ("accuracy on held-out digits", lambda _, row: f"{row['test_accuracy']:.2%}"),
+    ("normalized average path length", lambda report, _: _depth(report, "normalized")),
+    ("average path length", lambda report, _: _depth(report, "uniform")),
+    (
+        "longest and shortest path",
+        lambda report, _: f"{report.longest_path:g} and {report.shortest_path:g}",
+    ),
+    ("active units", lambda report, _: f"{report.num_active:,}"),
+    ("effective width", lambda report, _: f"{report.effective_width:.2f}"),
+]
+
+
+def _depth(report: Report, weighting: str) -> str:
+    return f"{float(report.average(weighting)):.3f}"

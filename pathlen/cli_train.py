@@ -31,10 +31,7 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
     pathlen train digits
     pathlen train digits linearize.prior.omega=0.3 seed=1 --out runs/strong
     """
-    from pathlen.training.libraries import library
-
-    for module in ("pydantic", "safetensors", "lightning_fabric"):
-        library(module, module.replace("_", "-"))
+    check_libraries()
     from rich.console import Console
 
     from pathlen.training.loop import train as carry_out
@@ -47,3 +44,15 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
         carry_out(settings, folder, watcher_for(Console()))
     except KeyboardInterrupt:
         ctx.exit(INTERRUPTED)
+
+
+def check_libraries() -> None:
+    """Say how to install what training needs, before anything is done.
+
+    Raises:
+        SettingsError: A library is not installed.
+    """
+    from pathlen.training.libraries import library
+
+    for module in ("pydantic", "safetensors", "lightning_fabric"):
+        library(module, module.replace("_", "-"))

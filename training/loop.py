@@ -91,9 +91,10 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
 def train_stage(run: Run, home: RunFolder, watcher: Watcher, requests: Requests) -> None:
     """Carry out a phase, or the rest of it."""
     stage = run.stage
+    still_dense = run.prior is None and stage.name == "linearize"
     run.enter_stage()
     warn_of_decay(run.model, run.optimizer)
-    if stage.name != "train" and run.position.stage_epoch == run.position.batch == 0:
+    if still_dense:
         _write(run, lambda: home.write_weights("dense", run.model.state_dict()))
     watcher.begin(stage, run.position.stage_epoch, run.steps_per_epoch)
     while not run.finished and run.stage is stage:
