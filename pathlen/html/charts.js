@@ -4,6 +4,8 @@
 
 /* Above this many layers or lengths, bars are too thin to be seen: a stepped line stands for them. */
 const MOST_BARS = 400;
+/* Below an axis of more layers than this there is no room for their names. */
+const MOST_NAMES = 40;
 
 /* A list of what is offered, since what Plotly offers by itself includes sending charts away. */
 const CONFIG = {
@@ -14,7 +16,7 @@ const CONFIG = {
 };
 
 /** Unpack the library, which the page holds compressed; the browser does it beside the scripts. */
-pathlen.unpackCharts = function () {
+pathlen.unpackCharts = async function () {
   const packed = atob(pathlen.byId("plotly").textContent);
   const bytes = new Uint8Array(packed.length);
   for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
@@ -141,27 +143,34 @@ function commonRange(found) {
   return range[1] - range[0] < 12 ? { range, dtick: 1 } : { range };
 }
 
-/** Names below the axis where there is room for them; else numbers, and names when hovered. */
-function layerAxis(data, rows) {
-  const axis = { tickmode: "auto", range: [-0.7, rows.length - 0.3] };
-  if (rows.length > 40) return axis;
+/** A layout with names below the axis where there is room for them, and else numbers. */
+function layerLayout(data, rows) {
+  const xaxis = { range: [-0.7, rows.length - 0.3] };
+  if (rows.length > MOST_NAMES) return { xaxis };
   const names = rows.map((at) => plain(pathlen.shortened(data.layers.name[at], 22)));
-  return { ...axis, tickmode: "array", tickvals: rows.map((_, place) => place), ticktext: names, tickangle: -50 };
+  const ticks = { tickmode: "array", tickvals: rows.map((_, place) => place), ticktext: names, tickangle: -50 };
+  return { height: 420, xaxis: { ...xaxis, ...ticks } };
+}
+
+/** Show the names of layers when the first series is hovered, where the axis has none. */
+function nameWhenHovered(trace, data, rows) {
+  if (rows.length <= MOST_NAMES) return;
+  trace.customdata = rows.map((at) => plain(data.layers.name[at]));
+  trace.hovertemplate += "<br>%{customdata}";
 }
 
 function contributionsChart(data, rows) {
   if (!rows.length) return nothing("contributions");
-  const names = rows.map((at) => plain(data.layers.name[at]));
   const traces = data.weightings.map((name) =>
     series(
       pathlen.WEIGHTINGS[name].label,
       pathlen.colour(name),
       rows.map((_, place) => place),
       rows.map((at) => data.layers.contribution[name][at]),
-      { hovertemplate: "%{y:.4~f}", customdata: names },
+      { hovertemplate: "%{y:.4~f}" },
     ),
   );
-  traces[0].hovertemplate = "%{y:.4~f}<br>%{customdata}";
+  nameWhenHovered(traces[0], data, rows);
   const first = data.weightings.at(-1) === "magnitude" ? "normalized" : data.weightings.at(-1);
   const top = rows.reduce((best, at) =>
     data.layers.contribution[first][at] > data.layers.contribution[first][best] ? at : best,
@@ -169,8 +178,8 @@ function contributionsChart(data, rows) {
   return {
     traces,
     layers: true,
-    layout: { barmode: "group", xaxis: layerAxis(data, rows) },
-    x: rows.length > 40 ? "activation layer, from input to output" : "",
+    layout: { ...layerLayout(data, rows), barmode: "group" },
+    x: rows.length > MOST_NAMES ? "activation layer, from input to output" : "",
     y: "part of the average",
     text:
       `What each of ${pathlen.plural(rows.length, "activation layer")} adds to the averages; together they are the average. ` +
@@ -181,7 +190,7 @@ function contributionsChart(data, rows) {
 
 function widthsChart(data, rows) {
   if (!rows.length) return nothing("widths");
-  const { units, active, dead, name } = data.layers;
+  const { units, active, dead } = data.layers;
   const x = rows.map((_, place) => place);
   const columns = {
     active: rows.map((at) => active[at]),
@@ -192,21 +201,20 @@ function widthsChart(data, rows) {
   const traces = present.map((state) =>
     series(state, pathlen.colour(state), x, columns[state], { stackgroup: x.length > MOST_BARS ? "all" : undefined, hovertemplate: "%{y:,d}" }),
   );
-  traces[0].customdata = rows.map((at) => plain(name[at]));
-  traces[0].hovertemplate = "%{y:,d}<br>%{customdata}";
+  nameWhenHovered(traces[0], data, rows);
   const totals = pathlen.STATES.map((state) => columns[state].reduce((sum, value) => sum + value, 0));
   return {
     traces,
     layers: true,
     layout: {
+      ...layerLayout(data, rows),
       barmode: "stack",
       bargap: x.length > 60 ? 0 : 0.15,
-      xaxis: layerAxis(data, rows),
       shapes: [
         { type: "line", xref: "paper", x0: 0, x1: 1, y0: data.effective_width, y1: data.effective_width, line: { color: pathlen.colour("text"), width: 1.5, dash: "dash" } },
       ],
     },
-    x: rows.length > 40 ? "activation layer, from input to output" : "",
+    x: rows.length > MOST_NAMES ? "activation layer, from input to output" : "",
     y: "channels",
     text:
       `Channels of each activation layer: ${pathlen.statesText(totals)} in all. The active ones are the core that is left of the network. ` +

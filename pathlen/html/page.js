@@ -28,7 +28,15 @@ function start() {
     redraw();
     performance.mark("charts-drawn");
     document.documentElement.dataset.ready = "yes";
-  });
+  }, tellOfCharts);
+}
+
+/** An old browser cannot unpack the library: all but the charts is there all the same. */
+function tellOfCharts(error) {
+  for (const id of ["lengths", "contributions", "widths"]) {
+    pathlen.byId(`${id}-text`).textContent = `Not drawn, for this browser cannot unpack the charts: ${error}`;
+    pathlen.byId(id).hidden = true;
+  }
 }
 
 function drawNumbers(data) {
