@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -31,6 +32,15 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
     pathlen train digits
     pathlen train digits linearize.prior.omega=0.3 seed=1 --out runs/strong
     """
+    try:
+        _train(recipe, overrides, out or Path("runs") / Path(recipe).stem)
+    except KeyboardInterrupt:
+        # Of several processes on one machine the first gives the exit code. It kills itself if it
+        # sees another fail first, so that the others end quietly.
+        ctx.exit(INTERRUPTED if os.environ.get("LOCAL_RANK", "0") == "0" else 0)
+
+
+def _train(recipe: str, overrides: tuple[str, ...], folder: Path) -> None:
     check_libraries()
     from rich.console import Console
 
@@ -38,12 +48,7 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
     from pathlen.training.progress import watcher_for
     from pathlen.training.recipe_file import load_recipe
 
-    settings = load_recipe(recipe, overrides)
-    folder = out or Path("runs") / Path(recipe).stem
-    try:
-        carry_out(settings, folder, watcher_for(Console()))
-    except KeyboardInterrupt:
-        ctx.exit(INTERRUPTED)
+    carry_out(load_recipe(recipe, overrides), folder, watcher_for(Console()))
 
 
 def check_libraries() -> None:

@@ -55,16 +55,18 @@ class _Shared(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1, *[1] * (input.ndim - 2)]
-        count = input.new_tensor(float(input.numel() // input.shape[1])).reshape(1)
-        total = _summed(torch.cat([input.sum(axes), count]))
+        # sums of 16 bits would overflow, or lose the count
+        wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        count = wide.new_tensor(float(wide.numel() // wide.shape[1])).reshape(1)
+        total = _summed(torch.cat([wide.sum(axes), count]))
         count, mean = total[-1], total[:-1] / total[-1]
-        centred = input - mean.view(shape)
+        centred = wide - mean.view(shape)
         variance = _summed(centred.square().sum(axes)) / count
         self._follow(mean, variance * (count / (count - 1)))
         result: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.weight is not None:
             result = result * self.weight.view(shape) + self.bias.view(shape)
-        return result
+        return result.to(input.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

@@ -8,6 +8,7 @@ at any moment leaves either the old file or the new one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from pathlen.errors import CheckpointError
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 _TENSOR = "__tensor__"
 
 
@@ -40,7 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: It cannot be written; what was there is left as it was.
     """
-    beside = path.with_name(path.name + _UNFINISHED)
+    beside = path.with_name(path.name + UNFINISHED)
     try:
         with beside.open("wb") as file:
             file.write(data)
@@ -74,7 +75,18 @@ def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_without_tensors(tree, "", tensors, {}))
-    write_bytes(path, save(tensors, metadata={"format": "pt", "tree": plain}))
+    metadata = {"format": "pt", "tree": plain, "digest": _digest(plain, tensors)}
+    write_bytes(path, save(tensors, metadata=metadata))
+
+
+def _digest(plain: str, tensors: Mapping[str, Tensor]) -> str:
+    """What tells an altered file: safetensors has no checksum of its own."""
+    digest = hashlib.blake2b(plain.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _without_tensors(
@@ -85,6 +97,8 @@ def _without_tensors(
         where = (part.data_ptr(), part.shape, part.stride(), part.dtype, part.device)
         known = seen.get(where) if part.numel() else None
         if known is None:
+            if name in tensors:
+                raise TypeError(f"two tensors would be saved as {name!r}; keys hold dots")
             tensors[name] = part.detach().to("cpu").clone(memory_format=torch.contiguous_format)
             seen[where] = known = name
         return {_TENSOR: known}
@@ -110,12 +124,15 @@ def load_tree(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            plain = (file.metadata() or {}).get("tree")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    plain = metadata.get("tree")
     if plain is None:
         raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
+    if metadata.get("digest") != _digest(plain, tensors):
+        raise CheckpointError(f"{path} cannot be read: it was altered since it was written")
     tree: dict[str, Any] = _with_tensors(json.loads(plain), tensors)
     return tree
 

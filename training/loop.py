@@ -19,6 +19,7 @@ from pathlen.errors import ActivityError, CheckpointError, TrainingError
 from pathlen.training.batches import seed_step, train_batches
 from pathlen.training.evaluate import added_up, decode, depth, evaluate
 from pathlen.training.groups import warn_of_decay
+from pathlen.training.libraries import library
 from pathlen.training.recipe import Recipe
 from pathlen.training.run import Run, make_fabric, versions
 from pathlen.training.run_folder import RunFolder
@@ -60,6 +61,8 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
         CheckpointError: A checkpoint cannot be written, or not be read.
         KeyboardInterrupt: The run was asked to stop (SIGINT or SIGTERM), and is saved.
     """
+    if recipe.tensorboard:
+        library("tensorboard", "tensorboard")
     home = RunFolder(Path(folder), recipe)
     fabric = make_fabric(recipe)
     first = fabric.global_rank == 0
@@ -74,6 +77,8 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
     state = home.load()
     if state is not None:
         run.load(state, home.checkpoint)
+        if first:  # a crash may have come between the checkpoint and its rows
+            home.write_rows(run.history)
         watcher.say(_where_it_goes_on(run))
     try:
         with Requests() as requests:
@@ -157,15 +162,22 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
     run.optimizer.zero_grad()
     fabric.backward(total)
     if recipe.clip_norm is not None:
-        fabric.clip_gradients(run.wrapped, run.wrapped_optimizer, max_norm=recipe.clip_norm)
+        # a gradient that is not finite is told by the loss or the checkpoint, with the step
+        fabric.clip_gradients(
+            run.wrapped,
+            run.wrapped_optimizer,
+            max_norm=recipe.clip_norm,
+            error_if_nonfinite=False,
+        )
     run.wrapped_optimizer.step()
+    run.note_trouble(facts[2])
     if prior is not None:
         try:
             prior.step(rate * run.slope_ratio if run.stage.name == "linearize" else 0.0)
         except ActivityError as error:
-            raise _trouble(run, position.step, str(error)) from error
+            what = "the loss is not finite" if int(run.trouble) >= 0 else str(error)
+            raise _trouble(run, position.step, what) from error
     run.tally += torch.stack([loss.detach() * count, right, count])
-    run.note_trouble(facts[2])
     position.step += 1
     position.batch += 1
     return facts
@@ -206,13 +218,16 @@ def look(run: Run, facts: Tensor, watcher: Watcher) -> bool:
 
 
 def _trouble(run: Run, step: int, what: str) -> TrainingError:
-    saved = run.history[-1]["epoch"] if run.history else None
-    kept = "there is no checkpoint yet" if saved is None else "the last checkpoint is kept"
-    omega = f", omega {run.prior.omega:g}" if run.prior is not None else ""
+    saved = run.saved_step
+    kept = (
+        "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    )
+    linearizing = run.prior is not None and run.stage.name == "linearize"
+    omega = f", omega {run.prior.omega:g}" if run.prior is not None and linearizing else ""
     return TrainingError(
         f"{what} at step {step} (epoch {run.position.epoch + 1}, phase {run.stage.name}, learning"
-        f" rate {run.set_learning_rate():g}{omega}); {kept}. Try a lower learning rate, a warmup,"
-        " clip_norm, or a weaker prior"
+        f" rate {run.last_learning_rate:g}{omega}); {kept}. Try a lower learning rate, a warmup,"
+        f" clip_norm{', or a weaker prior' if linearizing else ''}"
     )
 
 
@@ -221,7 +236,7 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     position, stage = run.position, run.stage
     loss, right, count = added_up(run, run.tally)
     row: dict[str, Any] = {"epoch": position.epoch + 1, "phase": stage.name, "step": position.step}
-    row["learning_rate"] = run.set_learning_rate()
+    row["learning_rate"] = run.last_learning_rate
     row["omega"] = run.prior.omega if run.prior is not None and stage.name == "linearize" else 0.0
     row |= {"train_loss": loss / count, "train_accuracy": right / count}
     row |= evaluate(run) | depth(run)
@@ -252,11 +267,20 @@ def _stops_early(run: Run, loss: float) -> bool:
 
 
 def save(run: Run, home: RunFolder) -> None:
-    """Write a checkpoint."""
+    """Write a checkpoint.
+
+    Raises:
+        TrainingError: The last step made weights that are not finite, though its loss still was.
+        CheckpointError: It cannot be written.
+    """
+    broken = [name for name, weight in run.model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise _trouble(run, run.position.step - 1, f"weights are not finite ({broken[0]})")
     if run.fabric.world_size > 1:  # the sums go to the first process, which alone writes
         total = run.sum_over_processes(run.tally)
         run.tally = total if run.fabric.global_rank == 0 else torch.zeros_like(total)
     _write(run, lambda: home.save(run.state()))
+    run.saved_step = run.position.step
 
 
 def _write(run: Run, write: Callable[[], None]) -> None:

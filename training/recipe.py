@@ -313,6 +313,11 @@ class Recipe(Settings):
         distilled = self.linearize.distillation or self.finetune.distillation
         if distilled and not (self.train_epochs or self.weights):
             raise ValueError("distillation needs a teacher: train first, or give weights")
+        if self.finetune.distillation and not self.linearize.epochs:
+            raise ValueError(
+                "finetune.distillation needs the linearize phase, at whose beginning the network"
+                " becomes its own teacher"
+            )
         return self
 
     @property

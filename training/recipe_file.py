@@ -18,7 +18,20 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does; PyYAML wants 1.0e-4."""
+    """Reads 1e-4 as a number, as YAML 1.2 does (PyYAML wants 1.0e-4), and refuses a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; PyYAML would keep the last of two values and drop the first."""
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -44,7 +57,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
     """
     path = Path(source)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():  # a folder of that name hides no recipe
         path = SHIPPED / f"{source}.yaml"
         if not path.exists():
             raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
@@ -53,8 +66,15 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"recipe {str(source)!r} cannot be read: {error}") from error
     settings = _parsed(text, str(source))
-    for override in overrides:
+    given = list(overrides)
+    for place, override in enumerate(given):
         _override(settings, override)
+        key = override.partition("=")[0]
+        if key.endswith(".name"):  # which dropped settings of the old name, those given here too
+            own = key.removesuffix("name")
+            for earlier in given[:place]:
+                if earlier.startswith(own) and not earlier.startswith(key):
+                    _override(settings, earlier)
     return make_recipe(settings, str(source))
 
 
@@ -146,6 +166,8 @@ def _problem(error: dict[str, Any]) -> str:
         context = error["ctx"]
         message = f"there is no {context['tag']!r}; choose {context['expected_tags']}"
         return _at([*shown, "name"], message)
+    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return _at(shown, f"needs settings of its own, as key: value, not {error['input']!r}")
     if error["type"] == "union_tag_not_found":
         return _at(shown, "'name' is missing")
     return _at(shown, f"{message[0].lower()}{message[1:]}, not {error['input']!r}")

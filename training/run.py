@@ -32,8 +32,8 @@ from pathlen.training.recipe import (
     RampOmega,
     Recipe,
 )
-from pathlen.training.slopes import slopes_of
-from pathlen.training.targets import Target, largest
+from pathlen.training.slopes import known_positions, slopes_of
+from pathlen.training.targets import Budget, Target, largest
 from pathlen.training.task import Task
 
 LOOK = 20
@@ -87,6 +87,8 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.model = make_model(recipe, task)
         self.monitor = DepthMonitor(self.model, task.example)
+        if recipe.linearize.epochs:
+            check_prior(recipe, self.model, self.monitor)
         if fabric.world_size > 1:
             share_statistics(self.model)
         # now, and not when the module is set up: weights are loaded in this precision
@@ -98,6 +100,7 @@ class Run:
         self.omega: Schedule = constant(0.0)
         self.num_active = 0
         self.teacher: nn.Module | None = None
+        self.saved_step: int | None = None
         self.trouble = torch.full((), -1, device=fabric.device)
         self.start_counting()
 
@@ -134,6 +137,12 @@ class Run:
         rate = learning_rate(self.recipe, self.stage, epoch)
         for group, ratio in zip(self.optimizer.param_groups, (1.0, self.slope_ratio), strict=False):
             group["lr"] = rate * ratio
+        return rate
+
+    @property
+    def last_learning_rate(self) -> float:
+        """That of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
     def next_omega(self) -> float:
@@ -215,6 +224,7 @@ class Run:
             )
         load_weights(self.model, state["model"], where)
         self.position = Position(**state["position"])
+        self.saved_step = self.position.step
         self.seconds, self.history = state["seconds"], state["history"]
         self.num_active = state["num_active"]
         if self.fabric.global_rank == 0:  # the others begin at 0: the sums are of all processes
@@ -240,8 +250,9 @@ def _with_text_keys(state: Mapping[int, Any]) -> dict[str, Any]:
 
 def make_model(recipe: Recipe, task: Task) -> nn.Module:
     """The model of a recipe with its first weights, and slopes if it is to be linearized."""
-    torch.manual_seed(recipe.seed)
-    model = build_model(recipe.model, task)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe.model, task)
     if recipe.linearize.epochs:
         make_linearizable(
             model,
@@ -267,13 +278,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Load weights that may lack slopes; those stay as they are.
+    """Load weights that may lack slopes of `make_linearizable`; those stay as they are.
 
     Raises:
         CheckpointError: They are of another model.
     """
     own = model.state_dict()
-    slopes = {one.parameter_name for one in slopes_of(model)}
+    slopes = {one.parameter_name for one in slopes_of(model) if one.positions is not None}
     problems = [f"{key} is not in the model" for key in weights.keys() - own.keys()]
     problems += [f"{key} is not in the file" for key in own.keys() - weights.keys() - slopes]
     problems += [
@@ -305,14 +316,32 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas)
 
 
+def make_target(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> Target | None:
+    """Where the linearization of a recipe is to stop."""
+    goal = recipe.linearize.prior.goal()
+    if goal is None:
+        return None
+    quantity, value, is_share = goal
+    whole = largest(quantity, slopes_of(model), monitor) if is_share else 1.0
+    return Target(quantity, value * whole)
+
+
+def check_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> None:
+    """Find out at once what making the prior would find out only when linearization begins.
+
+    Raises:
+        PathlenError: The target is above the model's, or weights of slopes are not known.
+    """
+    slopes, target = slopes_of(model), make_target(recipe, model, monitor)
+    if target is not None:
+        Budget(target, slopes, monitor)
+    if recipe.linearize.prior.weights == "relu_calls":
+        known_positions(slopes)
+
+
 def make_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> SparsityPrior:
     """The prior of a recipe over the slopes of a model."""
-    settings, target = recipe.linearize.prior, None
-    goal = settings.goal()
-    if goal is not None:
-        quantity, value, is_share = goal
-        whole = largest(quantity, slopes_of(model), monitor) if is_share else 1.0
-        target = Target(quantity, value * whole)
+    settings = recipe.linearize.prior
     return SparsityPrior(
         model,
         omega=settings.omega,
@@ -321,7 +350,7 @@ def make_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> Spars
         weights=settings.weights,
         method=settings.method,
         monitor=monitor,
-        target=target,
+        target=make_target(recipe, model, monitor),
     )
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import CheckpointError, SettingsError
-from pathlen.training.files import load_tree, save_tree, write_text
+from pathlen.training.files import UNFINISHED, load_tree, save_tree, write_text
 from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import differences, dump_recipe, load_recipe
 
 _MAY_CHANGE = ("machine.", "checkpoint_steps", "tensorboard")
+_MAY_NOT = ("machine.precision",)
 
 
 class RunFolder:
@@ -47,20 +48,21 @@ class RunFolder:
             _check_same(recipe, load_recipe(known), path)
         elif path.exists() and not path.is_dir():
             raise SettingsError(f"{path} is a file; a run needs a folder")
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and any(not one.match(f"*{UNFINISHED}") for one in path.iterdir()):
             raise SettingsError(f"{path} holds other files than a run's; choose another folder")
 
     def begin(self, recipe: Recipe, artifacts: Mapping[str, str]) -> None:
         """Write the recipe and what the task keeps; leftovers of a crash are removed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.glob("*.unfinished"):
+            for leftover in self.path.glob(f"*{UNFINISHED}"):
                 leftover.unlink()
         except OSError as error:
             raise CheckpointError(f"folder {self.path} cannot be made: {error}") from error
+        # first what tells that this is the folder of a run: a crash may come at any moment
+        write_text(self.path / "recipe.yaml", dump_recipe(recipe))
         for name, text in artifacts.items():
             write_text(self.path / name, text)
-        write_text(self.path / "recipe.yaml", dump_recipe(recipe))
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -133,7 +135,11 @@ class RunFolder:
 
 def _check_same(recipe: Recipe, known: Recipe, path: Path) -> None:
     """Refuse to go on with a recipe that makes another run."""
-    apart = [one for one in differences(known, recipe) if not one.startswith(_MAY_CHANGE)]
+    apart = [
+        one
+        for one in differences(known, recipe)
+        if not one.startswith(_MAY_CHANGE) or one.startswith(_MAY_NOT)
+    ]
     if apart:
         listed = "\n  ".join(apart)
         raise SettingsError(
