@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlen.graph import PathGraph
 
 NEEDS = ("solution", "averages", "distribution")
+"""What a backend can be asked for; see `gives`."""
 
 
 def gives(backend: Backend, need: str) -> bool:

@@ -70,11 +70,9 @@ def make_linearizable(
         args: A tensor, or a tuple of positional arguments, to trace it with.
         kwargs: Keyword arguments.
         granularity: "channel", one slope for each unit of the path graph; "layer", one for each
-        call;
-            "position", one for each element of a sample (inputs must then keep their size).
+            call; "position", one for each element of a sample (inputs must then keep their size).
         unplaced: What to do where an activation has no place of its own in the model's Python
-        (inside
-            a fused operator such as `torch.lstm`): "refuse", or "keep" it nonlinear.
+            (inside a fused operator such as `torch.lstm`): "refuse", or "keep" it nonlinear.
         policy: What counts as a nonlinearity; see `pathlen.trace`.
         input_axis: See `pathlen.trace`.
 
