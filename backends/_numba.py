@@ -22,6 +22,7 @@ from pathlen.backends.protocol import (
     out_degrees,
     start_chances,
 )
+from pathlen.collection import uncollected
 from pathlen.graph import Kind, PathGraph
 
 
@@ -39,7 +40,8 @@ class NumbaBackend:
     def solve(self, graph: PathGraph, direction: str = "backward") -> Solution:
         """Measure a graph in O(nodes + edges); see `Backend.solve`."""
         indptr, indices = graph.indptr, graph.indices
-        walk_share = _walk(graph, direction)
+        with uncollected():  # the first call of a process loads what compiled code stands on
+            walk_share = _walk(graph, direction)
         ends = graph.kind == Kind.OUTPUT
         # Lengths first: what they need in between is free again when the counts are held.
         longest = _longest(indptr, indices, graph.activity)[ends].max()
@@ -57,7 +59,8 @@ class NumbaBackend:
 
     def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
         """Both averages in one sweep; see `HasAverages`."""
-        found = averages(graph)
+        with uncollected():
+            found = averages(graph)
         if direction == "backward":
             return found
         walk = float(np.sum(graph.activity * _walk(graph, direction)))

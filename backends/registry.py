@@ -13,6 +13,7 @@ from importlib import metadata
 
 from pathlen.backends.asking import NEEDS, gives
 from pathlen.backends.protocol import Backend
+from pathlen.collection import uncollected
 from pathlen.errors import BackendError
 from pathlen.graph import Kind, PathGraph
 
@@ -71,7 +72,8 @@ def get(name: str) -> Backend:
         return _registered[name]
     if name in _BUILT_IN:
         try:
-            module = importlib.import_module(_BUILT_IN[name])
+            with uncollected():
+                module = importlib.import_module(_BUILT_IN[name])
         except ImportError as error:
             raise BackendError(
                 f"backend {name!r} cannot be imported ({error}); install what it needs"

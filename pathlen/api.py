@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from pathlen.collection import uncollected
 from pathlen.errors import BackendError, PathlenError
 from pathlen.graph import PathGraph
 from pathlen.policy import Policy
@@ -61,9 +62,10 @@ def trace(
     """
     if edges not in ("connections", "weights"):
         raise PathlenError(f"edges={edges!r} is unknown; choose 'connections' or 'weights'")
-    from pathlen.lowering import lower
-    from pathlen.tracing import trace_model
-    from pathlen.tracing.state import on_cpu
+    with uncollected():
+        from pathlen.lowering import lower
+        from pathlen.tracing import trace_model
+        from pathlen.tracing.state import on_cpu
 
     start = time.perf_counter()
     recording = trace_model(model, args, dict(kwargs or {}), outputs)

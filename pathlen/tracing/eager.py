@@ -20,8 +20,10 @@ from torch.nn.modules import module as module_hooks
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pathlen.collection import uncollected
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
+from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.recording import Recording
 from pathlen.tracing.state import untouched, untouched_process
 
@@ -57,10 +59,11 @@ def record(
         TraceError: no floating-point output, or a tensor appeared that no recorded call made.
         Exception: whatever the model raises.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    mode = LazyFakeMode() if fake else None
     recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
     autograd = torch.no_grad if gradients else torch.inference_mode
-    with untouched(model), autograd():
+    collection = uncollected if fake else nullcontext  # real tensors may be large
+    with untouched(model), autograd(), collection():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or nullcontext(), recorder, _module_stack(recorder):
@@ -88,7 +91,7 @@ def record_operator(
     Returns:
         The calls; its outputs are all tensors that the function returns, in order.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = LazyFakeMode()
     recorder = _Recorder(None)
     recorder.stack = list(stack)
     with untouched_process(), torch.inference_mode():
@@ -119,6 +122,11 @@ class _Recorder(TorchDispatchMode):
         self._names = _tensor_names(model)
         self._outside: dict[int, list[torch.Tensor]] = {}
         self._written: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch imports torch._dynamo before the first dispatch, to turn it off inside."""
+        return False  # nothing is compiled while something records (`untouched_process`)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -1,0 +1,189 @@
+"""Fake tensors without what `torch.compile` needs, until an operation asks for it.
+
+Torch's `FakeTensorMode` imports the whole of torch.compile (torch._dynamo, torch._inductor, sympy)
+before its first operation: half a second or more of a new process. Most calls of most networks are
+of a few operators whose results are told in a line (`shapes`). The mode here answers those by
+itself, and becomes torch's, with all fake tensors made so far, at the first call of any other.
+"""
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pathlen.tracing.shapes import (
+    ANY_STRIDES,
+    ATTENTION,
+    MAY_COPY,
+    RESHAPE,
+    SAME,
+    SHAPES,
+    VIEWS,
+    attended,
+    contiguous_strides,
+    is_ordinary,
+    is_plain,
+)
+
+_CPU = torch.device("cpu")
+_META = torch.device("meta")
+_DEVICE = torch.ops.prim.device.default
+_EMPTY = torch.ops.aten.empty_strided.default
+
+
+class LazyFakeMode(FakeTensorMode):
+    """A `FakeTensorMode` that loads torch's machinery when it is first needed.
+
+    What it answers by itself is what torch's mode would: shape, strides, dtype and storage.
+    """
+
+    # What a fake tensor asks of its mode; `_load` puts what torch is configured to in their place.
+    allow_meta = True
+    _allow_unsafe_data_ptr_access = True
+
+    def __init__(self) -> None:
+        # not FakeTensorMode's, which imports torch._dynamo
+        TorchDispatchMode.__init__(self)
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
+        self.enter_stack: list[Any] = []
+        self._kept = dict(vars(self))
+        self._storages: dict[int, FakeTensor] = {}
+        self._is_loaded = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch imports torch._dynamo before the first dispatch, to turn it off inside."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of torch's mode that are not there yet."""
+        absent = name == "_dispatch_key" or name.startswith("__")  # torch asks for them in vain
+        if absent or vars(self).get("_is_loaded", True):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._load()
+        return getattr(self, name)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self._told(func, args, kwargs or {})
+        if result is not None:
+            return result
+        self._load()
+        return super().__torch_dispatch__(func, types, args, kwargs or {})
+
+    def from_tensor(self, tensor: torch.Tensor, **options: Any) -> FakeTensor:
+        """A fake tensor for a real one; those of one storage share theirs."""
+        if type(tensor) is torch.Tensor and not options and _is_part(tensor):
+            key = int(tensor.untyped_storage()._cdata)
+            known = self._storages.get(key)
+            if known is not None and known.dtype is tensor.dtype:
+                return self._part(known, tensor)
+            if known is None and not self._is_loaded and _is_whole(tensor):
+                self._storages[key] = self._new(tuple(tensor.shape), tensor.dtype)
+                return self._storages[key]
+        self._load()
+        return super().from_tensor(tensor, **options)
+
+    def _load(self) -> None:
+        """Become torch's mode, entered as often as before."""
+        if self._is_loaded:
+            return
+        kept = {name: getattr(self, name) for name in self._kept}
+        self._is_loaded = True
+        with torch.inference_mode(False):  # for the tensors that modules make on import
+            super().__init__(allow_non_fake_inputs=True)
+        vars(self).update(kept)
+
+    def _told(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call that is told in a line; None for any other."""
+        if func is _DEVICE:
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else None
+        if not torch.is_inference_mode_enabled():  # or autograd wants to know of the call
+            return None
+        if func is _EMPTY and kwargs.get("device") == _META:
+            with in_kernel_invocation_manager(self):
+                return FakeTensor(self, func(*args, **kwargs), _META)
+        if func in VIEWS:
+            return self._viewed(func, args, kwargs)
+        if func in SAME:
+            own = args[0]
+            if isinstance(own, FakeTensor) and SAME[func](*args, **kwargs):
+                return own
+        if func is ATTENTION:
+            shape, strides = attended(*args, **kwargs)
+            return None if shape is None else self._new(shape, args[0].dtype, strides)
+        shape = _shape_of(func, args, kwargs)
+        return None if shape is None else self._new(shape, _tensors(args)[0].dtype)
+
+    def _viewed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A view of a fake tensor, made by torch's kernel on the tensor without data behind it."""
+        own = args[0]
+        if not isinstance(own, FakeTensor) or own.constant is not None or own.device != _CPU:
+            return None
+        if func in MAY_COPY and not is_ordinary(own):
+            return None
+        if func is RESHAPE:  # whose kernel asks torch.compile's machinery about strides
+            func = torch.ops.aten.view.default
+        with in_kernel_invocation_manager(self):
+            result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            return self._wrapped(result)
+        return type(result)(map(self._wrapped, result))
+
+    def _wrapped(self, result: torch.Tensor) -> FakeTensor:
+        return result if isinstance(result, FakeTensor) else FakeTensor(self, result, _CPU)
+
+    def _new(
+        self, shape: tuple[int, ...], dtype: torch.dtype, strides: tuple[int, ...] | None = None
+    ) -> FakeTensor:
+        strides = contiguous_strides(shape) if strides is None else strides
+        with in_kernel_invocation_manager(self):
+            data = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+        return FakeTensor(self, data, _CPU)
+
+    def _part(self, known: torch.Tensor, tensor: torch.Tensor) -> FakeTensor:
+        place = tensor.shape, tensor.stride(), tensor.storage_offset()
+        with in_kernel_invocation_manager(self):
+            return FakeTensor(self, torch.as_strided(known, *place), _CPU)
+
+
+def _is_part(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is nothing but a part of a storage on the CPU."""
+    return (
+        tensor.device == _CPU
+        and tensor.layout is torch.strided
+        and not tensor.requires_grad
+        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+    )
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether it is the whole storage, contiguous."""
+    size = tensor.untyped_storage().nbytes()
+    whole = size == tensor.numel() * tensor.element_size()
+    return whole and tensor.stride() == contiguous_strides(tensor.shape)
+
+
+def _shape_of(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+    """What the rule of an operator says, for arguments that rules are written for."""
+    if func not in SHAPES:
+        return None
+    tensors = _tensors((*args, *kwargs.values()))
+    if not any(isinstance(tensor, FakeTensor) for tensor in tensors):
+        return None
+    loose = [args[place] for place in ANY_STRIDES.get(func, ()) if place < len(args)]
+    for tensor in tensors:
+        if tensor.dtype is not tensors[0].dtype:
+            return None
+        if not (is_plain(tensor) if any(tensor is one for one in loose) else is_ordinary(tensor)):
+            return None
+    return SHAPES[func](*args, **kwargs)
+
+
+def _tensors(arguments: Any) -> list[torch.Tensor]:
+    """The tensors among arguments and in lists among them."""
+    found = []
+    for argument in arguments:
+        parts = argument if isinstance(argument, (list, tuple)) else (argument,)
+        found += [part for part in parts if isinstance(part, torch.Tensor)]
+    return found
