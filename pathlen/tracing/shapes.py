@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-Shape = tuple[int, ...]
+from pathlen.tracing.windows import Shape, adaptive_pool, average_pool, convolution, fits, max_pool
+
 _aten = torch.ops.aten
 _FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor)
@@ -72,85 +73,28 @@ def _covered(shape: Shape, other: Shape) -> Shape | None:
     return tuple(shape) if fits else None
 
 
-def _convolution(
-    axes: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Shape | None:
-    if input.dim() != axes + 2 or weight.dim() != axes + 2 or weight.shape[0] % groups:
-        return None
-    if input.shape[1] != weight.shape[1] * groups or not _is(bias, weight.shape[:1]):
-        return None
-    places = _places(input.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return None if places is None else (input.shape[0], weight.shape[0], *places)
-
-
-def _max_pool(
-    axes: int,
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> Shape | None:
-    if input.dim() != axes + 2 or ceil_mode:
-        return None
-    kernel, padding = _each(kernel_size, axes), _each(padding, axes)
-    if any(2 * pad > size for pad, size in zip(padding, kernel, strict=True)):
-        return None
-    stride = kernel if stride in ((), [], None) else stride
-    places = _places(input.shape[2:], kernel, stride, padding, dilation)
-    return None if places is None else (*input.shape[:2], *places)
-
-
-def _average_pool(
-    axes: int,
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    *_: Any,
-    **__: Any,
-) -> Shape | None:
-    return _max_pool(axes, input, kernel_size, stride, padding, 1, ceil_mode)
-
-
-def _adaptive_pool(axes: int, input: Tensor, output_size: Any) -> Shape | None:
-    size = _each(output_size, axes)
-    if input.dim() != axes + 2 or min(size) < 1:
-        return None
-    return (*input.shape[:2], *size)
-
-
 def _batch_norm(
     input: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *_: Any
 ) -> Shape | None:
     if training or mean is None or var is None or input.dim() < 2:
         return None
     channels = input.shape[1:2]
-    fits = all(_is(tensor, channels) for tensor in (weight, bias, mean, var))
-    return tuple(input.shape) if fits else None
+    told = all(fits(tensor, channels) for tensor in (weight, bias, mean, var))
+    return tuple(input.shape) if told else None
 
 
 def _layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, *_: Any
 ) -> Shape | None:
     shape = torch.Size(normalized_shape)
-    fits = len(shape) > 0 and input.shape[-len(shape) :] == shape
-    return tuple(input.shape) if fits and _is(weight, shape) and _is(bias, shape) else None
+    ends = len(shape) > 0 and input.shape[-len(shape) :] == shape
+    return tuple(input.shape) if ends and fits(weight, shape) and fits(bias, shape) else None
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Shape | None:
     if input.dim() < 2 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
         return None
-    return (*input.shape[:-1], weight.shape[0]) if _is(bias, weight.shape[:1]) else None
+    return (*input.shape[:-1], weight.shape[0]) if fits(bias, weight.shape[:1]) else None
 
 
 def _matmul(input: Tensor, other: Tensor) -> Shape | None:
@@ -165,7 +109,7 @@ def _softmax(input: Tensor, dim: int, dtype: Any = None) -> Shape | None:
 
 
 def _dropout(input: Tensor, p: float, train: bool) -> Shape | None:
-    return None if train else tuple(input.shape)
+    return None if train or not 0 <= p <= 1 else tuple(input.shape)
 
 
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Shape | None:
@@ -224,35 +168,6 @@ def _copied(input: Tensor, **options: Any) -> Shape | None:
     return None if options or input.is_contiguous() else tuple(input.shape)
 
 
-def _is(tensor: Tensor | None, shape: torch.Size) -> bool:
-    return tensor is None or tensor.shape == shape
-
-
-def _each(value: Any, axes: int) -> list[int]:
-    """A number for each axis."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * axes if len(values) == 1 else values
-
-
-def _places(
-    lengths: Sequence[int], kernel: Sequence[int], stride: Any, padding: Any, dilation: Any
-) -> Shape | None:
-    """How many places a window has along each axis."""
-    options = [_each(option, len(lengths)) for option in (stride, padding, dilation)]
-    if any(len(option) != len(lengths) for option in (kernel, *options)):
-        return None
-    strides, paddings, dilations = options
-    if min(strides) < 1 or min(paddings) < 0 or min(dilations) < 1 or min(kernel) < 1:
-        return None
-    rooms = [
-        length + 2 * pad - apart * (size - 1) - 1
-        for length, pad, apart, size in zip(lengths, paddings, dilations, kernel, strict=True)
-    ]
-    if min(rooms) < 0:
-        return None
-    return tuple(room // step + 1 for room, step in zip(rooms, strides, strict=True))
-
-
 _ELEMENTWISE = (
     _aten.relu,
     _aten.sigmoid,
@@ -273,12 +188,12 @@ _ARITHMETIC = (_aten.add, _aten.sub, _aten.mul, _aten.div)
 SHAPES: dict[Any, Callable[..., Shape | None]] = {
     **{operation.default: _same for operation in _ELEMENTWISE},
     **{operation.Tensor: _arithmetic for operation in _ARITHMETIC},
-    _aten.conv1d.default: partial(_convolution, 1),
-    _aten.conv2d.default: partial(_convolution, 2),
-    _aten.conv3d.default: partial(_convolution, 3),
-    _aten.max_pool2d.default: partial(_max_pool, 2),
-    _aten.avg_pool2d.default: partial(_average_pool, 2),
-    _aten.adaptive_avg_pool2d.default: partial(_adaptive_pool, 2),
+    _aten.conv1d.default: partial(convolution, 1),
+    _aten.conv2d.default: partial(convolution, 2),
+    _aten.conv3d.default: partial(convolution, 3),
+    _aten.max_pool2d.default: partial(max_pool, 2),
+    _aten.avg_pool2d.default: partial(average_pool, 2),
+    _aten.adaptive_avg_pool2d.default: partial(adaptive_pool, 2),
     _aten.batch_norm.default: _batch_norm,
     _aten.layer_norm.default: _layer_norm,
     _aten.linear.default: _linear,
