@@ -73,7 +73,12 @@ function styled(chart) {
     bargap: 0.15,
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: pathlen.colour("text") },
-    hoverlabel: { bgcolor: pathlen.colour("raised"), bordercolor: pathlen.colour("line"), font: { color: pathlen.colour("text") }, namelength: -1 },
+    hoverlabel: {
+      bgcolor: pathlen.colour("raised"),
+      bordercolor: pathlen.colour("line"),
+      font: { color: pathlen.colour("text") },
+      namelength: -1,
+    },
     hovermode: "x unified",
     ...chart.layout,
     xaxis: { ...axis, ...chart.layout.xaxis, title: title(chart.x) },
@@ -124,7 +129,9 @@ function lengthsChart(data) {
   }));
   const parts = data.weightings.map((name) => {
     const [low, middle, high] = found.quantiles[name];
-    return `${pathlen.WEIGHTINGS[name].label}: mean ${pathlen.number(data.averages[name])}, median ${middle}, nine tenths from ${low} to ${high}`;
+    const mean = pathlen.number(data.averages[name]);
+    const { label } = pathlen.WEIGHTINGS[name];
+    return `${label}: mean ${mean}, median ${middle}, nine tenths from ${low} to ${high}`;
   });
   return {
     traces,
@@ -182,8 +189,9 @@ function contributionsChart(data, rows) {
     x: rows.length > MOST_NAMES ? "activation layer, from input to output" : "",
     y: "part of the average",
     text:
-      `What each of ${pathlen.plural(rows.length, "activation layer")} adds to the averages; together they are the average. ` +
-      `The largest part under \u201c${pathlen.WEIGHTINGS[first].label}\u201d is that of ${data.layers.name[top]}, ` +
+      `What each of ${pathlen.plural(rows.length, "activation layer")} adds to the averages; ` +
+      `together they are the average. The largest part under ` +
+      `\u201c${pathlen.WEIGHTINGS[first].label}\u201d is that of ${data.layers.name[top]}, ` +
       `${pathlen.number(data.layers.contribution[first][top])}. A click shows the layer in the graph.`,
   };
 }
@@ -197,9 +205,14 @@ function widthsChart(data, rows) {
     linear: rows.map((at) => units[at] - active[at]),
     dead: rows.map((at) => dead[at]),
   };
-  const present = pathlen.STATES.filter((state) => state === "active" || columns[state].some((value) => value > 0));
+  const present = pathlen.STATES.filter(
+    (state) => state === "active" || columns[state].some((value) => value > 0),
+  );
   const traces = present.map((state) =>
-    series(state, pathlen.colour(state), x, columns[state], { stackgroup: x.length > MOST_BARS ? "all" : undefined, hovertemplate: "%{y:,d}" }),
+    series(state, pathlen.colour(state), x, columns[state], {
+      stackgroup: x.length > MOST_BARS ? "all" : undefined,
+      hovertemplate: "%{y:,d}",
+    }),
   );
   nameWhenHovered(traces[0], data, rows);
   const totals = pathlen.STATES.map((state) => columns[state].reduce((sum, value) => sum + value, 0));
@@ -211,13 +224,22 @@ function widthsChart(data, rows) {
       barmode: "stack",
       bargap: x.length > 60 ? 0 : 0.15,
       shapes: [
-        { type: "line", xref: "paper", x0: 0, x1: 1, y0: data.effective_width, y1: data.effective_width, line: { color: pathlen.colour("text"), width: 1.5, dash: "dash" } },
+        {
+          type: "line",
+          xref: "paper",
+          x0: 0,
+          x1: 1,
+          y0: data.effective_width,
+          y1: data.effective_width,
+          line: { color: pathlen.colour("text"), width: 1.5, dash: "dash" },
+        },
       ],
     },
     x: rows.length > MOST_NAMES ? "activation layer, from input to output" : "",
     y: "channels",
     text:
-      `Channels of each activation layer: ${pathlen.statesText(totals)} in all. The active ones are the core that is left of the network. ` +
+      `Channels of each activation layer: ${pathlen.statesText(totals)} in all. ` +
+      `The active ones are the core that is left of the network. ` +
       `The dashed line is the effective width, ${pathlen.number(data.effective_width)}.`,
   };
 }

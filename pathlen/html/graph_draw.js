@@ -43,7 +43,9 @@ pathlen.strip = function (pieces, x, y, width, height) {
     let bottom = y + height;
     for (let state = 0; state < 3; state++) {
       const high = (pieces[start + state] / size) * height;
-      if (high) lines[state] += `M${round(left)} ${round(bottom)}h${round(wide)}v${round(-high)}h${round(-wide)}z`;
+      if (high)
+        lines[state] +=
+          `M${round(left)} ${round(bottom)}h${round(wide)}v${round(-high)}h${round(-wide)}z`;
       bottom -= high;
     }
     left += wide;
@@ -160,27 +162,24 @@ pathlen.drawFrame = function (frame) {
     pathlen.shape("rect", { x: x + 2, y: y + 2, width: width - 4, height: 20, rx: 5 }),
     text("label", x + 10, y + 17, label),
   );
-  return pathlen.shape("g", {}, rectangle(group.depth % 2 ? "frame" : "frame even", x, y, width, height), title);
+  const kind = group.depth % 2 ? "frame" : "frame even";
+  return pathlen.shape("g", {}, rectangle(kind, x, y, width, height), title);
 };
 
 /** An edge, with a wider line that nobody sees but a pointer meets. */
 pathlen.drawEdge = function (drawn, view) {
-  const { edge, line, end, target } = drawn;
-  const kinds = (edge.skip ? " skip" : "") + (edge.back ? " back" : "");
+  const { edge, line, end, source, target } = drawn;
+  const chosen = view.chosen && (source.item === view.chosen || target.item === view.chosen);
+  const kinds = (edge.skip ? " skip" : "") + (edge.back ? " back" : "") + (chosen ? " chosen" : "");
   const share = pathlen.edgeShare(edge, view.weighting, view.data);
   const tip = end.y - 1;
-  const made = pathlen.shape(
+  return pathlen.shape(
     "g",
     { "data-edge": drawn.index },
     pathlen.shape("path", { class: "edge" + kinds, d: line, "stroke-width": 1.2 + 2.3 * share }),
-    pathlen.shape("path", {
-      class: "arrow" + kinds,
-      d: `M${end.x} ${tip}l-4.5 -8h9z`,
-    }),
+    pathlen.shape("path", { class: "arrow" + kinds, d: `M${end.x} ${tip}l-4.5 -8h9z` }),
     pathlen.shape("path", { class: "hit", d: line }),
   );
-  made.dataset.to = target.place;
-  return made;
 };
 
 pathlen.edgeShare = function (edge, weighting, data) {

@@ -27,9 +27,9 @@ pathlen.layout = function (items, frames, edges, isTall) {
   const boxes = items.map((item, place) => {
     const height = isTall(item) ? pathlen.SIZE.tall : pathlen.SIZE.low;
     const y = rows.top[rank[place]] + (rows.height[rank[place]] - height) / 2;
-    return { item, place, x: x.get(column[place]), y, height, rank: rank[place], column: column[place] };
+    return { item, place, x: x.get(column[place]), y, height, rank: rank[place] };
   });
-  const drawing = { boxes, frames: framesAt(spans, rows), rows };
+  const drawing = { boxes, frames: framesAt(spans, rows) };
   drawing.edges = edges.map((edge) => routed(edge, boxes, rows, lanes));
   drawing.extent = extentOf(drawing, lanes);
   return drawing;
@@ -122,7 +122,7 @@ function framesAt(spans, rows) {
   });
 }
 
-/** The line of an edge, as the text of an SVG path, and the ends of what it spans in y. */
+/** The line of an edge, as the text of an SVG path, with its end and what it spans in y. */
 function routed(edge, boxes, rows, lanes) {
   const size = pathlen.SIZE;
   const [source, target] = [boxes[edge.source], boxes[edge.target]];
@@ -139,10 +139,8 @@ function routed(edge, boxes, rows, lanes) {
       `M${start.x} ${start.y}Q${start.x} ${out} ${start.x + bend} ${out}H${lane - bend}` +
       `Q${lane} ${out} ${lane} ${out + down * bend}V${back - down * bend}` +
       `Q${lane} ${back} ${lane - bend} ${back}H${end.x + bend}Q${end.x} ${back} ${end.x} ${end.y - 6}`;
-    drawn.end = end;
-    drawn.top = Math.min(start.y, back);
-    drawn.bottom = Math.max(end.y, out);
-    return drawn;
+    const [top, bottom] = [Math.min(start.y, back), Math.max(end.y, out)];
+    return Object.assign(drawn, { end, lane, out, back, top, bottom });
   }
   const start = { x: source.x + size.width / 2, y: source.y + source.height };
   const end = { x: target.x + size.width / 2, y: target.y };
@@ -153,11 +151,19 @@ function routed(edge, boxes, rows, lanes) {
     const middle = (turn + end.y - 6) / 2;
     drawn.line = `M${start.x} ${start.y}V${turn}C${start.x} ${middle} ${end.x} ${middle} ${end.x} ${end.y - 6}`;
   }
-  drawn.end = end;
-  drawn.top = start.y;
-  drawn.bottom = end.y;
-  return drawn;
+  return Object.assign(drawn, { start, end, top: start.y, bottom: end.y });
 }
+
+/** Whether an edge can be seen in a rectangle: of one in a lane, that lane or what leads to it. */
+pathlen.isNear = function (drawn, { x, y, right, bottom }) {
+  if (drawn.top >= bottom || drawn.bottom <= y) return false;
+  if (drawn.lane === undefined) {
+    const [start, end] = [drawn.start.x, drawn.end.x];
+    return Math.min(start, end) < right + 20 && Math.max(start, end) > x - 20;
+  }
+  const within = (value, low, high) => value > low - 20 && value < high + 20;
+  return within(drawn.lane, x, right) || within(drawn.out, y, bottom) || within(drawn.back, y, bottom);
+};
 
 function extentOf(drawing, lanes) {
   const size = pathlen.SIZE;

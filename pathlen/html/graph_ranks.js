@@ -99,7 +99,7 @@ pathlen.columnsInPlace = function (ranks, column, lanes, spans) {
     return most + step;
   };
   const outward = [...lanes.values(), ...spans].sort(
-    (one, other) => one.to - one.from - (other.to - other.from) || (inner(one) === inner(other) ? 0 : inner(other) - inner(one)),
+    (one, other) => one.to - one.from - (other.to - other.from) || inner(other) - inner(one),
   );
   for (const thing of outward) {
     thing.beside = put("right", thing.right, thing, thing.group ? size.pad : size.lane);
@@ -114,7 +114,7 @@ pathlen.columnsInPlace = function (ranks, column, lanes, spans) {
 };
 
 /* Of the same length, lanes come before frames, and inner frames before outer ones. */
-const inner = (thing) => (thing.group ? thing.group.depth : Infinity);
+const inner = (thing) => (thing.group ? thing.group.depth : 1e9);
 
 /** The x of each column: 0 for column 0, the others as far from it as what lies between needs. */
 function columnsApart(column, beside) {

@@ -7,7 +7,7 @@
 const START_SHOWN = 60; // modules are open at first as long as no more items are shown
 const MARGIN = 24;
 const NEAR = 700; // pixels around the window that are drawn
-const SCALES = { least: 0.1, most: 2 };
+const SCALES = { least: 0.1, readable: 0.5, most: 2 };
 
 pathlen.GraphView = class {
   /** Draws the graph of `data` into the element `place`. */
@@ -25,12 +25,13 @@ pathlen.GraphView = class {
     this.scale = 1;
     this.matched = [];
     this.chosen = this.current = null;
-    this.changes = 0;
     pathlen.openUpTo(this.root, START_SHOWN);
     this.makeElements();
     this.listen();
     this.relayout();
-    this.fit();
+    this.fit(SCALES.readable);
+    this.center(this.current);
+    this.update();
   }
 
   collect(item) {
@@ -60,8 +61,7 @@ pathlen.GraphView = class {
     this.drawing = pathlen.layout(items, frames, edges, isTall);
     this.drawing.edges.forEach((edge, index) => (edge.index = index));
     this.boxOf = new Map(this.drawing.boxes.map((box) => [box.item, box]));
-    if (!this.boxOf.has(this.current)) this.current = this.shownFor(this.current) || items[0];
-    this.changes += 1;
+    this.current = this.shownFor(this.current);
     this.resize();
     if (anchor && before !== null) {
       const now = this.topOf(anchor);
@@ -70,25 +70,23 @@ pathlen.GraphView = class {
     this.redraw();
   }
 
-  /** The y of an item, or of its frame, or of the first item inside of a folded one. */
+  /** The y of a shown item, or of the frame of an open one, below the top of the drawing. */
   topOf(item) {
-    const box = this.boxOf.get(item);
-    if (box) return box.y;
-    const frame = this.drawing.frames.find((one) => one.group === item);
-    return frame ? frame.y : null;
+    const drawn = this.boxOf.get(item) || this.drawing.frames.find((one) => one.group === item);
+    return drawn ? drawn.y - this.drawing.extent.top : null;
   }
 
-  /** The shown item that an item is in. */
+  /** The shown item that an item is in or, if it is an open module, the first one in it. */
   shownFor(item) {
     for (let at = item; at; at = at.parent) if (this.boxOf.has(at)) return at;
-    return null;
+    let first = item || this.root;
+    while (!this.boxOf.has(first)) first = first.children[0];
+    return first;
   }
 
   setOpen(group, open) {
     group.open = open;
-    if (open) this.current = null;
-    else this.current = group;
-    if (open) this.current = group.children[0];
+    this.current = open ? group.children[0] : group;
     this.relayout(group);
   }
 
@@ -154,6 +152,7 @@ pathlen.GraphView = class {
     }
     this.chosen = this.current = item;
     if (folded) this.relayout();
+    if (this.scale < SCALES.readable) this.zoom(1 / this.scale);
     this.center(item);
     this.redraw();
   }
@@ -193,9 +192,8 @@ pathlen.GraphView = class {
     const { scrollTop, scrollLeft, clientWidth, clientHeight } = this.place;
     const seen = { x: scrollLeft, y: scrollTop, right: scrollLeft + clientWidth, bottom: scrollTop + clientHeight };
     const drawn = this.drawn;
-    const enough =
-      !always && drawn && seen.x >= drawn.x && seen.y >= drawn.y && seen.right <= drawn.right && seen.bottom <= drawn.bottom;
-    if (enough) return;
+    const isDrawn = drawn && seen.x >= drawn.x && seen.right <= drawn.right;
+    if (!always && isDrawn && seen.y >= drawn.y && seen.bottom <= drawn.bottom) return;
     const area = (this.drawn = {
       x: Math.max(0, seen.x - NEAR),
       y: Math.max(0, seen.y - NEAR),
@@ -222,14 +220,15 @@ pathlen.GraphView = class {
   renew(world) {
     const bottom = world.y + world.height;
     const right = world.x + world.width;
-    const meets = (x, y, width, height) => x < right && x + width > world.x && y < bottom && y + height > world.y;
+    const meets = (x, y, width, height) =>
+      x < right && x + width > world.x && y < bottom && y + height > world.y;
     const { width } = pathlen.SIZE;
     const near = [
       this.drawing.frames.filter((frame) => meets(frame.x, frame.y, frame.width, frame.height)),
-      this.drawing.edges.filter((edge) => edge.top < bottom && edge.bottom > world.y),
+      this.drawing.edges.filter((edge) => pathlen.isNear(edge, { ...world, right, bottom })),
       this.drawing.boxes.filter((box) => meets(box.x, box.y, width + 4, box.height + 4)),
     ];
-    const make = [pathlen.drawFrame, (edge) => pathlen.drawEdge(edge, this), (box) => pathlen.drawBox(box, this)];
+    const make = [pathlen.drawFrame, pathlen.drawEdge, pathlen.drawBox];
     const kept = new Set(near.flat());
     for (const [piece, element] of this.alive)
       if (!kept.has(piece)) {
@@ -239,7 +238,7 @@ pathlen.GraphView = class {
     near.forEach((pieces, layer) => {
       for (const piece of pieces) {
         if (this.alive.has(piece)) continue;
-        const element = make[layer](piece);
+        const element = make[layer](piece, this);
         this.alive.set(piece, element);
         this.layers[layer].append(element);
       }
@@ -262,10 +261,11 @@ pathlen.GraphView = class {
     this.redraw();
   }
 
-  fit() {
+  /** Zoom until the width fits, but not below a scale and not above 1. */
+  fit(least = 0) {
     const { left, right } = this.drawing.extent;
     const scale = (this.place.clientWidth - 2 * MARGIN) / (right - left);
-    this.zoom(Math.min(1, scale) / this.scale);
+    this.zoom(Math.max(least, Math.min(1, scale)) / this.scale);
   }
 
   listen() {

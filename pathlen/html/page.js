@@ -70,14 +70,22 @@ function drawTrace(data) {
   ];
   const place = pathlen.byId("trace");
   place.append(
-    pathlen.element("p", {}, pathlen.element("span", { class: `badge ${status}` }, status), ` ${STATUS[status]}; ${where.join("; ")}.`),
+    pathlen.element(
+      "p",
+      {},
+      pathlen.element("span", { class: `badge ${status}` }, status),
+      ` ${STATUS[status]}; ${where.join("; ")}.`,
+    ),
   );
   if (causes.length) place.append(list(causes));
   if (data.dead.length) {
     const number = data.dead.reduce((sum, row) => sum + row.dead, 0);
-    const rows = data.dead.map((row) => `${row.layer}: ${pathlen.count(row.dead)} of ${pathlen.count(row.units)}`);
-    const closed = pathlen.element("details", {}, pathlen.element("summary", {}, `${pathlen.plural(number, "dead unit")}, cut off by weights of 0`), list(rows));
-    place.append(closed);
+    const rows = data.dead.map(
+      (row) => `${row.layer}: ${pathlen.count(row.dead)} of ${pathlen.count(row.units)}`,
+    );
+    const title = `${pathlen.plural(number, "dead unit")}, cut off by weights of 0`;
+    const summary = pathlen.element("summary", {}, title);
+    place.append(pathlen.element("details", {}, summary, list(rows)));
   }
 }
 
@@ -91,7 +99,8 @@ function drawLegend(data) {
     if (state === "dead" && !data.dead.length) return;
     add(sample(pathlen.strip([0, 1, 2].map((at) => +(at === index)), 1, 1, 24, 10)), `${state} channels`);
   });
-  add(sample(pathlen.shape("path", { d: "M0 6H26", stroke: "var(--skip)", "stroke-width": 2 })), "skip connection (wider: more paths)");
+  const line = pathlen.shape("path", { d: "M0 6H26", stroke: "var(--skip)", "stroke-width": 2 });
+  add(sample(line), "skip connection (wider: more paths)");
   const bar = pathlen.shape("rect", { id: "legend-bar", y: 4, width: 26, height: 4 });
   add(sample(bar), "contribution: a layer\u2019s to the largest, a module\u2019s to the whole");
 }

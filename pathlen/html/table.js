@@ -21,14 +21,20 @@ pathlen.LayerTable = class {
 
   makeColumns() {
     const { layers, weightings } = this.data;
-    const numbers = (label, values, write) => ({ label, value: (at) => values[at], write: (at) => write(values[at]) });
+    const numbers = (label, values, write) => ({
+      label,
+      value: (at) => values[at],
+      write: (at) => write(values[at]),
+    });
     return [
       { label: "layer", value: (at) => at, write: (at) => layers.name[at] },
       { label: "operation", value: (at) => layers.operation[at], write: (at) => layers.operation[at] },
       numbers("units", layers.units, pathlen.count),
       numbers("active", layers.active, pathlen.count),
       numbers("dead", layers.dead, pathlen.count),
-      ...weightings.map((name) => numbers(pathlen.WEIGHTINGS[name].label, layers.contribution[name], pathlen.number)),
+      ...weightings.map((name) =>
+        numbers(pathlen.WEIGHTINGS[name].label, layers.contribution[name], pathlen.number),
+      ),
     ].filter((column) => column.label !== "dead" || layers.dead.some((number) => number > 0));
   }
 
