@@ -8,6 +8,7 @@ import numba
 
 BIG = 2.0**512
 SMALL = 2.0**-512
+_SPLITTER = 2.0**33 + 1.0
 
 
 @numba.njit(cache=True, inline="always")
@@ -43,3 +44,29 @@ def settle(high, low, power):  # type: ignore[no-untyped-def]
     if total >= BIG:
         return total * SMALL, low * SMALL, power + 1
     return total, low, power
+
+
+@numba.njit(cache=True)
+def plus(number, high, low):  # type: ignore[no-untyped-def]
+    """A pair and two more parts, with the rounding error of the high ones kept in low."""
+    return add(number[0], number[1], high, low)
+
+
+@numba.njit(cache=True)
+def times(number, factor):  # type: ignore[no-untyped-def]
+    """A pair times a factor, each part rounded."""
+    return number[0] * factor, number[1] * factor
+
+
+@numba.njit(cache=True)
+def top(value):  # type: ignore[no-untyped-def]
+    """The first 20 bits of a number below 2**990 (T. J. Dekker, Numerische Mathematik 18, 1971)."""
+    product = value * _SPLITTER
+    return product - (product - value)
+
+
+@numba.njit(cache=True)
+def split(number):  # type: ignore[no-untyped-def]
+    """The same number with 20 bits in high: sums of such parts are exact in 53 bits."""
+    high = top(number[0] + number[1])
+    return high, (number[0] - high) + number[1]

@@ -11,8 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from pathlen.backends._prefetch import AHEAD, prefetch_row
 from pathlen.backends._residues_primes import LANES, LEAST_PRIME
+from pathlen.backends._residues_rows import largest_of_rows
 from pathlen.backends.protocol import FloatArray, IntArray, walk_starts
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
@@ -129,7 +129,15 @@ def edge_bits(reading: Reading, node_bits: IntArray) -> int:
 
 
 def distinct(values: IntArray) -> tuple[IntArray, npt.NDArray[np.int32]]:
-    """Distinct values, ascending, and the position of each value among them."""
+    """Distinct values, ascending, and the position of each value among them.
+
+    O(values) where these are small, as degrees are; else they are sorted.
+    """
+    if values.size and values.min() >= 0 and values.max() <= 2 * values.size:
+        is_there = np.zeros(int(values.max()) + 1, dtype=np.bool_)
+        is_there[values] = True
+        places = np.cumsum(is_there, dtype=np.int32) - 1
+        return np.flatnonzero(is_there).astype(np.int64, copy=False), places[values]
     found, which = np.unique(values, return_inverse=True)
     return found, which.astype(np.int32)
 
@@ -175,14 +183,8 @@ def _largest_sums(  # type: ignore[no-untyped-def]
 ):
     largest = np.empty(LANES, np.uint32)
     for node in range(len(indptr) - 1):
-        for lane in range(LANES):
-            largest[lane] = 0
-        for edge in range(indptr[node], indptr[node + 1]):
-            if edge + AHEAD < len(indices):
-                prefetch_row(state, indices[edge + AHEAD])  # type: ignore[call-arg]
-            row = state[np.uint64(indices[edge])]
-            for lane in range(LANES):
-                largest[lane] = max(largest[lane], row[lane])
+        first, last = indptr[node], indptr[node + 1]
+        largest_of_rows(state, indices, first, last, largest)  # type: ignore[call-arg]
         own = valuations[of_node[node]]
         for lane in range(LANES):
             state[node, lane] = largest[lane] + own[lane]

@@ -3,7 +3,6 @@
 import numba
 import numpy as np
 
-from pathlen.backends._prefetch import AHEAD, prefetch_row
 from pathlen.backends._residues_bounds import Reading, distinct, dyadic
 from pathlen.backends._residues_primes import (
     LANES,
@@ -15,6 +14,7 @@ from pathlen.backends._residues_primes import (
     montgomery,
     powers_of,
 )
+from pathlen.backends._residues_rows import sum_modulo
 from pathlen.backends.protocol import FloatArray, IntArray
 
 BYTES_PER_NODE = 4 * LANES + 48
@@ -26,12 +26,17 @@ class Fractions:
     """Distinct floats, taken for the fractions they are, modulo any primes.
 
     Attributes:
+        values: 0, 1 and the others; nothing if there are no floats: float64[distinct].
         which: int32[n], position of each float among the distinct ones.
     """
 
     def __init__(self, values: FloatArray) -> None:
-        self.values, self.which = np.unique(values, return_inverse=True)
-        self.which = self.which.astype(np.int32)
+        # Most activities are 0 or 1: those are not sorted.
+        others = np.flatnonzero((values != 0.0) & (values != 1.0))
+        distinct_others, which = np.unique(values[others], return_inverse=True)
+        self.values = np.concatenate([[0.0, 1.0] if values.size else [], distinct_others])
+        self.which = (values == 1.0).astype(np.int32)
+        self.which[others] = which + 2
         self._odd, exponents = dyadic(self.values)
         self._exponents, self._of_value = distinct(exponents)
 
@@ -103,18 +108,6 @@ def rows_of_residues(count: int) -> Residues:
     return room[skipped : skipped + LANES * count].reshape(count, LANES)
 
 
-@numba.njit(cache=True, inline="always", error_model="numpy")
-def _sum_rows(indices, first, last, state, primes, total):  # type: ignore[no-untyped-def]
-    for lane in range(LANES):
-        total[lane] = 0
-    for edge in range(first, last):
-        if edge + AHEAD < len(indices):
-            prefetch_row(state, indices[edge + AHEAD])  # type: ignore[call-arg]
-        row = state[np.uint64(indices[edge])]
-        for lane in range(LANES):
-            total[lane] = added(total[lane], row[lane], primes[lane])
-
-
 # F(v) = 1 at a terminal, else the sum of F over what v reads (first half of a row)
 # S(v) = activity(v) F(v) + the sum of S over what v reads (second half)
 @numba.njit(cache=True, error_model="numpy")
@@ -123,7 +116,7 @@ def _counts(indptr, indices, which, activity, ends, batch, state):  # type: igno
     total, result = np.empty(LANES, np.uint32), np.zeros(LANES, np.uint32)
     for node in range(len(which)):
         first, last = indptr[node], indptr[node + 1]
-        _sum_rows(indices, first, last, state, primes, total)
+        sum_modulo(state, indices, first, last, primes, total)  # type: ignore[call-arg]
         own = activity[which[node]]
         for lane in range(_HALF):
             count = total[lane] if first < last else np.uint32(1)
@@ -147,7 +140,8 @@ def _walks(  # type: ignore[no-untyped-def]
     start_of_node, chance = starts
     total, result = np.empty(LANES, np.uint32), np.zeros(LANES, np.uint32)
     for node in range(len(which)):
-        _sum_rows(indices, indptr[node], indptr[node + 1], state, primes, total)
+        first, last = indptr[node], indptr[node + 1]
+        sum_modulo(state, indices, first, last, primes, total)  # type: ignore[call-arg]
         own, step = activity[which[node]], inverse[degree_of_node[node]]
         for lane in range(LANES):
             mean = montgomery(total[lane], step[lane], primes[lane], negated[lane])

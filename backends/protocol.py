@@ -166,8 +166,8 @@ class Scaled:
     exponent: IntArray
 
 
-def walk_starts(graph: PathGraph, direction: str) -> IntArray:
-    """One over the chance that the random walk starts at each node; 0 where it cannot: int64[n].
+def starts_of_walks(graph: PathGraph, direction: str) -> tuple[IntArray, IntArray]:
+    """Where the random walk can start: nodes, ascending, and one over the chance of each: int64.
 
     The walk starts at a terminal tensor (a layer of outputs, or of inputs for "forward") picked
     uniformly, then at one of its nodes picked uniformly.
@@ -176,10 +176,24 @@ def walk_starts(graph: PathGraph, direction: str) -> IntArray:
         BackendError: There is no such direction.
     """
     check_direction(direction)
-    is_start = graph.kind == (Kind.OUTPUT if direction == "backward" else Kind.INPUT)
-    size_of_layer = np.bincount(graph.layer[is_start], minlength=len(graph.layers))
-    tensors = np.count_nonzero(size_of_layer)
-    return np.where(is_start, tensors * size_of_layer[graph.layer], 0).astype(np.int64)
+    kind = Kind.OUTPUT if direction == "backward" else Kind.INPUT
+    nodes = np.flatnonzero(graph.kind == int(kind))  # as an enumeration it is compared slowly
+    layers = graph.layer[nodes]
+    size_of_layer = np.bincount(layers)
+    one_over_chances = np.count_nonzero(size_of_layer) * size_of_layer[layers]
+    return nodes.astype(np.int64, copy=False), one_over_chances.astype(np.int64, copy=False)
+
+
+def walk_starts(graph: PathGraph, direction: str) -> IntArray:
+    """One over the chance that the random walk starts at each node; 0 where it cannot: int64[n].
+
+    Raises:
+        BackendError: There is no such direction.
+    """
+    nodes, one_over_chances = starts_of_walks(graph, direction)
+    starts = np.zeros(graph.num_nodes, dtype=np.int64)
+    starts[nodes] = one_over_chances
+    return starts
 
 
 def start_chances(graph: PathGraph, direction: str) -> FloatArray:

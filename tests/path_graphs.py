@@ -133,3 +133,16 @@ def tenfold_chain(blocks: int) -> PathGraph:
     for unit in (1, 2, 3, 5, 6, 7):
         activity[unit:-1:8] = 1.0
     return PathGraph.from_edges(edges.reshape(-1, 2), activity=activity)
+
+
+def tripling(first: int, stages: int) -> list[tuple[int, int]]:
+    """Edges from node 0 to layers of three nodes with ids from `first`, all joined to the next.
+
+    They end in one node, the last of 3 * stages + 1, which has 3**stages paths.
+    """
+    edges, before = [], [0]
+    for node in range(first, first + 3 * stages, 3):
+        layer = [node, node + 1, node + 2]
+        edges += [(one, other) for one in before for other in layer]
+        before = layer
+    return edges + [(one, first + 3 * stages) for one in before]

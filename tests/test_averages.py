@@ -14,7 +14,14 @@ from pathlen.backends.protocol import Averages, HasAverages
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
 from tests.path_enumeration import enumerate_measures
-from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain
+from tests.path_graphs import (
+    RandomGraph,
+    figure_1,
+    random_graphs,
+    residual_blocks,
+    tenfold_chain,
+    tripling,
+)
 
 ABLE = [n for n in backends.available() if backends.get(n).capabilities.averages]
 EVERY_BACKEND = pytest.mark.parametrize("name", ABLE)
@@ -103,6 +110,81 @@ def test_one_unit_alone_is_soft(name: str) -> None:
     assert agree(found.average, wanted, is_exact(name))
     assert agree(found.normalized_average, wanted, is_exact(name))
     assert found.log10_path_count == 0.0
+
+
+# Where rounding errors might add up: the compiled sweep against residues, to the last digits.
+
+
+def assert_the_last_digits_are_right(graph: PathGraph) -> None:
+    found, wanted = averages("numba", graph), averages("residues", graph)
+    assert math.isclose(found.average, wanted.average, rel_tol=1e-15)
+    assert math.isclose(found.normalized_average, wanted.normalized_average, rel_tol=1e-15)
+    assert wanted.path_count is not None
+    if wanted.path_count < 10**300:
+        assert math.isclose(10**found.log10_path_count, wanted.path_count, rel_tol=1e-13)
+    assert math.isclose(found.log10_path_count, wanted.log10_path_count, rel_tol=1e-15)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 1e-200])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_same_addition_in_100_000_nodes_in_a_row(width: int, value: float) -> None:
+    # Each rounding of a sum to 53 bits would err the same way.
+    edges = [(node - step, node) for node in range(1, 100_000) for step in range(1, width + 1)]
+    activity = np.full(100_000, value)
+    assert_the_last_digits_are_right(
+        PathGraph.from_edges([edge for edge in edges if edge[0] >= 0], activity=activity)
+    )
+
+
+@pytest.mark.parametrize("stages", [20, 42])
+@pytest.mark.parametrize("width", [1, 3, 4, 7])
+def test_a_long_chain_to_which_few_paths_are_added(width: int, stages: int) -> None:
+    # 3**45 paths come along the chain; 3**stages enter at each node in `width` places.
+    length, edges, sides, first = 20_000, tripling(1, 45), [], 1 + 3 * 45 + 1
+    last = first - 1
+    for _ in range(width):
+        edges += tripling(first, stages)
+        first += 3 * stages + 1
+        sides.append(first - 1)
+    for node in range(first, first + length):
+        edges += [(side, node) for side in sides] + [(last, node)]
+        last = node
+    assert_the_last_digits_are_right(PathGraph.from_edges(edges, activity=np.full(last + 1, 1 / 3)))
+
+
+@pytest.mark.parametrize("width", [63, 64, 65, 100_000])
+def test_a_wide_layer_of_very_different_counts(width: int) -> None:
+    # One unit of 3**45 paths among others of 3**20, read by a hub.
+    edges, few = tripling(1, 45), tripling(200, 20)
+    many_end, few_end, hub = 1 + 3 * 45, 200 + 3 * 20, 300 + width
+    edges += few + [(few_end, unit) for unit in range(300, hub)]
+    edges += [(unit, hub) for unit in range(300, hub)] + [(many_end, hub), (hub, hub + 1)]
+    activity = np.zeros(hub + 2)
+    activity[:300] = 1 / 3
+    activity[300:hub] = np.linspace(0.0, 1.0, width)
+    assert_the_last_digits_are_right(PathGraph.from_edges(edges, activity=activity))
+
+
+@pytest.mark.parametrize("name", ["exact", "residues", "numba"])
+@pytest.mark.parametrize(("linear", "active"), [(500, 0), (1020, 0), (1100, 200), (1500, 500)])
+def test_few_paths_that_alone_are_active(name: str, linear: int, active: int) -> None:
+    # 2**active paths through one active unit beside 2**linear paths through none.
+    edges, ends = [], []
+    first = 1
+    for stages in (linear, active):
+        before = [0]
+        for node in range(first, first + 2 * stages, 2):
+            edges += [(one, other) for one in before for other in (node, node + 1)]
+            before = [node, node + 1]
+        first += 2 * stages + 1
+        edges += [(one, first - 1) for one in before]
+        ends.append(first - 1)
+    edges += [(end, first) for end in ends]
+    activity = np.zeros(first + 1)
+    activity[ends[1]] = 1.0
+    graph = PathGraph.from_edges(edges, activity=activity)
+    wanted = Fraction(2**active, 2**linear + 2**active)
+    assert math.isclose(averages(name, graph).average, wanted, rel_tol=1e-12)
 
 
 @EVERY_BACKEND
