@@ -13,6 +13,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if blocks_of(page.read_text()))
 
 
+# Lightning asks torch's pytree in a way that torch calls outdated, and wants more workers.
+@pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.:FutureWarning",
+    "ignore:The 'train_dataloader' does not have many workers",
+)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page, tmp_path, monkeypatch):
     import_torchvision()

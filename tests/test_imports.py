@@ -42,6 +42,7 @@ def run_command(*arguments: str) -> str:
         "from pathlen import SpecError",
         "import pathlen; pathlen.backends.available()",
         "import pathlen.training; dir(pathlen.training); pathlen.training.__all__",
+        "import pathlen.integrations; dir(pathlen.integrations); pathlen.integrations.__all__",
         "import pathlen; pathlen.PathGraph.from_edges([(0, 1)]); pathlen.Report; pathlen.Policy",
         run_command("--help"),
         run_command("--version"),

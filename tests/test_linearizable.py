@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -372,3 +373,13 @@ def test_activations_without_a_place_can_be_kept() -> None:
 
     model = make_linearizable(Mixed(), torch.randn(2, 1, 4), unplaced="keep")
     assert [own.parameter_name for own in slopes_of(model)] == ["act.slope"]
+
+
+def test_a_forward_takes_what_it_took():
+    model = Transformer(vocabulary_size=11, padding=0, max_length=5, width=8, heads=2, layers=1)
+    before = inspect.signature(model.forward)
+    tokens = torch.ones(1, 3, dtype=torch.long)
+    make_linearizable(model, (tokens, tokens))
+    assert inspect.signature(model.forward) == before
+    layers = make_linearizable(nn.Sequential(nn.Linear(2, 2), nn.GELU()), torch.zeros(1, 2))
+    assert inspect.signature(layers[1].forward) == inspect.signature(nn.GELU().forward)

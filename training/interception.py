@@ -11,12 +11,14 @@ checkpointing, or on its own, finds the same. What departs from the traced order
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -347,8 +349,23 @@ def mixed(kind: Any, mixin: Any) -> Any:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
+        "forward": _with_signature(mixin.forward, kind.forward),
     }
     return type(kind.__name__, (mixin, kind), named)
+
+
+def _with_signature(forward: Any, original: Any) -> Any:
+    """The same function with the parameters of another one: Trainers ask what a forward takes."""
+    own: Any = FunctionType(
+        forward.__code__,
+        forward.__globals__,
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
+    )
+    own.__doc__ = original.__doc__
+    own.__signature__ = inspect.signature(original)
+    return own
 
 
 def _refuse_checkpoint(path: str) -> None:
