@@ -420,7 +420,8 @@ TWO_PROCESSES = """
         folder, callback, devices=2, strategy="ddp", max_epochs=8
     )
     trainer.fit(net, DataLoader(data(), batch_size=4))
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = trainer.callback_metrics.items()
+    found = {name: float(value) for name, value in metrics if name.startswith("depth/")}
     expected = measured(net.model, EXAMPLE)
     numbers = {"rank": trainer.global_rank, "found": found, "expected": expected}
     (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(numbers))
