@@ -187,6 +187,11 @@ def test_writes_all_of_the_file_or_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_title_that_is_no_text_is_written_all_the_same(tmp_path):
+    layer_of([1]).to_html(tmp_path / "page.html", title="\udc80 &")
+    assert "<title>? &amp;</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def refuse(*_: object) -> None:
     raise OSError(28, "no room")
 

@@ -46,10 +46,11 @@ def write_page(
     text = page_text(report, target.stem if title is None else title, memory_limit)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        # A title may come from the name of a file, which may be no text at all.
+        part.write_text(text, encoding="utf-8", errors="replace")
         part.replace(target)  # all of it or nothing
     except OSError as error:
-        raise ReportError(f"{target} cannot be written: {error.strerror}") from error
+        raise ReportError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
 
