@@ -2,11 +2,11 @@
 
     python -m benchmarks.html_report [--tries N]
 
-Needs Chromium and its driver. For each network: the number of its layers; the size of the page; when
-the first paint, the graph and the charts were there, in seconds since the browser began to load the
-page, the best of a few tries in a fresh browser each; the processor time of the page's main thread
-for all of it, which depends less on what else the machine does; and the longest of unfolding
-everything, searching and folding it again.
+Needs Chromium and its driver. For each network: the number of its layers; the size of the page;
+when the first paint, the graph and the charts were there, in seconds since the browser began to
+load it, the best of a few tries in a fresh browser each; the processor time of the main thread of
+the page for all of it, which depends less on what else the machine does; and the longest of
+unfolding everything, searching and folding it again.
 """
 
 from __future__ import annotations
