@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlen import activity as activity
     from pathlen import backends as backends
+    from pathlen import figures as figures
     from pathlen.api import measure as measure
     from pathlen.api import trace as trace
     from pathlen.comparison import Comparison as Comparison
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pathlen.monitor import DepthReading as DepthReading
     from pathlen.policy import Policy as Policy
     from pathlen.report import Report as Report
+    from pathlen.report_data import report_schema as report_schema
     from pathlen.verification import Verdict as Verdict
     from pathlen.verification import verify as verify
     from pathlen.whatif import Linearization as Linearization
@@ -81,6 +83,7 @@ _EXPORTS = {
     "Layer": "pathlen.graph",
     "Policy": "pathlen.policy",
     "Report": "pathlen.report",
+    "report_schema": "pathlen.report_data",
     "Verdict": "pathlen.verification",
     "MonitorError": "pathlen.errors",
     "PathlenError": "pathlen.errors",
@@ -101,7 +104,7 @@ _EXPORTS = {
     "VerificationError": "pathlen.errors",
 }
 
-_SUBMODULES = ("activity", "backends")
+_SUBMODULES = ("activity", "backends", "figures")
 
 __all__ = ["__version__", *_SUBMODULES, *_EXPORTS]
 

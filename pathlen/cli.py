@@ -22,6 +22,7 @@ import click
 from pathlen import __version__
 from pathlen.cli_backends import backends
 from pathlen.cli_demo import demo
+from pathlen.cli_export import export
 from pathlen.cli_measure import measure
 from pathlen.cli_train import train
 from pathlen.cli_verify import verify
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 main.add_command(measure)
+main.add_command(export)
 main.add_command(verify)
 main.add_command(train)
 main.add_command(backends)

@@ -101,9 +101,9 @@ def measure(
     if backend != "auto":
         pathlen.backends.get(backend)  # a misspelt name is told before a model is made
     if html_path:
-        from pathlen.html.page import page_target
+        from pathlen.exporting import file_target
 
-        page_target(html_path)  # told before a model is made
+        file_target(html_path)  # told before a model is made
     if compare and distribution:
         raise click.UsageError("--compare shows no distribution: leave out one of the two")
     if view != LayerView() and (compare or as_json):

@@ -30,7 +30,7 @@ class SettingsError(PathlenError, ValueError):
 
 
 class ReportError(PathlenError, RuntimeError):
-    """A report cannot be written as asked: no such folder, or a library that is not installed."""
+    """A report cannot be shown or written as asked: no such folder, or no library to do it with."""
 
 
 class TraceError(PathlenError, RuntimeError):
@@ -46,7 +46,7 @@ class UnsupportedOperation(TraceError):
 
 
 class DataError(PathlenError, ValueError):
-    """A loader or its batches cannot be used: empty, not finite, or not fitting the model."""
+    """Data cannot be used: batches that are empty, not finite or unfit, rows without a column."""
 
 
 class LinearizationError(PathlenError, RuntimeError):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pathlen import graph_build, graph_check
 from pathlen.errors import ActivityError, GraphError
+from pathlen.exporting import Exports
 from pathlen.graph_parts import FloatArray, IntArray, Kind, Layer, TraceInfo
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["Kind", "Layer", "PathGraph", "TraceInfo"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PathGraph:
+class PathGraph(Exports):
     """A directed acyclic graph of units and hubs, from input nodes to output nodes.
 
     With n nodes and e edges; all arrays are read-only. Every node lies on a path from an input to

@@ -20,7 +20,7 @@ def to_networkx(graph: "PathGraph") -> "networkx.DiGraph[int]":
     import networkx
 
     network: networkx.DiGraph[int] = networkx.DiGraph()
-    columns = _attributes(graph)
+    columns = node_attributes(graph)
     for node, values in enumerate(zip(*columns.values(), strict=True)):
         network.add_node(node, **dict(zip(columns, values, strict=True)))
     rows = row_numbers(graph.indptr)
@@ -41,7 +41,7 @@ def to_igraph(graph: "PathGraph") -> "igraph.Graph":
         n=graph.num_nodes,
         edges=edges,
         directed=True,
-        vertex_attrs=_attributes(graph),
+        vertex_attrs=node_attributes(graph),
         edge_attrs={} if graph.weights is None else {"weight": graph.weights.tolist()},
     )
 
@@ -58,8 +58,8 @@ def to_scipy(graph: "PathGraph") -> "scipy.sparse.csr_array":
     )
 
 
-def _attributes(graph: "PathGraph") -> dict[str, list[object]]:
-    """What a node carries, a column each."""
+def node_attributes(graph: "PathGraph") -> dict[str, list[object]]:
+    """What nodes carry, a column each: activity, kind, name of the layer, id if there are any."""
     names = [kind.name.lower() for kind in Kind]
     columns: dict[str, list[object]] = {
         "activity": graph.activity.tolist(),

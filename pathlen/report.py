@@ -20,12 +20,16 @@ import numpy.typing as npt
 
 from pathlen import path_statistics
 from pathlen.errors import BackendError
+from pathlen.exporting import Exports
 from pathlen.graph_parts import Kind
+from pathlen.optional import optional
 from pathlen.rendering import report_html, report_text
-from pathlen.report_data import report_record
+from pathlen.report_data import layer_columns, report_record, weighted_name
 from pathlen.report_layers import LayerRow, Number, effective_width, layer_rows, layer_sums
 
 if TYPE_CHECKING:
+    import pandas
+
     from pathlen.backends.protocol import FloatArray, Solution
     from pathlen.graph import PathGraph
     from pathlen.graph_parts import DeadUnits
@@ -35,7 +39,7 @@ PAGE_MEMORY = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Exports):
     """The measures of one path graph.
 
     Averages are floats, or Fractions after ``exact=True``. The contributions of all layers add
@@ -224,7 +228,7 @@ class Report:
             BackendError: As for `average`.
         """
         self.average(weighting)  # refuses what the rows do not have
-        name = {"uniform": "contribution"}.get(weighting, f"{weighting}_contribution")
+        name = weighted_name(weighting, "contribution")
         return {row.name: getattr(row, name) for row in self.layers}
 
     def path_length_distribution(
@@ -333,7 +337,7 @@ class Report:
         return tuple(row.active for row in self.activation_layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the whole report as plain data that JSON can hold.
+        """Give the whole report as plain data that JSON can hold; see `pathlen.report_schema`.
 
         The number of paths is a string of digits, because few JSON readers take integers of any
         size. A Fraction stands as a float under its own name and as a string "a/b" under that
@@ -371,6 +375,17 @@ class Report:
         from pathlen.html.page import write_page
 
         write_page(self, path, title, memory_limit)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Give the layers as a pandas.DataFrame, one row each, in order; Fractions as floats.
+
+        Columns are called as in `to_dict`; "dead" is the number of units that weights of 0 cut off.
+
+        Raises:
+            ReportError: pandas is not installed.
+        """
+        frame: pandas.DataFrame = optional("pandas", "pandas").DataFrame(layer_columns(self))
+        return frame
 
     def __str__(self) -> str:
         """A summary and a table of the activation layers, in plain text."""

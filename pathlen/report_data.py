@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from decimal import Decimal
 from fractions import Fraction
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,9 +14,14 @@ if TYPE_CHECKING:
     from pathlen.report_layers import LayerRow, Number
 
 
+SCHEMA_VERSION = 1
+"""Of what `report_record` gives: rises when an entry goes, is renamed or means something else."""
+
+
 def report_record(report: Report) -> dict[str, Any]:
     """See `Report.to_dict`."""
     record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "path_count": digits(report.path_count),
         "log10_path_count": report.log10_path_count,
         **entry("average_path_length", report.average_path_length),
@@ -40,6 +47,40 @@ def report_record(report: Report) -> dict[str, Any]:
         "seconds": dict(report.seconds),
     }
     return record
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `Report.to_json` writes.
+
+    The same is in the file `report.schema.json` of the package; docs/exports.md tells the versions.
+    """
+    text = resources.files("pathlen").joinpath("report.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def layer_columns(report: Report) -> dict[str, list[Any]]:
+    """The table of layers as columns, under the names of `Report.to_dict`; Fractions as floats.
+
+    A column "dead" tells how many units weights of 0 cut off, which "units" does not count.
+    """
+    dead = {row.layer: len(row.indices) for row in report.dead_units}
+    rows = report.layers
+    columns: dict[str, list[Any]] = {
+        name: [getattr(row, name) for row in rows]
+        for name in ("name", "operation", "units", "active")
+    }
+    columns["dead"] = [dead.get(row.name, 0) for row in rows]
+    for weighting in report.weightings:
+        name = weighted_name(weighting, "contribution")
+        columns[name] = [float(getattr(row, name)) for row in rows]
+    columns["activation"] = [row.activation for row in rows]
+    return columns
+
+
+def weighted_name(weighting: str, quantity: str) -> str:
+    """What a quantity is called under a weighting: that of all paths alike has the plain name."""
+    return quantity if weighting == "uniform" else f"{weighting}_{quantity}"
 
 
 def entry(name: str, value: int | Number) -> dict[str, Any]:

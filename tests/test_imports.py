@@ -10,7 +10,17 @@ import pytest
 
 import pathlen
 
-HEAVY = ("torch", "scipy", "numba", "igraph", "networkx", "torchvision", "timm")
+HEAVY = (
+    "torch",
+    "scipy",
+    "numba",
+    "igraph",
+    "networkx",
+    "torchvision",
+    "timm",
+    "matplotlib",
+    "pandas",
+)
 
 
 def modules_loaded_by(code: str) -> set[str]:
@@ -41,6 +51,7 @@ def run_command(*arguments: str) -> str:
         "import pathlen; dir(pathlen); pathlen.__version__",
         "from pathlen import SpecError",
         "import pathlen; pathlen.backends.available()",
+        "import pathlen.figures; dir(pathlen.figures); pathlen.figures.plot_training",
         "import pathlen.training; dir(pathlen.training); pathlen.training.__all__",
         "import pathlen.integrations; dir(pathlen.integrations); pathlen.integrations.__all__",
         "import pathlen; pathlen.PathGraph.from_edges([(0, 1)]); pathlen.Report; pathlen.Policy",

@@ -6,15 +6,14 @@ import base64
 import gzip
 import html
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from os import PathLike
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
 from pathlen.errors import ReportError
+from pathlen.exporting import file_target, write_text
 from pathlen.html.data import page_data
 
 if TYPE_CHECKING:
@@ -42,33 +41,9 @@ def write_page(
     report: Report, path: str | PathLike[str], title: str | None, memory_limit: int | None
 ) -> None:
     """See `Report.to_html`."""
-    target = page_target(path)
+    target = file_target(path)
     text = page_text(report, target.stem if title is None else title, memory_limit)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        # A title may come from the name of a file, which may be no text at all.
-        part.write_text(text, encoding="utf-8", errors="replace")
-        part.replace(target)  # all of it or nothing
-    except OSError as error:
-        raise ReportError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def page_target(path: str | PathLike[str]) -> Path:
-    """The path of a page that can be written there.
-
-    Raises:
-        ReportError: It is a folder, or in a folder that is not there.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise ReportError(f"{target} is a folder; give the name of a file to write the page to")
-    if not target.parent.is_dir():
-        raise ReportError(
-            f"{target} cannot be written because there is no folder {target.parent}; make it first"
-        )
-    return target
+    write_text(target, [text])
 
 
 def page_text(report: Report, title: str, memory_limit: int | None = None) -> str:

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pathlen.graph_parts import Kind
+from pathlen.channels import ACTIVE, DEAD, LINEAR, channel_states
 
 if TYPE_CHECKING:
-    from pathlen.graph import PathGraph
-    from pathlen.graph_parts import DeadUnits
     from pathlen.report import Report
 
 SEGMENTS = 48
 """A strip of more pieces than this is drawn in this many pieces of equal width."""
-
-_ACTIVE, _LINEAR, _DEAD = range(3)
 
 
 def strips(report: Report) -> dict[str, list[int]]:
@@ -30,27 +26,12 @@ def strips(report: Report) -> dict[str, list[int]]:
     """
     graph = report.graph
     dead = {row.layer: row for row in report.dead_units}
-    rows = {layer.name: index for index, layer in enumerate(graph.layers)}
+    layers = {layer.name: layer for layer in graph.layers}
     return {
-        row.name: _pieces(_states(graph, rows[row.name], dead.get(row.name)))
+        row.name: _pieces(channel_states(graph, layers[row.name], dead.get(row.name)))
         for row in report.layers
         if row.activation or row.active or row.name in dead
     }
-
-
-def _states(graph: PathGraph, index: int, dead: DeadUnits | None) -> npt.NDArray[np.int64]:
-    """Whether each channel of a layer is active, linear or dead: [channels]."""
-    layer = graph.layers[index]
-    nodes = slice(layer.first, layer.first + layer.count)
-    activity = graph.activity[nodes][graph.kind[nodes] != Kind.HUB]
-    alive = np.where(activity > 0, _ACTIVE, _LINEAR)
-    if dead is None:
-        return alive
-    states = np.full(dead.units, _DEAD)
-    is_alive = np.ones(dead.units, dtype=bool)
-    is_alive[list(dead.indices)] = False
-    states[is_alive] = alive
-    return states
 
 
 def _pieces(states: npt.NDArray[np.int64]) -> list[int]:
@@ -60,7 +41,7 @@ def _pieces(states: npt.NDArray[np.int64]) -> list[int]:
         starts = np.arange(SEGMENTS) * len(states) // SEGMENTS
     counts = [
         np.add.reduceat((states == state).astype(np.int64), starts)
-        for state in (_ACTIVE, _LINEAR, _DEAD)
+        for state in (ACTIVE, LINEAR, DEAD)
     ]
     flat: list[int] = np.column_stack(counts).ravel().tolist()
     return flat

@@ -1,0 +1,163 @@
+"""How figures look: sizes, fonts and colours, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from pathlen.optional import optional
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN_WIDTH = 3.3
+"""Inches: one column of a page of two."""
+
+# Okabe and Ito, Color Universal Design (2008): told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
+VERMILLION, PURPLE, SKY, BLACK = "#d55e00", "#cc79a7", "#56b4e9", "#000000"
+LINEAR = "#cccccc"
+DEAD = "#ffffff"
+GREY = "#666666"
+
+# Width of a character of a proportional font, as a part of its size; generous.
+CHARACTER = 0.62
+
+DASHES = (0, (4, 2))
+
+SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+WEIGHTING_COLORS = {"uniform": BLUE, "normalized": VERMILLION, "magnitude": GREEN}
+WEIGHTING_LABELS = {
+    "uniform": "APL",
+    "normalized": "NAPL",
+    "magnitude": "APL by magnitude",
+}
+
+# For figures that pathlen makes; in the axes of a caller the caller's settings hold.
+_PAPER: dict[str, Any] = {
+    "font.size": 8.0,
+    "axes.labelsize": 8.0,
+    "axes.titlesize": 8.0,
+    "legend.fontsize": 7.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.2,
+    "hatch.linewidth": 0.5,
+}
+
+# Type 42 is TrueType, which can be searched and edited; matplotlib's default, type 3, is refused
+# by several publishers. Without hashes and dates the same figure gives the same file.
+_SAVED: dict[str, Any] = {
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "pathlen",
+}
+_UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+@contextmanager
+def axes_for(ax: Axes | None, height: float) -> Iterator[Axes]:
+    """Axes to draw into: the caller's, or those of a new figure one column wide.
+
+    Args:
+        ax: The caller's axes, or None.
+        height: Of a new figure, in inches.
+
+    Raises:
+        ReportError: matplotlib is not installed.
+    """
+    if ax is not None:
+        yield ax
+        return
+    matplotlib = optional("matplotlib", "figures")
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context(_PAPER):
+        _, made = pyplot.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
+        # Ticks that appear later, when the figure is drawn, are to look like those made now.
+        made.tick_params(labelsize=7.0, width=0.6, length=2.5, pad=2.0)
+        yield made
+
+
+def text_width(ax: Axes, text: str, size: float) -> float:
+    """About how wide a line of text is, as a part of the axes.
+
+    Args:
+        ax: The axes.
+        text: One line.
+        size: Of the font, in points.
+    """
+    return len(text) * CHARACTER * size / width_in_points(ax)
+
+
+def width_in_points(ax: Axes) -> float:
+    """How wide the axes are, before they make room for labels."""
+    return float(ax.get_window_extent().width * 72 / _dots(ax))
+
+
+def height_in_points(ax: Axes) -> float:
+    """How high the axes are, before they make room for labels."""
+    return float(ax.get_window_extent().height * 72 / _dots(ax))
+
+
+def _dots(ax: Axes) -> float:
+    """Dots an inch."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return float(figure.dpi)
+
+
+def legend_above(ax: Axes, handles: Sequence[Any], height: float = 1.0) -> None:
+    """Put a legend above the axes, in one row if it fits, where it hides nothing.
+
+    Args:
+        ax: The axes.
+        handles: What it explains, in order.
+        height: Where it begins, in axes coordinates.
+    """
+    for columns in range(len(handles), 0, -1):
+        legend = ax.legend(
+            handles=handles,
+            loc="lower right",
+            bbox_to_anchor=(1.0, height),
+            ncols=columns,
+            borderaxespad=0.2,
+        )
+        # At the left it may reach over the label of the vertical axis.
+        if legend.get_window_extent().width <= 1.18 * ax.get_window_extent().width:
+            break
+
+
+def save(figure: Figure | Axes, path: str | PathLike[str], **options: Any) -> None:
+    """Write a figure to a file, by its ending: .pdf, .svg, .eps or .png and others.
+
+    Fonts are embedded as TrueType, and the same figure gives the same PDF or SVG, byte by byte.
+
+    Args:
+        figure: A figure, or axes of it.
+        path: Where to.
+        options: For `matplotlib.figure.Figure.savefig`; a PNG has 300 dots an inch if it says
+            nothing else.
+    """
+    matplotlib = optional("matplotlib", "figures")
+    from pathlib import Path
+
+    whole: Any = getattr(figure, "figure", figure)
+    undated = _UNDATED.get(Path(path).suffix.lower())
+    if undated is not None:
+        options["metadata"] = {**undated, **options.get("metadata", {})}
+    with matplotlib.rc_context(_SAVED):
+        whole.savefig(path, **{"dpi": 300, **options})
