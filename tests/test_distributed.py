@@ -145,7 +145,7 @@ def test_derived_classes_are_left_alone():
 def run_in_a_process(settings: dict, folder: str) -> list[dict]:
     result = run(changed(settings, machine__devices=2), folder)
     distributed.destroy_process_group()
-    return result.history
+    return [{**row, "seconds": 0} for row in result.history]
 
 
 def require_close(found: list[dict], expected: list[dict]) -> None:
