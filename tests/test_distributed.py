@@ -22,7 +22,7 @@ IMAGES = changed(
     TINY,
     model={"name": "resnet8", "width": 4},
     task__shift=1,
-    linearize__prior__omega=4.0,
+    linearize__prior={"omega": 6.0, "method": "proximal", "target_napl": "50 %"},
     linearize__distillation={},
     clip_norm=1.0,
     machine__precision="64-true",
@@ -182,8 +182,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 def test_two_processes_of_the_command_line_killed_and_gone_on(tmp_path):
     """The first process is killed when there is a checkpoint; the second ends by itself."""
     alone = run(IMAGES, tmp_path / "one").history
-    long = changed(IMAGES, finetune__epochs=1, checkpoint_steps=1)
-    call = command(make_recipe(long), tmp_path, "machine.devices=2")
+    call = command(make_recipe(IMAGES), tmp_path, "machine.devices=2", "checkpoint_steps=2")
     rows = tmp_path / "run" / "metrics.jsonl"
     with subprocess.Popen(
         call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
