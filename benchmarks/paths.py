@@ -74,12 +74,15 @@ def _with_terminals(
 
 
 def best_of(times: int, function: Callable[[], Any]) -> float:
-    """Least seconds of several runs."""
+    """Least seconds of the processor, of several runs: waiting for other programs is not counted.
+
+    All that is compared here runs in one thread.
+    """
     seconds = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return min(seconds)
 
 
@@ -280,7 +283,8 @@ _INTRODUCTION = f"""\
 # Performance
 
 What `python benchmarks/paths.py` measured on a machine of two cores, one thread, each row in a
-process of its own; "MiB peak" is the resident memory of the whole process. Random graphs have
+process of its own. Seconds beside other work, and of growth, are the processor's, the least of
+several runs. "MiB peak" is the resident memory of the whole process. Random graphs have
 {DEGREE} predecessors a node, drawn evenly over all nodes before it, or over the last {WINDOW:,}:
 what a traced network looks like, whose layers read the layers before them."""
 
