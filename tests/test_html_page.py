@@ -244,6 +244,19 @@ def test_zooming_holds_what_is_below_the_pointer(page):
     assert other_y == pytest.approx(y, abs=2)
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessible_by_the_rules_of_axe(page, theme):
+    from axe_core_python.selenium import Axe
+
+    page.run("document.documentElement.dataset.theme = arguments[0]", theme)
+    page.press("#unfold")
+    page.one("#search").send_keys("conv")
+    kinds = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    found = Axe().run(page.driver, options={"runOnly": kinds})
+    assert len(found["passes"]) > 30  # it has looked at the page
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+
+
 def test_the_weighting_can_be_chosen(page, resnet):
     page.press("#fold")
     page.run(

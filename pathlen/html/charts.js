@@ -42,7 +42,7 @@ pathlen.drawCharts = function (data, show) {
     const place = pathlen.byId(id);
     if (!chart) continue;
     Plotly.react(place, chart.traces, styled(chart), CONFIG);
-    place.setAttribute("role", "img");
+    place.setAttribute("role", "figure");
     place.setAttribute("aria-label", chart.text);
     pathlen.byId(`${id}-text`).textContent = chart.text;
     if (!chart.layers || place.dataset.listens) continue;
