@@ -74,8 +74,8 @@ def _label_lines(node: LayerNode) -> list[str]:
 
 
 def _dot_escaped(text: str) -> str:
-    """A text as a part of a quoted label, where a backslash begins an escape."""
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    """A text as a part of a quoted label, where a backslash and an ampersand begin escapes."""
+    return text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _dot_look(node: LayerNode) -> str:

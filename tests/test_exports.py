@@ -151,7 +151,8 @@ def dot_labels(text: str) -> list[list[str]]:
             elif escaped or character != "\\":
                 line += character
             escaped = character == "\\" and not escaped
-        found.append([*lines, line])
+        # Graphviz reads character entities in labels; pydot leaves them as they are
+        found.append([html.unescape(part) for part in [*lines, line]])
     return found
 
 
@@ -185,6 +186,13 @@ def test_activation_layers_are_filled_in_proportion(network):
     assert re.search(r'label="0.act.*style=striped, fillcolor="#9ecae1;0.2500:#e0e0e0"', text)
     assert re.search(r'label="2.act.*fillcolor="#e0e0e0"', text)
     assert 'label="1\\nrelu\\n3 of 3 units active", fillcolor="#9ecae1"' in text
+
+
+def test_names_that_no_encoding_holds_do_not_stop_a_file(tmp_path):
+    graph = PathGraph.from_edges([(0, 1)], layers=["half of \ud800", "b"])
+    for write in (graph.to_dot, graph.to_mermaid):
+        write(tmp_path / "file")
+        assert "half of ?" in (tmp_path / "file").read_text(encoding="utf-8")
 
 
 # Mermaid
