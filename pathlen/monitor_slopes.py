@@ -15,6 +15,7 @@ from torch import Tensor
 from pathlen.errors import ActivityError
 from pathlen.monitor_sites import Slopes
 from pathlen.monitor_sources import Source
+from pathlen.tracing.sharded import is_sharded
 
 Key = tuple[torch.device, torch.dtype]
 
@@ -61,7 +62,7 @@ class SlopeReader:
         Nothing waits for a device here; `total` takes the numbers once they have arrived.
 
         Raises:
-            MonitorError: A slope is gone or has another shape.
+            MonitorError: A slope is gone, has another shape or is sharded over devices.
         """
         tensors = self._tensors()
         keys = {(tensor.device, tensor.dtype) for tensor in tensors}
@@ -81,7 +82,8 @@ class SlopeReader:
         if self._places is not None:
             try:
                 tensors = [attributes[key] for attributes, key in self._places]
-                if [tensor.shape for tensor in tensors] == self._shapes:
+                same = [tensor.shape for tensor in tensors] == self._shapes
+                if same and not any(map(is_sharded, tensors)):
                     return tensors
             except (KeyError, AttributeError):
                 pass  # what is missing is told below

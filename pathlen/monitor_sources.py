@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import MonitorError
+from pathlen.tracing.sharded import is_sharded
 
 Place = tuple[Mapping[str, Any], tuple[Any, ...]]  # the attributes of a module, and keys from there
 _AGAIN = "make a new DepthMonitor for the model as it is now"
@@ -44,6 +45,11 @@ class Source:
             raise MonitorError(
                 f"{self.name!r} has shape {tuple(tensor.shape)} and had {tuple(self.shape)} when"
                 f" the model was traced; {_AGAIN}"
+            )
+        if is_sharded(tensor):
+            raise MonitorError(
+                f"{self.name!r} is sharded over devices since the model was traced, so that this"
+                " process has a part of it only; depth cannot be followed then"
             )
         if any(_at(place) is not tensor for place in self.tied):
             raise MonitorError(

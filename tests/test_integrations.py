@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pathlen
-from pathlen import PathlenError
+from pathlen import MonitorError, PathlenError, TraceError
 from pathlen.integrations import DepthLogger, DepthScalars
 from pathlen.integrations.scalars import unwrapped
 from pathlen.training import SparsityPrior, make_linearizable, parameter_groups
@@ -83,20 +83,48 @@ def test_scalars_of_layers_and_other_names():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
-def test_wrappers_are_seen_through(tmp_path):
+def test_wrappers_are_seen_through(one_process):
     model = network()
     assert unwrapped(model) is model
     assert unwrapped(torch.compile(model)) is model
+    parallel = nn.parallel.DistributedDataParallel(model)
+    depth = DepthScalars(torch.compile(parallel), EXAMPLE)
+    linearize_some(model, 5)
+    assert depth.read() == pytest.approx(measured(model, EXAMPLE), rel=1e-12)
+
+
+@pytest.fixture
+def one_process(tmp_path):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
-    try:
-        parallel = nn.parallel.DistributedDataParallel(model)
-        depth = DepthScalars(torch.compile(parallel), EXAMPLE)
-    finally:
-        torch.distributed.destroy_process_group()
-    linearize_some(model, 5)
-    assert depth.read() == pytest.approx(measured(model, EXAMPLE), rel=1e-12)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_model_whose_parameters_are_sharded_is_refused(one_process):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = network()
+    linearize_some(model, 3)
+    depth = DepthScalars(model, EXAMPLE)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(MonitorError, match="slope' is sharded over devices since"):
+        depth.read()
+    for ask in (DepthScalars, pathlen.measure):
+        with pytest.raises(TraceError, match=r"is sharded over devices \('0.weight' and 7 more\)"):
+            ask(model, EXAMPLE)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`", "ignore:.*deprecated")
+def test_a_model_in_the_older_way_of_sharding_is_refused(one_process):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+    for ask in (DepthScalars, pathlen.measure):
+        with pytest.raises(TraceError, match="'the whole model' and 0 more"):
+            ask(model, EXAMPLE)
 
 
 # ------------------------------------------------------------------ a loop of one's own

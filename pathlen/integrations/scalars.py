@@ -15,7 +15,8 @@ class DepthScalars:
     """Reads the depth of a model that is being trained, by the names of a log.
 
     The model is traced once, here. A reading takes the slopes that the live model has, wherever
-    they are, in about 0.1 ms. Every process of a distributed run reads the same from its replica.
+    they are, in a fraction of a millisecond. Every process of a distributed run reads the same
+    from its replica; a model whose parameters are sharded is refused.
 
     Args:
         model: The model. Wrappers for several devices and compilation are seen through.

@@ -15,6 +15,7 @@ from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
 from pathlen.tracing.recording import Recording
+from pathlen.tracing.sharded import refuse_sharded
 
 _GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, EndlessError)
@@ -43,6 +44,8 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
             "a TorchScript model hides its Python program; pass the module that it was scripted"
             " from, or an exported program (torch.export)"
         )
+    if isinstance(model, torch.nn.Module):
+        refuse_sharded(model)
     positional, named = as_tuple(args), dict(kwargs or {})
     attempts: list[tuple[str, Exception]] = []
     for name, tracer in _rungs(model, positional, named):
