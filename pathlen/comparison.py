@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import GraphError, PathlenError
 from pathlen.graph import PathGraph
-from pathlen.rendering import aligned, number_text, without_middle
+from pathlen.rendering import aligned, html_summary, html_table, number_text, without_middle
 from pathlen.report import Report
 from pathlen.report_data import entry
 
@@ -112,10 +112,23 @@ class Comparison:
 
     def __str__(self) -> str:
         """The averages, and a table of the layers with an activation in either report."""
-        first, second = self.before, self.after
         width = len("normalized average path length")
+        lines = [f"{label:<{width}}  {value}" for label, value in self._summary()]
+        table = self._table()
+        if table:
+            lines += ["", *aligned(table, texts=1)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks, as HTML."""
+        table = self._table()
+        return html_summary(self._summary()) + (html_table(table) if table else "")
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """What changed in the whole, as pairs of label and value."""
+        first, second = self.before, self.after
         lines = [
-            f"{label:<{width}}  {number_text(value)} -> {number_text(other)}"
+            (label, f"{number_text(value)} -> {number_text(other)}")
             for label, value, other in (
                 ("average path length", first.average_path_length, second.average_path_length),
                 (
@@ -128,11 +141,13 @@ class Comparison:
         ]
         for when, names in (("before", self.only_before), ("after", self.only_after)):
             if names:
-                lines.append(f"{f'layers only {when}':<{width}}  {_listed(names)}")
+                lines.append((f"layers only {when}", _listed(names)))
+        return lines
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """The layers as cells, the head first; empty where none has an activation."""
         cells = [_cells(pair) for pair in self.layers if _shown(pair)]
-        if cells:
-            lines += ["", *aligned([_COLUMNS, *without_middle(cells)], texts=1)]
-        return "\n".join(lines)
+        return [_COLUMNS, *without_middle(cells)] if cells else []
 
 
 def compare(before: Report | PathGraph, after: Report | PathGraph) -> Comparison:

@@ -44,21 +44,29 @@ def summary_text(report: Report) -> str:
 
 def report_html(report: Report) -> str:
     """Write a report as two HTML tables; every text that came from the model is escaped."""
-    summary = "".join(
+    table = html_table(table_lines(report.activation_layers))
+    return f"{html_summary(summary_lines(report))}{table}"
+
+
+def html_summary(lines: Sequence[tuple[str, str]]) -> str:
+    """Write pairs of label and value as an HTML table."""
+    rows = "".join(
         f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
         f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-        for label, value in summary_lines(report)
+        for label, value in lines
     )
-    columns, *lines = table_lines(report.activation_layers)
+    return f"<table>{rows}</table>"
+
+
+def html_table(lines: Sequence[tuple[str, ...]]) -> str:
+    """Write a table of cells, its head first, as HTML."""
+    columns, *rest = lines
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in lines
+        for line in rest
     )
-    return (
-        f"<table>{summary}</table>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def summary_lines(report: Report) -> list[tuple[str, str]]:

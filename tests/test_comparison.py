@@ -122,3 +122,12 @@ def test_long_tables_lose_their_middle() -> None:
     text = str(compare(chain(names), chain(names)))
     assert "... 30 more layers ..." in text
     assert "unit30" not in text
+
+
+def test_html_escapes_what_came_from_the_model() -> None:
+    graph = chain(["<b>"])
+    html = compare(graph, linearize(graph, layers="*"))._repr_html_()
+    assert "<b>" not in html
+    assert "<td>&lt;b&gt;</td><td>1 -&gt; 0</td>" in html
+    assert "<td style='text-align:left'>1 -&gt; 0</td>" in html
+    assert html.count("<table>") == html.count("</table>") == 2
