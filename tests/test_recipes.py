@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 
 from pathlen.errors import SettingsError
 from pathlen.training import Recipe, build_model, build_task, load_recipe, make_recipe
-from pathlen.training import recipe as recipe_module
 from pathlen.training.learning_rate import stages
 from pathlen.training.recipe_file import differences, dump_recipe, shipped_recipes
 from tests.training_runs import TINY, changed, run, tiny
@@ -60,56 +58,6 @@ def test_the_resolved_recipe_is_stored(tmp_path):
         "precision: 32-true",
     ):
         assert default in text
-
-
-TABLES = {
-    "recipe": {"recipe": recipe_module.Recipe},
-    "optimizer": {"`sgd`": recipe_module.SGD, "`adamw`": recipe_module.AdamW},
-    "schedule": {
-        "`constant`": recipe_module.Constant,
-        "`cosine`": recipe_module.Cosine,
-        "`step`": recipe_module.Step,
-    },
-    "phases": {
-        "`train`, `linearize` and `finetune`": recipe_module.Phase,
-        "`early_stop`": recipe_module.EarlyStop,
-        "`linearize`": recipe_module.Linearize,
-        "`linearize.prior`": recipe_module.Prior,
-        "`distillation`": recipe_module.Distillation,
-        "`machine`": recipe_module.Machine,
-    },
-    "prior schedule": {"`ramp`": recipe_module.RampOmega, "`grow`": recipe_module.GrowOmega},
-}
-
-
-@pytest.mark.parametrize(
-    ("title", "kind"),
-    [
-        (title if group in ("recipe", "phases") else f"{group} {title}", kind)
-        for group, kinds in TABLES.items()
-        for title, kind in kinds.items()
-    ],
-)
-def test_the_page_lists_all_settings_with_their_defaults(title, kind):
-    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
-    table = page.partition(f"\n| {title} | default | |\n")[2].partition("\n\n")[0]
-    rows = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()[1:]]
-    shown = {row[1].strip("`"): row[2].strip("`") for row in rows}
-    inherited = recipe_module.Phase.model_fields if kind is recipe_module.Linearize else {}
-    fields = {
-        name: field
-        for name, field in kind.model_fields.items()
-        if name not in inherited and name != "name"
-    }
-    assert list(shown) == list(fields)
-    for name, field in fields.items():
-        value = "required" if field.is_required() else field.default
-        if isinstance(value, recipe_module.Prior):
-            assert shown[name] == f"omega: {value.omega}"
-        elif isinstance(value, recipe_module.Settings):
-            assert shown[name] == getattr(value, "name", "")
-        else:
-            assert shown[name] == str(value).lower(), name
 
 
 # --- what is refused -------------------------------------------------------------------------

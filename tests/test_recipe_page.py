@@ -1,0 +1,58 @@
+"""The page on training runs lists all settings, with the defaults that they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pathlen.training import recipe
+
+TABLES = {
+    "recipe": {"recipe": recipe.Recipe},
+    "optimizer": {"`sgd`": recipe.SGD, "`adamw`": recipe.AdamW},
+    "schedule": {
+        "`constant`": recipe.Constant,
+        "`cosine`": recipe.Cosine,
+        "`step`": recipe.Step,
+    },
+    "phases": {
+        "`train`, `linearize` and `finetune`": recipe.Phase,
+        "`early_stop`": recipe.EarlyStop,
+        "`linearize`": recipe.Linearize,
+        "`linearize.prior`": recipe.Prior,
+        "`distillation`": recipe.Distillation,
+        "`machine`": recipe.Machine,
+    },
+    "prior schedule": {"`ramp`": recipe.RampOmega, "`grow`": recipe.GrowOmega},
+}
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [
+        (title if group in ("recipe", "phases") else f"{group} {title}", kind)
+        for group, kinds in TABLES.items()
+        for title, kind in kinds.items()
+    ],
+)
+def test_the_page_lists_all_settings_with_their_defaults(title, kind):
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    table = page.partition(f"\n| {title} | default | |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()[1:]]
+    shown = {row[1].strip("`"): row[2].strip("`") for row in rows}
+    inherited = recipe.Phase.model_fields if kind is recipe.Linearize else {}
+    fields = {
+        name: field
+        for name, field in kind.model_fields.items()
+        if name not in inherited and name != "name"
+    }
+    assert list(shown) == list(fields)
+    for name, field in fields.items():
+        value = "required" if field.is_required() else field.default
+        if isinstance(value, recipe.Prior):
+            assert shown[name] == f"omega: {value.omega}"
+        elif isinstance(value, recipe.Settings):
+            assert shown[name] == getattr(value, "name", "")
+        else:
+            assert shown[name] == str(value).lower(), name
