@@ -49,15 +49,17 @@ def stages() -> Iterator[Callable[[str], None]]:
     from rich.text import Text
 
     console, spinner = Console(stderr=True), Spinner("line")
+    # What a model prints on a standard output that is a file must arrive there.
+    redirect = sys.stdout.isatty()
+    live = Live(spinner, console=console, transient=True, redirect_stdout=redirect)
 
     def show(stage: str) -> None:
         text = Text(f"{stage} ...")
         text.truncate(console.width - 4, overflow="ellipsis")  # one line, with the spinner
         spinner.update(text=text)
+        live.refresh()
 
-    # What a model prints on a standard output that is a file must arrive there.
-    redirect = sys.stdout.isatty()
-    with Live(spinner, console=console, transient=True, redirect_stdout=redirect):
+    with live:
         yield show
 
 
