@@ -59,7 +59,7 @@ def measured(run: Path, weights: str) -> tuple[Report, dict[str, Any]]:
 
     found = load_run(run, weights)
     phases = list(found.summary["phases"].values())
-    report = pathlen.measure(found.model, *found.task.example)
+    report = pathlen.measure(found.model, found.task.example)
     return report, phases[0] if weights == "dense" else phases[-1]
 
 

@@ -20,6 +20,11 @@ Number = float | Fraction
 """An average: a float, or a Fraction where ``exact=True`` was asked for."""
 
 
+AFFINE = ("conv", "_conv", "linear", "embedding", "addmm", "matmul", "mm", "bmm")
+"""Beginnings of the names of linear layers: with one input channel, or one a group, their units
+read one unit each, too, and yet no nonlinearity ever was there."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerRow:
     """One layer of a report.
@@ -68,7 +73,8 @@ def layer_tally(graph: PathGraph) -> LayerTally:
     units = np.bincount(graph.layer[graph.kind != Kind.HUB], minlength=count)
     active = np.bincount(graph.layer[graph.activity > 0], minlength=count)
     functions = np.bincount(graph.layer[_functions_of_one_unit(graph)], minlength=count)
-    return LayerTally(units, active, functions == units)
+    affine = [layer.operation.startswith(AFFINE) for layer in graph.layers]
+    return LayerTally(units, active, (functions == units) & ~np.array(affine, dtype=np.bool_))
 
 
 def layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[LayerRow, ...]:

@@ -221,13 +221,23 @@ def test_backends_tells_what_cannot_be_imported(run, monkeypatch):
     assert "is not" in result.stdout
 
 
-def test_demo_goes_from_fully_active_to_linear(run):
-    result = run("demo")
-    assert result.exit_code == 0
-    # The closed form 1 + 1.5 * 3n with n = 3, half of it, and nothing.
-    assert "14.5000" in result.stdout
-    assert "7.2500" in result.stdout
-    assert "0.0000" in result.stdout
+@pytest.mark.slow
+def test_demo_trains_linearizes_and_draws(run, tmp_path):
+    result = run("demo", "--out", str(tmp_path / "demo"))
+    assert result.exit_code == 0, result.stderr
+    rows = dict(re.findall(r"^(\S.*?)  +(\S.*)$", result.stdout, re.MULTILINE))
+    before, after = re.findall(r"[\d.]+", rows["normalized average path length"])
+    assert float(before) == 14.5  # the closed form 1 + 1.5 * 3n with n = 3
+    assert 7.1 <= float(after) <= 7.25 * 1.02
+    dense, linearized = re.findall(r"[\d.]+", rows["accuracy on held-out digits"])
+    assert float(dense) >= 97
+    assert float(linearized) >= float(dense) - 1
+    for name in ("training", "core-network", "path-lengths"):
+        assert (tmp_path / "demo" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / "demo" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "half of its depth linear</title>" in page
+    assert "this run ended before" in run("demo", "--out", str(tmp_path / "demo")).stdout
 
 
 def test_the_module_runs_as_the_command_does():

@@ -9,7 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import pathlen
 from pathlen import BackendError, PathGraph, Report, backends
 from pathlen.rendering import FULL_TABLE, SHOWN_AT_EACH_END, count_text, number_text
 
@@ -222,3 +225,11 @@ def test_a_sum_with_a_padded_shortcut_is_no_activation():
     assert not rows["sum"].activation
     assert rows["relu"].activation
     assert list(rows) == ["in", "before", "sum", "relu", "out"]
+
+
+def test_a_convolution_of_one_channel_is_no_place_of_an_activation():
+    # each of its units reads one unit alone, as those of an activation do
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU())
+    report = pathlen.measure(model, torch.randn(1, 1, 8, 8))
+    assert [row.name for row in report.activation_layers] == ["2"]
+    assert report.width_profile == (4,)
