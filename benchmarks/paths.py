@@ -287,10 +287,11 @@ _INTRODUCTION = f"""\
 # Performance
 
 What `python benchmarks/paths.py` measured on a machine of two cores, one thread, each row in a
-process of its own. Seconds of averages are the processor's, without waiting for other programs, the
-least of several runs; those of distributions and first calls are what a user waits. "MiB peak" is
-the resident memory of the whole process. Random graphs have {DEGREE} predecessors a node, drawn evenly
-over all nodes before it, or the last {WINDOW:,}: what a traced network looks like, whose layers read the layers before them."""
+process of its own. Seconds of averages are the processor's, without waiting for other programs,
+the least of several runs; those of distributions and first calls are what a user waits. "MiB peak"
+is the resident memory of the whole process. Random graphs have {DEGREE} predecessors a node, drawn
+evenly over all nodes before it, or the last {WINDOW:,}: what a traced network looks like, whose
+layers read the layers before them."""
 
 
 def _table(rows: list[Row]) -> str:
