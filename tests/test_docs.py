@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.documentation import agrees, blocks_of, run_line, run_page
+from tests.documentation import LEFT_OUT, agrees, blocks_of, lines_of, run_line, run_page
 from tests.vision import import_torchvision
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -60,3 +61,11 @@ def test_commands_have_to_be_known_and_to_succeed():
         run_line("pathlen measure none:x", failure_shown=False)
     assert "Error" in run_line("pathlen measure none:x", failure_shown=True)
     assert run_line("pip install torch", failure_shown=False) == ""
+
+
+def test_nothing_else_is_left_out():
+    readme = DOCS.parent / "README.md"
+    blocks = [block for page in (readme, *PAGES) for block in blocks_of(page.read_text())]
+    lines = [line for b in blocks if b.language == "bash" for line in lines_of(b.code)]
+    for pattern in LEFT_OUT:
+        assert any(re.match(pattern, line) for line in lines), f"{pattern} is not needed any more"
