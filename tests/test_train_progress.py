@@ -51,7 +51,7 @@ def test_bars(tmp_path):
     for phase, steps in {"train": 10, "linearize": 10, "finetune": 5}.items():
         assert re.search(rf"{phase} +━+ {steps}/{steps} +loss \d\.\d{{4}}", text), phase
     last = result.history[-1]
-    assert f"active units {last['active_units']}  NAPL {last['napl']:.3f}" in text
+    assert f"units {last['active_units']}  NAPL {last['napl']:.3f}" in text
     assert f"test {last['test_accuracy']:.2%}" in text
     assert "after phase" in text
     assert text.count("weights, metrics and the recipe are in") == 1

@@ -14,10 +14,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from pathlen.training.learning_rate import Stage
 from pathlen.training.summary import summary_table
 from pathlen.training.watch import Watcher, shown
+
+NARROW = 110
+"""Columns of a terminal below which the accuracy on the training data is left out."""
 
 
 class Lines(Watcher):
@@ -53,11 +57,13 @@ class Bars(Watcher):
     """
 
     def __init__(self, console: Console) -> None:
+        self._narrow = console.width < NARROW
+        numbers = Column(no_wrap=True, overflow="ellipsis")
         self._progress = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=6 if self._narrow else 20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+            TextColumn("{task.fields[numbers]}", table_column=numbers),
             TimeRemainingColumn(compact=True),
             console=console,
             refresh_per_second=5,
@@ -77,16 +83,19 @@ class Bars(Watcher):
     def step(self, batch: int, numbers: Mapping[str, float]) -> None:
         """Move the bar on."""
         assert self._bar is not None
-        parts = [f"{name} {text}" for name, text in shown(numbers).items()]
+        texts = shown(numbers)
+        if self._narrow:
+            texts.pop("train", None)
+        parts = [f"{name.removeprefix('active ')} {text}" for name, text in texts.items()]
         line = "  ".join([*parts, self._tested])
         self._progress.update(self._bar, completed=self._before + batch, numbers=line)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Keep the accuracy on the test data in sight."""
         self._before += self._steps
-        tested = shown({key: row.get(key) for key in ("test_accuracy", "bleu")})
-        self._tested = "  ".join(f"{name} {text}" for name, text in tested.items())
-        self.step(0, row)
+        tested = {key: row[key] for key in ("test_accuracy", "bleu") if key in row}
+        self._tested = "  ".join(f"{name} {text}" for name, text in shown(tested).items())
+        self.step(0, {key: value for key, value in row.items() if key not in tested})
 
     def say(self, text: str) -> None:
         """Print above the bars."""
