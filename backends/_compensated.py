@@ -4,14 +4,14 @@ A number is a pair of float64, high + low (Knuth, TAOCP 2, 4.2.2), so results do
 with the width or depth of a graph. Path counts also carry a power of 2**512: they do not overflow.
 """
 
-import numba
+from pathlen.backends._compiled import compiled
 
 BIG = 2.0**512
 SMALL = 2.0**-512
 _SPLITTER = 2.0**33 + 1.0
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def add(high, low, term, term_low):  # type: ignore[no-untyped-def]
     """(high, low) + (term, term_low), with the rounding error of high + term kept in low."""
     total = high + term
@@ -19,7 +19,7 @@ def add(high, low, term, term_low):  # type: ignore[no-untyped-def]
     return total, low + ((high - (total - part)) + (term - part)) + term_low
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def add_count(high, low, power, term, term_low, term_power):  # type: ignore[no-untyped-def]
     """The same for counts times 2**(512 power); the smaller power is brought to the larger.
 
@@ -36,7 +36,7 @@ def add_count(high, low, power, term, term_low, term_power):  # type: ignore[no-
     return high, low, power
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def settle(high, low, power):  # type: ignore[no-untyped-def]
     """Bring a count's low part below the last digit of high, and high below 2**512."""
     total = high + low
@@ -46,26 +46,26 @@ def settle(high, low, power):  # type: ignore[no-untyped-def]
     return total, low, power
 
 
-@numba.njit(cache=True)
+@compiled()
 def plus(number, high, low):  # type: ignore[no-untyped-def]
     """A pair and two more parts, with the rounding error of the high ones kept in low."""
     return add(number[0], number[1], high, low)
 
 
-@numba.njit(cache=True)
+@compiled()
 def times(number, factor):  # type: ignore[no-untyped-def]
     """A pair times a factor, each part rounded."""
     return number[0] * factor, number[1] * factor
 
 
-@numba.njit(cache=True)
+@compiled()
 def top(value):  # type: ignore[no-untyped-def]
     """The first 20 bits of a number below 2**990 (T. J. Dekker, Numerische Mathematik 18, 1971)."""
     product = value * _SPLITTER
     return product - (product - value)
 
 
-@numba.njit(cache=True)
+@compiled()
 def split(number):  # type: ignore[no-untyped-def]
     """The same number with 20 bits in high: sums of such parts are exact in 53 bits."""
     high = top(number[0] + number[1])

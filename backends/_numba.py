@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import numba
 import numpy as np
 
 from pathlen.backends._compensated import add, add_count, settle
+from pathlen.backends._compiled import compiled
 from pathlen.backends._numba_averages import averages
 from pathlen.backends._numba_distribution import distribution
 from pathlen.backends._numba_magnitude import magnitudes
@@ -111,7 +111,7 @@ def _scaled(value: FloatArray, power: IntArray) -> Scaled:
 
 # F(v) = 1 at an input, else the sum of F over predecessors. One pass in topological order that
 # reads every edge once: O(n + e), 24 bytes read an edge.
-@numba.njit(cache=True)
+@compiled()
 def _count_from_inputs(indptr, indices):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     highs, lows, powers = np.empty(size), np.empty(size), np.empty(size, np.int32)
@@ -129,7 +129,7 @@ def _count_from_inputs(indptr, indices):  # type: ignore[no-untyped-def]
 
 # R(u) = 1 at an output, else the sum of R over successors. One pass against the topological
 # order; each node, final when it is reached, is added to its predecessors: O(n + e).
-@numba.njit(cache=True)
+@compiled()
 def _count_to_outputs(indptr, indices, ends):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     highs, lows, powers = np.zeros(size), np.zeros(size), np.zeros(size, np.int32)
@@ -148,7 +148,7 @@ def _count_to_outputs(indptr, indices, ends):  # type: ignore[no-untyped-def]
 
 # W(u) = chance to start at u + the sum over successors v of W(v) / predecessors(v). One pass
 # against the topological order: O(n + e).
-@numba.njit(cache=True)
+@compiled()
 def _walk_backward(indptr, indices, starts):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     highs, lows = starts.copy(), np.zeros(size)
@@ -166,7 +166,7 @@ def _walk_backward(indptr, indices, starts):  # type: ignore[no-untyped-def]
 
 # W(v) = chance to start at v + the sum over predecessors u of W(u) / successors(u). One pass in
 # topological order: O(n + e).
-@numba.njit(cache=True)
+@compiled()
 def _walk_forward(indptr, indices, starts, degrees):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     chances, steps = np.empty(size), np.zeros(size)
@@ -183,7 +183,7 @@ def _walk_forward(indptr, indices, starts, degrees):  # type: ignore[no-untyped-
 
 # L(v) = length(v) + the largest L over predecessors (0 at an input). One pass in topological
 # order: O(n + e). Pairs are settled, so comparing high parts first is right.
-@numba.njit(cache=True)
+@compiled()
 def _longest(indptr, indices, lengths):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     highs, lows = np.empty(size), np.empty(size)

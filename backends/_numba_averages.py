@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from pathlen.backends._compensated import BIG, SMALL, plus, split, times, top
+from pathlen.backends._compiled import compiled
 from pathlen.backends._rows import sum_of_rows
 from pathlen.backends.protocol import Averages, FloatArray, starts_of_walks
 from pathlen.graph import PathGraph
@@ -51,7 +51,7 @@ def _rows(count: int) -> FloatArray:
 # exact unless one of up to 64 terms is 2**33 times smaller than it. Low parts are 2**20 times
 # smaller than high ones, and so are their rounding errors: 10**8 nodes in a row cost no digit
 # that matters. The whole argument is in docs/algorithms/path-counts.md.
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sweep(indptr, indices, activity, outputs, chances, state):  # type: ignore[no-untyped-def]
     alike, last_power = 0, 0.0  # the nodes from `alike` on have one power
     for node in range(len(activity)):
@@ -85,7 +85,7 @@ def _sweep(indptr, indices, activity, outputs, chances, state):  # type: ignore[
     return paths, power, (length[0] + length[1]) / paths, walk[0] + walk[1]
 
 
-@numba.njit(cache=True, inline="always", error_model="numpy")
+@compiled(inline="always", error_model="numpy")
 def _sum(indices, first, last, state):  # type: ignore[no-untyped-def]
     """Sums of F, S and E over predecessors of one power, as pairs of high and low."""
     end = min(first + BLOCK, last)
@@ -100,7 +100,7 @@ def _sum(indices, first, last, state):  # type: ignore[no-untyped-def]
     return count, length, step
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _mean(total, number):  # type: ignore[no-untyped-def]
     """A sum divided by the number of its terms.
 
@@ -112,7 +112,7 @@ def _mean(total, number):  # type: ignore[no-untyped-def]
     return high, ((total[0] - high * number) + total[1]) * part
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sum_of_powers(nodes, first, last, state):  # type: ignore[no-untyped-def]
     """Sums of F and S over some nodes, and their power, whatever powers these have."""
     count, length, power = (0.0, 0.0), (0.0, 0.0), 0.0
@@ -125,7 +125,7 @@ def _sum_of_powers(nodes, first, last, state):  # type: ignore[no-untyped-def]
     return count, length, power
 
 
-@numba.njit(cache=True)
+@compiled()
 def _scale(powers):  # type: ignore[no-untyped-def]
     """2**(-512 powers); 0 from three powers on, where that is below the smallest float."""
     if powers == 0.0:

@@ -11,9 +11,9 @@ for the random walk, and weight(u, v) M(u) / M(v) for magnitudes.
 
 import math
 
-import numba
 import numpy as np
 
+from pathlen.backends._compiled import compiled
 from pathlen.backends.protocol import (
     FloatArray,
     Scaled,
@@ -93,7 +93,7 @@ def _scales(
 
 
 # Fewest and most units of the ways to a node that count (surely; possibly), and who reads it last.
-@numba.njit(cache=True)
+@compiled()
 def _windows(indptr, indices, activity):  # type: ignore[no-untyped-def]
     size = len(activity)
     low, high = np.zeros(size, np.int32), np.zeros(size, np.int32)
@@ -109,7 +109,7 @@ def _windows(indptr, indices, activity):  # type: ignore[no-untyped-def]
     return low, high, last_reader
 
 
-@numba.njit(cache=True)
+@compiled()
 def _live_rows(indptr, indices, last_reader):  # type: ignore[no-untyped-def]
     """The most nodes whose rows are held at once."""
     live, most = 0, 0
@@ -124,7 +124,7 @@ def _live_rows(indptr, indices, last_reader):  # type: ignore[no-untyped-def]
     return most
 
 
-@numba.njit(cache=True)
+@compiled()
 def _sweep(  # type: ignore[no-untyped-def]
     indptr,
     indices,

@@ -2,10 +2,10 @@
 
 import math
 
-import numba
 import numpy as np
 
 from pathlen.backends._compensated import add
+from pathlen.backends._compiled import compiled
 from pathlen.backends.protocol import Scaled
 from pathlen.graph import Kind, PathGraph
 
@@ -19,7 +19,7 @@ def magnitudes(graph: PathGraph) -> tuple[Scaled, Scaled]:
     )
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _add_scaled(high, low, exponent, term, term_exponent):  # type: ignore[no-untyped-def]
     """(high, low) * 2**exponent + term * 2**term_exponent, at the larger exponent."""
     if high == 0.0:
@@ -35,7 +35,7 @@ def _add_scaled(high, low, exponent, term, term_exponent):  # type: ignore[no-un
 
 # M(v) = 1 at an input, else the sum of weight(u, v) M(u) over predecessors u; mantissas lie in
 # [0.5, 1), so products of any number of weights neither overflow nor vanish. O(n + e).
-@numba.njit(cache=True)
+@compiled()
 def _from_inputs(indptr, indices, weights):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     mantissas, exponents = np.empty(size), np.empty(size, np.int64)
@@ -55,7 +55,7 @@ def _from_inputs(indptr, indices, weights):  # type: ignore[no-untyped-def]
 
 
 # The same from the outputs: a node, final when it is reached, is added to its predecessors.
-@numba.njit(cache=True)
+@compiled()
 def _to_outputs(indptr, indices, weights, ends):  # type: ignore[no-untyped-def]
     size = len(indptr) - 1
     highs, lows, exponents = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from pathlen.backends._compiled import compiled
 from pathlen.backends._residues_primes import LANES, LEAST_PRIME
 from pathlen.backends._residues_rows import largest_of_rows
 from pathlen.backends.protocol import FloatArray, IntArray, walk_starts
@@ -177,7 +177,7 @@ def _valuations(numbers: IntArray, factors: IntArray) -> npt.NDArray[np.uint32]:
 
 
 # V(v) = valuation of degree(v) + the largest V over what v reads, for several primes at once.
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _largest_sums(  # type: ignore[no-untyped-def]
     indptr, indices, of_node, valuations, node_bits, is_two, state
 ):
@@ -192,7 +192,7 @@ def _largest_sums(  # type: ignore[no-untyped-def]
                 state[node, lane] += np.uint32(node_bits[node])
 
 
-@numba.njit(cache=True)
+@compiled()
 def _most_bits(indptr, indices, bits, node_bits, ends):  # type: ignore[no-untyped-def]
     most, result = np.empty(len(ends), np.int64), 0
     for node in range(len(ends)):

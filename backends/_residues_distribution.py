@@ -8,9 +8,9 @@ divided, for the random walk, by how many nodes v reads. A row of coefficients i
 last reader has read it.
 """
 
-import numba
 import numpy as np
 
+from pathlen.backends._compiled import compiled
 from pathlen.backends._numba_distribution import _live_rows, _windows
 from pathlen.backends._residues_bounds import Reading, distinct
 from pathlen.backends._residues_primes import (
@@ -93,7 +93,7 @@ def _manners(values: FloatArray) -> IntArray:
     return np.where(values == 1.0, _SURE, np.where(values == 0.0, _NEVER, _MAYBE)).astype(np.int64)
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _add_row(row, offset, values, count, weight, primes, negated):  # type: ignore[no-untyped-def]
     """Row[offset:] + weight * values, an empty weight being 1."""
     if len(weight) == 0:
@@ -107,7 +107,7 @@ def _add_row(row, offset, values, count, weight, primes, negated):  # type: igno
             row[offset + at] = added(row[offset + at], product, primes[lane])
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _scale_row(row, count, factor, primes, negated):  # type: ignore[no-untyped-def]
     for start in range(0, count, PLACES):
         for lane in range(PLACES):
@@ -116,7 +116,7 @@ def _scale_row(row, count, factor, primes, negated):  # type: ignore[no-untyped-
             )
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _counted(row, count, chance, rest, primes, negated):  # type: ignore[no-untyped-def]
     """The polynomial of a row times (1 - a + a z), the last coefficient being 0 before."""
     for start in range(count - PLACES, -1, -PLACES):
@@ -129,7 +129,7 @@ def _counted(row, count, chance, rest, primes, negated):  # type: ignore[no-unty
             row[at] = here
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sweep(  # type: ignore[no-untyped-def]
     indptr,
     indices,

@@ -9,9 +9,10 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from pathlen.backends._compiled import compiled
 
 Residues = npt.NDArray[np.uint32]
 
@@ -76,7 +77,7 @@ def batches_of(primes: Residues, lanes: int) -> list[Batch]:
     return batches
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def montgomery(one, other, prime, negated):  # type: ignore[no-untyped-def]
     """One * other / 2**32 modulo a prime, below it; both factors are below it too."""
     product = np.uint64(one) * np.uint64(other)
@@ -85,14 +86,14 @@ def montgomery(one, other, prime, negated):  # type: ignore[no-untyped-def]
     return min(reduced, np.uint32(reduced - prime))
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def added(one, other, prime):  # type: ignore[no-untyped-def]
     """One + other modulo a prime below 2**31: below 0 wraps round to what is larger."""
     total = np.uint32(one + other)
     return min(total, np.uint32(total - prime))
 
 
-@numba.njit(cache=True)
+@compiled()
 def power(base, exponent, prime):  # type: ignore[no-untyped-def]
     """Base**exponent modulo a prime, all uint64."""
     result, square = np.uint64(1), base % prime
@@ -104,7 +105,7 @@ def power(base, exponent, prime):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def _powers_of(bases, exponents, primes):  # type: ignore[no-untyped-def]
     result = np.empty((len(bases), len(primes)), np.uint32)
     for row in range(len(bases)):
@@ -165,7 +166,7 @@ def _in_pairs(values: Sequence[int]) -> list[int]:
     return pairs + list(values[len(pairs) * 2 :])
 
 
-@numba.njit(cache=True)
+@compiled()
 def _cofactor_inverses(primes):  # type: ignore[no-untyped-def]
     """One over the product of all other primes, modulo each: uint64[count]."""
     result = np.empty(len(primes), np.uint64)

@@ -1,8 +1,8 @@
 """Averages modulo primes: the recurrences of the float sweep on rows of 32 residues."""
 
-import numba
 import numpy as np
 
+from pathlen.backends._compiled import compiled
 from pathlen.backends._residues_bounds import Reading, distinct, dyadic
 from pathlen.backends._residues_primes import (
     LANES,
@@ -110,7 +110,7 @@ def rows_of_residues(count: int) -> Residues:
 
 # F(v) = 1 at a terminal, else the sum of F over what v reads (first half of a row)
 # S(v) = activity(v) F(v) + the sum of S over what v reads (second half)
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _counts(indptr, indices, which, activity, ends, batch, state):  # type: ignore[no-untyped-def]
     primes, negated = batch
     total, result = np.empty(LANES, np.uint32), np.zeros(LANES, np.uint32)
@@ -130,7 +130,7 @@ def _counts(indptr, indices, which, activity, ends, batch, state):  # type: igno
 
 
 # E(v) = activity(v) + the mean of E over what v reads
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _walks(  # type: ignore[no-untyped-def]
     indptr, indices, activities, degrees, starts, ends, batch, state
 ):

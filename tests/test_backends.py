@@ -443,7 +443,8 @@ def test_choose() -> None:
 
 def test_choose_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "pathlen.backends._numba", raising=False)
+    for module in ("_numba", "_compiled"):
+        monkeypatch.delitem(sys.modules, f"pathlen.backends.{module}", raising=False)
     backend, reason = backends.choose(figure_1())
     assert backend.name == "scipy"
     assert "numba" in reason

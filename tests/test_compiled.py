@@ -1,0 +1,69 @@
+"""What compiled functions keep on disk is never used once a part of them has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+AVERAGES = """
+import json
+from pathlen import PathGraph
+from pathlen.backends import _numba_averages
+
+edges = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)]
+found = _numba_averages.averages(PathGraph.from_edges(edges, activity=[0, 1, 1, 1, 0]))
+hits = _numba_averages._sweep.stats.cache_hits
+print(json.dumps([found.average, 10**found.log10_path_count, sum(hits.values())]))
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package, to be edited."""
+    for folder in ("pathlen", "backends"):
+        left_out = shutil.ignore_patterns("__pycache__", "training")
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=left_out)
+    return tmp_path
+
+
+def averages(copy: Path) -> list[float]:
+    """Average, number of paths and hits of the cache, in a process of its own."""
+    kept = {"PYTHONPATH": str(copy), "NUMBA_CACHE_DIR": str(copy / "kept")}
+    done = subprocess.run(
+        [sys.executable, "-c", AVERAGES],
+        env={**os.environ, **kept},
+        cwd=copy,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    average, paths, hits = json.loads(done.stdout)
+    return [average, round(paths, 9), hits]
+
+
+def test_a_part_in_another_file_that_changes_makes_a_kernel_compile_anew(copy):
+    assert averages(copy) == [1.0, 3.0, 0]  # three paths of one active unit each
+    assert averages(copy) == [1.0, 3.0, 1]  # else nothing below would be told
+    sums = copy / "backends" / "_rows.py"
+    text = sums.read_text()
+    assert text.count("[0.0] * 4") == 1
+    # Each of four sums of high parts and of low parts begins at 1, so every sum is 8 too large:
+    # 9 paths to a unit and 35 in all; lengths of 9 + 8 at a unit and 59 in all.
+    sums.write_text(text.replace("[0.0] * 4", "[1.0] * 4"))
+    assert averages(copy) == [pytest.approx(59 / 35), 35.0, 0]
+    sums.write_text(text)
+    assert averages(copy) == [1.0, 3.0, 0]
+
+
+def test_every_kernel_is_kept_in_this_way():
+    for module in (ROOT / "backends").glob("*.py"):
+        if module.name != "_compiled.py":
+            text = module.read_text()
+            assert not any(x in text for x in ("njit", "numba.jit", "cache=True")), module.name
