@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pathlen.backends.asking import NEEDS, averages_of, distribution_of, gives, require, solution_of
 from pathlen.backends.protocol import Averages, Backend, Capabilities, Solution
 from pathlen.backends.registry import available, choose, get, register
+from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pathlen.backends._torch import TorchBackend as TorchBackend
@@ -26,12 +27,6 @@ __all__ = [
     "solution_of",
 ]
 
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """`TorchBackend`, for another device than the CPU; it imports torch."""
-        if name != "TorchBackend":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from pathlen.backends._torch import TorchBackend
-
-        return TorchBackend
+if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
+    # For another device than the CPU; it imports torch.
+    __getattr__, __dir__ = lazy_names(__name__, {"TorchBackend": "pathlen.backends._torch"})

@@ -9,8 +9,9 @@ matplotlib is imported when the first figure is drawn.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pathlen.figures.contributions import plot_contributions as plot_contributions
@@ -24,29 +25,17 @@ if TYPE_CHECKING:
 
 # name -> the module that defines it
 _EXPORTS = {
-    "COLUMN_WIDTH": "style",
-    "plot_contributions": "contributions",
-    "plot_core_network": "core_network",
-    "plot_path_lengths": "path_lengths",
-    "plot_tradeoff": "tradeoff",
-    "plot_training": "training",
-    "plot_width_profile": "widths",
-    "save": "style",
+    "COLUMN_WIDTH": "pathlen.figures.style",
+    "plot_contributions": "pathlen.figures.contributions",
+    "plot_core_network": "pathlen.figures.core_network",
+    "plot_path_lengths": "pathlen.figures.path_lengths",
+    "plot_tradeoff": "pathlen.figures.tradeoff",
+    "plot_training": "pathlen.figures.training",
+    "plot_width_profile": "pathlen.figures.widths",
+    "save": "pathlen.figures.style",
 }
 
 __all__ = sorted(_EXPORTS)
 
 if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
-
-    def __getattr__(name: str) -> object:
-        """Import the module that defines ``name`` on first use and keep the value."""
-        if name not in _EXPORTS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f"pathlen.figures.{_EXPORTS[name]}")
-        globals()[name] = getattr(module, name)
-        return globals()[name]
-
-
-def __dir__() -> list[str]:
-    """Offer the lazy names to tab completion."""
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

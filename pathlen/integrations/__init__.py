@@ -8,8 +8,9 @@ library that it is for (`pip install 'pathlen[integrations]'` for all of them).
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pathlen.integrations.lightning_callback import DepthCallback as DepthCallback
@@ -34,13 +35,12 @@ _LIBRARIES = {
 __all__ = list(_EXPORTS)
 
 if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
+    _import_name, __dir__ = lazy_names(__name__, _EXPORTS)
 
     def __getattr__(name: str) -> object:
-        """Import the module that defines ``name`` on first use and keep the value."""
-        if name not in _EXPORTS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Say how a library is installed that is needed and is not there."""
         try:
-            module = importlib.import_module(_EXPORTS[name])
+            return _import_name(name)
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]
             if library not in _LIBRARIES:
@@ -49,11 +49,3 @@ if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an
                 f"{name} needs {library}, which is not installed: {_LIBRARIES[library]}",
                 name=library,
             ) from error
-        value = getattr(module, name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    """Offer the lazy names to tab completion."""
-    return sorted({*globals(), *__all__})
