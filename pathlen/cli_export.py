@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pathlen.cli_options import (
-    complete_backend,
+    backend_option,
+    edges_option,
     input_option,
     spec_argument,
     without_logs,
@@ -42,20 +43,8 @@ FORMATS = ("graphml", "dot", "mermaid", "json", "csv")
 @click.option(
     "--units", is_flag=True, help="GraphML of the path graph itself, a node for each unit."
 )
-@click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    shell_complete=complete_backend,
-    help="What counts the paths.",
-)
-@click.option(
-    "--edges",
-    type=click.Choice(["connections", "weights"]),
-    default="connections",
-    show_default=True,
-    help="weights: leave out what weights of 0 cut, as in a pruned network.",
-)
+@backend_option
+@edges_option
 def export(
     spec: str,
     inputs: tuple[InputShape, ...],

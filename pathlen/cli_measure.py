@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pathlen.cli_options import (
-    complete_backend,
+    backend_option,
+    edges_option,
     input_option,
     spec_argument,
     view_options,
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @spec_argument
 @input_option
-@click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    shell_complete=complete_backend,
-    help="What counts the paths.",
-)
+@backend_option
 @click.option("--exact", is_flag=True, help="Compute with integers and fractions.")
 @click.option(
     "--between",
@@ -45,13 +40,7 @@ if TYPE_CHECKING:
     metavar="SPEC",
     help="Compare with a second model, layer by layer, for instance after training.",
 )
-@click.option(
-    "--edges",
-    type=click.Choice(["connections", "weights"]),
-    default="connections",
-    show_default=True,
-    help="weights: leave out what weights of 0 cut, as in a pruned network.",
-)
+@edges_option
 @view_options
 @click.option(
     "--html",

@@ -39,7 +39,7 @@ def _complete_spec(
     return [CompletionItem(incomplete, type="file")]
 
 
-def complete_backend(
+def _complete_backend(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Names of backends, none of which is imported."""
@@ -62,6 +62,24 @@ input_option = click.option(
     "Can be left out where the model says what it takes.",
 )
 """Gives a command the parameter `inputs`, a tuple of `InputShape`."""
+
+backend_option = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    shell_complete=_complete_backend,
+    help="What counts the paths.",
+)
+"""Gives a command the parameter `backend`, a name."""
+
+edges_option = click.option(
+    "--edges",
+    type=click.Choice(["connections", "weights"]),
+    default="connections",
+    show_default=True,
+    help="weights: leave out what weights of 0 cut, as in a pruned network.",
+)
+"""Gives a command the parameter `edges`."""
 
 
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from pathlen.errors import ActivityError, UnsupportedOperation
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import degree
-from pathlen.lowering.rules import find_rule
+from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing import module_path
 
@@ -169,8 +169,7 @@ class _Evaluation:
             x = self.value(call["self"])
             slopes = self._channels(call["weight"])
             return torch.where(x >= 0, x, slopes * x)
-        found = find_rule(call.func)
-        if found is not None and found.kind == "normalization":
+        if kind_of_call(call) == "normalization":
             return self._normalize(call)
         result = torch.as_tensor(self._run(call))
         if result.numel() > _MOST_EVALUATIONS:

@@ -11,7 +11,7 @@ from pathlen.errors import TraceError
 from pathlen.lowering.labels import CONSTANT, broadcast, channel_labels, collapse
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
-from pathlen.lowering.rules import find_rule
+from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.values import Call, bind_call
 
 _PRODUCTS = aten("matmul mm bmm addmm baddbmm addbmm")
@@ -76,8 +76,8 @@ def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
             if read is not None and user.op == "call_function":
                 _follow_item(user, followed)
             continue
-        rule = find_rule(user.target)
         call = _call_of(user)
+        kind = kind_of_call(call)
         axis = _feature_axis(call, read)
         if axis is not None:
             if followed[read] is elements:
@@ -85,9 +85,9 @@ def _first_read(node: fx.Node, graph: fx.Graph) -> torch.Tensor:
             features = _assign(feature, followed[read], axis, features, shape, axes)
             if (feature != CONSTANT).all():
                 break
-        elif rule is not None and rule.kind in _KEEPS_ELEMENTS:
+        elif kind in _KEEPS_ELEMENTS:
             followed[user] = broadcast(followed[read], call.shape)
-        elif rule is not None and rule.kind == "movement":
+        elif kind == "movement":
             moved = _move(call, followed)
             if moved is not None:
                 followed[user] = moved
@@ -163,10 +163,9 @@ def _axis_read(ids: np.ndarray, places: np.ndarray, shape: torch.Size) -> int | 
 
 def _feature_axis(call: Call, read: fx.Node) -> int | None:
     """The axis of `read` whose positions a layer tells apart; None where the call is no layer."""
-    rule = find_rule(call.func)
     if call.name in _RECURRENT:
         return -1
-    if rule is None or rule.kind not in ("layer", "contraction"):
+    if kind_of_call(call) not in ("layer", "contraction"):
         return None
     dimensions = read.meta["val"].ndim
     if "conv" in call.name:

@@ -83,9 +83,12 @@ def rule_named(name: str) -> Rule:
     return _RULES[name]
 
 
+def kind_of_call(call: Call) -> Kind | None:
+    """The sort of operation of a call, None for an operation without a rule."""
+    found = find_rule(call.func)
+    return found.kind if found else None
+
+
 def kind_of(value: Value) -> Kind | None:
     """The sort of operation that made a value, None for inputs, parameters and unknown ones."""
-    if value.call is None:
-        return None
-    found = find_rule(value.call.func)
-    return found.kind if found else None
+    return None if value.call is None else kind_of_call(value.call)

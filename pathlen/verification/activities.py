@@ -9,9 +9,10 @@ import torch
 
 from pathlen.graph import Kind
 from pathlen.lowering.labels import CONSTANT
+from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.steps import Step
 from pathlen.policy import Policy
-from pathlen.verification.cuts import Cut, kind_of_call, results, scalar_function
+from pathlen.verification.cuts import Cut, results, scalar_function
 from pathlen.verification.edges import Edges
 from pathlen.verification.replay import Tensors
 from pathlen.verification.support import positions

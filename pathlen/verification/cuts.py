@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, distinct
 from pathlen.lowering.operations import aten
-from pathlen.lowering.rules import find_rule, kind_of
+from pathlen.lowering.rules import kind_of, kind_of_call
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value
 from pathlen.policy import Policy
@@ -138,12 +138,6 @@ def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
         if _touches(region.values[0], outside):
             return region
     return _nest_of_sums(step, path, outside) or plain
-
-
-def kind_of_call(call: Call) -> str | None:
-    """The sort of operation of a call, None for an operation without a rule."""
-    found = find_rule(call.func)
-    return found.kind if found else None
 
 
 def _meets_neighbours(step: Step) -> bool:
