@@ -19,13 +19,13 @@ from pathlen.lowering.labels import (
     constant_labels,
     distinct,
 )
+from pathlen.lowering.layer_weights import looked_up
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
-from pathlen.lowering.weighted_layers import looked_up
 
 _PLACES = ("index", "indices", "mask")
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")

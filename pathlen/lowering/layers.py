@@ -17,16 +17,11 @@ from pathlen.lowering.labels import (
     rename,
     sets_of_rows,
 )
+from pathlen.lowering.layer_weights import looked_up, weights_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
-from pathlen.lowering.weighted_layers import (
-    Matrix,
-    convolution_nodes,
-    dense_units,
-    looked_up,
-    weights_of,
-)
+from pathlen.lowering.weighted_layers import Matrix, convolution_nodes, dense_units
 
 
 def dense_layer(

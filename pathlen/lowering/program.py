@@ -20,13 +20,13 @@ from pathlen.tracing import Recording
 for _module in (  # each fills its part of the table of rules
     "attention",
     "complex_numbers",
-    "contraction",
     "elementwise",
     "indexing",
     "layers",
     "mixing",
     "movement",
     "normalization",
+    "products",
     "recurrent",
     "reduction",
 ):

@@ -1,0 +1,111 @@
+"""Rules of products of matrices, all of which are contractions, and of linear layers.
+
+Letters stand for axes, as in einsum.
+"""
+
+import numpy as np
+import torch
+
+from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.contraction import contract
+from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
+from pathlen.lowering.layer_weights import weights_of
+from pathlen.lowering.layers import dense_layer, require_constant
+from pathlen.lowering.operations import aten
+from pathlen.lowering.rules import rule
+from pathlen.lowering.values import Call, Value
+from pathlen.lowering.weighted_layers import bilinear_units
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@rule("layer", "aten.linear")
+def linear(call: Call, lowering: Lowering) -> Value:
+    """One new unit per output feature, behind a hub over the units that the layer reads.
+
+    A weight that comes from the input (of a hypernetwork) makes it a product of two tensors.
+    """
+    source, weight, bias = call["input"], call["weight"], call["bias"]
+    leading = _LETTERS[: len(source.shape) - 1]
+    if weight.is_path:
+        product = contract(call, (source, weight), (leading + "k", "jk"), leading + "j", lowering)
+    elif source.is_path:
+        axis = len(call.shape) - 1
+
+        def matrix() -> torch.Tensor | None:
+            found = weights_of(call, weight, lowering)
+            return None if found is None else found.unsqueeze(0)
+
+        labels = dense_layer(call, source.labels, axis, call.shape[-1:], matrix, lowering)
+        product = lowering.result(call, labels)
+    else:
+        product = lowering.result(call, constant_labels(call.shape))
+    return product if bias is None else _plus(call, product, bias, lowering)
+
+
+@rule("contraction", *aten("matmul mm bmm mv dot vdot"))
+def matmul(call: Call, lowering: Lowering) -> Value:
+    """Matrix products, with the broadcasting of `torch.matmul`."""
+    one, other = list(call.values())
+    left = "k" if len(one.shape) == 1 else _batch_letters(one, other, one) + "ik"
+    right = "k" if len(other.shape) == 1 else _batch_letters(one, other, other) + "kj"
+    batch = max(left[:-2], right[:-2], key=len)
+    out = batch + ("i" if "i" in left else "") + ("j" if "j" in right else "")
+    return contract(call, (one, other), (left, right), out, lowering)
+
+
+@rule("contraction", *aten("addmm baddbmm addbmm addmv"))
+def add_product(call: Call, lowering: Lowering) -> Value:
+    """A matrix product plus a matrix, which may come from the input as well."""
+    added, one, other = list(call.values())
+    letters = {(2, 2): ("ik", "kj", "ij"), (3, 3): ("bik", "bkj", "bij"), (2, 1): ("ik", "k", "i")}
+    left, right, out = letters[len(one.shape), len(other.shape)]
+    if call.name == "aten.addbmm":
+        out = "ij"
+    product = contract(call, (one, other), (left, right), out, lowering)
+    product = _times(call, product, call["alpha"], lowering)
+    added = _times(call, added, call["beta"], lowering)
+    return _plus(call, product, added, lowering)
+
+
+@rule("contraction", "aten._trilinear", "aten.bilinear")
+def bilinear(call: Call, lowering: Lowering) -> Value:
+    """Each output feature multiplies all features of one input with all of the other."""
+    if call.name != "aten.bilinear":
+        raise UnsupportedOperation(f"{lowering.site(call)}: only whole bilinear layers have a rule")
+    inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
+    require_constant(call, ("weight", "bias"), lowering)
+    lowering.layer(call)
+    if lowering.weights is not None:
+        units = bilinear_units(call, inputs, lowering)
+        return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
+    hubs = np.unique([lowering.builder.hub(distinct(value.labels)) for value in inputs])
+    sets = LabelSets(np.tile(hubs, call.shape[-1]), np.full(call.shape[-1], len(hubs)))
+    counted = len(inputs) > 1 and lowering.policy.counts("product")
+    units = lowering.builder.merges(sets, float(counted))
+    return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
+
+
+def _batch_letters(one: Value, other: Value, own: Value) -> str:
+    """Letters for the leading axes of a matrix product, counted from the right."""
+    most = max(len(one.shape), len(other.shape)) - 2
+    return _LETTERS[:most][most - (len(own.shape) - 2) :] if len(own.shape) > 2 else ""
+
+
+def _times(call: Call, value: Value, factor: float, lowering: Lowering) -> Value:
+    """A value times a number, where edges carry weights."""
+    if lowering.weights is None or factor == 1 or not value.is_path:
+        return value
+    number = torch.tensor(abs(factor), dtype=torch.float64)
+    return lowering.result(call, lowering.scaled(value.labels, number), dtype=value.dtype)
+
+
+def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value:
+    """A product, merged with a tensor that is added to it."""
+    if not added.is_path:
+        return product
+    if not product.is_path:
+        return lowering.result(call, added.labels.expand(call.shape))
+    return lowering.result(call, merge_labels(call, [product, added], lowering))
