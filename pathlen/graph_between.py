@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pathlen.errors import GraphError
 from pathlen.graph import Kind, Layer, PathGraph
 from pathlen.graph_check import row_numbers
-from pathlen.graph_layers import table
+from pathlen.graph_grouping import table
 from pathlen.graph_parts import BoolArray, FloatArray
 from pathlen.graph_runs import leading_to, reached_from
 from pathlen.graph_select import Nodes, is_module, positions_of, rows_of, units_of_rows

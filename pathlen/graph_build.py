@@ -13,7 +13,7 @@ from pathlen.graph_check import (
     row_numbers,
     structure_problems,
 )
-from pathlen.graph_layers import arrange, chain, table
+from pathlen.graph_grouping import arrange, chain, table
 from pathlen.graph_parts import BoolArray, FloatArray, IntArray, Kind, Layer
 from pathlen.graph_sort import circle, compressed_weights, generations, on_path, restricted
 

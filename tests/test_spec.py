@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pathlen import SpecError, spec
+from pathlen import SpecError, spec_libraries
 from pathlen.spec import InputShape, resolve
 from tests.vision import import_torchvision
 
@@ -209,7 +209,7 @@ def test_a_library_that_is_not_installed_is_told(monkeypatch, library):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 
-    monkeypatch.setattr(spec.importlib, "import_module", missing)
+    monkeypatch.setattr(spec_libraries.importlib, "import_module", missing)
     with pytest.raises(SpecError, match=rf"{library} is not installed; .*pathlen\[models\]"):
         resolve(f"{library}:resnet18")
 
@@ -218,7 +218,7 @@ def test_a_library_of_another_build_is_told(monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(spec.importlib, "import_module", broken)
+    monkeypatch.setattr(spec_libraries.importlib, "import_module", broken)
     with pytest.raises(SpecError, match=r"cannot be imported \(RuntimeError: .*nms.*build"):
         resolve("torchvision:resnet18")
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pathlen import SpecError
-from pathlen.exported import load_exported_program
+from pathlen.saved_programs import load_exported_program
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
