@@ -1,4 +1,9 @@
-"""Solvers of path graphs behind one small protocol; nothing heavy is imported here."""
+"""Solvers of path graphs behind one small protocol; nothing heavy is imported here.
+
+`protocol` says what a backend is, `registry` finds one by name, `asking` asks it for what it can
+give. A backend is the module `_NAME`, its parts are `_NAME_*`; `_compiled`, `_compensated` and
+`_rows` are shared by what numba compiles.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,18 @@
-"""Second stage: the rules that turn a recorded program into a path graph."""
+"""Second stage: the rules that turn a recorded program into a path graph.
+
+`program` reads as the list of the steps. `interpreter` walks the recorded calls: every tensor gets
+a value (`values`) whose labels say which unit each of its elements belongs to (`labels`). A call is
+given to its rule (`rules`), which works with the `context` and adds nodes to the `builder`.
+
+- Rules, by sort of operation: `elementwise`, `normalization`, `reduction`, `movement`, `indexing`,
+  `mixing`, `layers`, `products` (by `contraction`), `attention`, `recurrent`, `complex_numbers`,
+  and those of users (`register`).
+- Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
+  (`probe`).
+- What several calls make together: `regions`, `softmax`, and in-place writes (`aliases`).
+- Which units are active: `activity`, from `constants`.
+- Edges with weights: `layer_weights`, `gains` and `scales`, and the `weighted_` modules.
+"""
 
 from pathlen.lowering.program import lower
 

@@ -1,4 +1,9 @@
-"""First stage: a model and its arguments become a torch.fx graph of ATen calls."""
+"""First stage: a model and its arguments become a torch.fx graph of ATen calls.
+
+`ladder` tries one tracer after another: `eager` on tensors without data (`fake`, with `shapes` and
+`windows`), `eager` with gradients, `export`, and `eager` on real tensors. What they give is a
+`recording`. `state` leaves the model and the process as they were.
+"""
 
 from pathlen.tracing.ladder import trace_model
 from pathlen.tracing.recording import Recording, module_path
