@@ -112,6 +112,7 @@ class Linearization:
         left: A line for each activation that could not be given slopes.
         tables: By frame; modules that were not run have none.
         repeated: Paths of modules with a table that one forward calls several times.
+        observer: Is shown each slot, the module that holds its slopes, and the activation's input.
     """
 
     slots: tuple[Slot, ...]
@@ -121,6 +122,14 @@ class Linearization:
     stack: list[_Frame] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    observer: Callable[[Slot, nn.Module, Tensor], None] | None = None
+
+    def slope(self, slot: Slot, module: nn.Module, x: Tensor) -> Tensor:
+        """The slopes for an activation's input, which must have the features that it had."""
+        slot.check(x)
+        if self.observer is not None:
+            self.observer(slot, module, x)
+        return slot.slope(module)
 
     @property
     def has_functions(self) -> bool:
@@ -255,13 +264,11 @@ class _Interception(TorchFunctionMode):
                     result: Tensor = func(*given, **named)
                     return result
 
-                own.check(tensor)
+                slope = self._state.slope(own, self._state.stack[-1].module, tensor)
                 if not action.in_place:
-                    return blend(tensor, own.slope(self._state.stack[-1].module), phi, own.form)
+                    return blend(tensor, slope, phi, own.form)
                 copied = phi if own.form == "relu" else lambda x: phi(x.clone())
-                return blend(
-                    tensor, own.slope(self._state.stack[-1].module), copied, own.form, in_place=True
-                )
+                return blend(tensor, slope, copied, own.form, in_place=True)
             self._state.kept[id(own)] = tensor, tensor._version
         if slot is None:
             return func(*args, **kwargs)
@@ -275,9 +282,8 @@ class _Interception(TorchFunctionMode):
             raise LinearizationError(
                 f"{slot.layer!r}: what the activation is a function of {what} before its last call"
             )
-        slot.check(kept[0])
+        slope = self._state.slope(slot, self._state.stack[-1].module, kept[0])
         before = kept[0].clone() if any(kept[0] is leaf for leaf in args) else kept[0]
-        slope = slot.slope(self._state.stack[-1].module)
         return blend(before, slope, lambda _: func(*args, **kwargs), "any")
 
 
@@ -318,7 +324,7 @@ class Activation(nn.Module):
         if slot is None:
             return original(*args, **kwargs)
         x, *rest = args
-        slot.check(x)
+        slope = state.slope(slot, self, x)
 
         def phi(x: Tensor) -> Tensor:
             with state.inside(path, self):
@@ -327,7 +333,6 @@ class Activation(nn.Module):
 
         own = {name for name, _, _ in self._slope_sites}
         parameters = [p for name, p in self.named_parameters() if name not in own]
-        slope = slot.slope(self)
         in_place = self._writes_in_place
         return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
 

@@ -7,23 +7,12 @@ phase has no epochs, from epoch k one whose training phase has k.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from pathlen.training.targets import Quantity
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Settings(BaseModel):
-    """A part of a recipe: immutable, without unknown keys, and nothing is converted but int."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+from pathlen.training.baselines.settings import AnyBaseline
+from pathlen.training.settings import Count, Goals, NotNegative, Positive, Settings, Share
 
 
 class SGD(Settings):
@@ -75,7 +64,7 @@ class Step(Settings):
 
     name: Literal["step"] = "step"
     warmup: NotNegative = 0.0
-    milestones: list[Share] = [0.5, 0.75]
+    milestones: list[Share] = Field([0.5, 0.75])
     factor: Positive = 0.1
     span: Literal["phase", "run"] = "phase"
 
@@ -134,10 +123,9 @@ class GrowOmega(Settings):
 
 
 OmegaSchedule = Annotated[ConstantOmega | RampOmega | GrowOmega, Field(discriminator="name")]
-Goal = NotNegative | str | None
 
 
-class Prior(Settings):
+class Prior(Goals):
     """See :class:`pathlen.training.SparsityPrior`.
 
     Attributes:
@@ -147,9 +135,6 @@ class Prior(Settings):
         threshold: Slopes this near to 1 are frozen.
         weights: What a slope counts.
         method: Gradient or proximal step.
-        target_napl: Where to stop: a number, or a share of the dense network's as "50 %".
-        target_units: The same of active units.
-        target_relu_calls: The same of evaluations of nonlinearities in a sample.
     """
 
     omega: NotNegative
@@ -158,41 +143,14 @@ class Prior(Settings):
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.01
     weights: Literal["count", "napl", "relu_calls"] = "count"
     method: Literal["gradient", "proximal"] = "gradient"
-    target_napl: Goal = None
-    target_units: Goal = None
-    target_relu_calls: Goal = None
 
     @model_validator(mode="after")
     def _check(self) -> Prior:
-        goals = [name for name in GOALS if getattr(self, name) is not None]
-        if len(goals) > 1:
-            raise ValueError(f"{' and '.join(goals)} are given; a run has one target")
-        for name in goals:
-            value = getattr(self, name)
-            if isinstance(value, str) and not _SHARE.fullmatch(value):
-                raise ValueError(f"{name} is {value!r}; give a number, or a share such as '50 %'")
         if self.method == "proximal" and self.p not in (0.5, 1.0):
             raise ValueError(f"the proximal method takes p = 0.5 or 1, not {self.p}")
         if isinstance(self.schedule, GrowOmega) and not self.omega:
             raise ValueError("omega is 0, which does not grow by being multiplied")
         return self
-
-    def goal(self) -> tuple[Quantity, float, bool] | None:
-        """Which quantity is to be brought down, to what, and whether that is a share."""
-        for name, quantity in GOALS.items():
-            value = getattr(self, name)
-            if value is not None:
-                share = _SHARE.fullmatch(value) if isinstance(value, str) else None
-                return quantity, float(share[1]) / 100 if share else float(value), bool(share)
-        return None
-
-
-GOALS: dict[str, Quantity] = {
-    "target_napl": "napl",
-    "target_units": "units",
-    "target_relu_calls": "relu_calls",
-}
-_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 class Distillation(Settings):
@@ -207,21 +165,53 @@ class Distillation(Settings):
 
 
 class Linearize(Phase):
-    """The phase under the prior.
+    """The phase under the prior, or a baseline to compare it with.
 
     Attributes:
         start: The epoch to begin with, counted from 0; cuts the training phase short.
-        prior: See :class:`Prior`.
+        prior: See :class:`Prior`; None with a baseline.
+        baseline: In place of the prior; see :mod:`pathlen.training.baselines`.
         distillation: See :class:`Distillation`.
         granularity: See :func:`pathlen.training.make_linearizable`.
         unplaced: See :func:`pathlen.training.make_linearizable`.
     """
 
     start: Annotated[int, Field(ge=0)] | None = None
-    prior: Prior = Prior(omega=1e-4)
+    prior: Prior | None = Prior(omega=1e-4)
+    baseline: AnyBaseline | None = None
     distillation: Distillation | None = None
     granularity: Literal["channel", "layer", "position"] = "channel"
     unplaced: Literal["refuse", "keep"] = "refuse"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_prior(cls, given: Any) -> Any:
+        """A baseline takes the place of the prior that there is by default, not of a given one."""
+        if isinstance(given, dict) and given.get("baseline") is not None:
+            return {"prior": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Linearize:
+        if self.baseline is None:
+            if self.prior is None:
+                raise ValueError("prior is null, and there is no baseline in its place")
+            return self
+        if self.prior is not None:
+            raise ValueError(
+                "prior and baseline are given; a run is linearized by one of them: set prior to"
+                " null or leave it out"
+            )
+        if self.early_stop is not None:
+            raise ValueError(
+                "early_stop would end a phase whose baseline reaches its target at a planned time"
+            )
+        if self.baseline.name == "entropy" and self.granularity == "layer":
+            raise ValueError(
+                "baseline 'entropy' needs a slope for each unit: granularity 'channel' or"
+                " 'position', not 'layer'"
+            )
+        return self
 
 
 class Finetune(Phase):

@@ -15,26 +15,21 @@ from torch import Tensor, nn
 import pathlen
 from pathlen.errors import CheckpointError, SettingsError
 from pathlen.monitor import DepthMonitor
+from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
-from pathlen.training.batches import steps_per_epoch
+from pathlen.training.batches import steps_per_epoch, train_batches
 from pathlen.training.files import load_tensors, load_tree
 from pathlen.training.groups import parameter_groups
 from pathlen.training.learning_rate import Stage, learning_rate, stages
 from pathlen.training.linearizable import make_linearizable
+from pathlen.training.linearizer import Linearizer
+from pathlen.training.make_linearizer import check_linearizer, make_linearizer, make_omega
 from pathlen.training.models import build_model
-from pathlen.training.omega import GrowUntilFalling, Schedule, constant, ramp
-from pathlen.training.prior import SparsityPrior
-from pathlen.training.recipe import (
-    Distillation,
-    Finetune,
-    GrowOmega,
-    Linearize,
-    RampOmega,
-    Recipe,
-)
-from pathlen.training.slopes import known_positions, slopes_of
-from pathlen.training.targets import Budget, Target, largest
+from pathlen.training.omega import GrowUntilFalling, Schedule, constant
+from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
+from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
+from pathlen.training.tasks.translation import evaluating
 
 LOOK = 20
 """Steps between looks at what a GPU computed; a CPU is looked at after every step."""
@@ -67,7 +62,7 @@ class Position:
 
 
 class Run:
-    """The task, the model, its optimizer, prior and teacher, and how far they are.
+    """The task, the model, its optimizer, linearizer and teacher, and how far they are.
 
     Args:
         recipe: What to do.
@@ -88,7 +83,7 @@ class Run:
         self.model = make_model(recipe, task)
         self.monitor = DepthMonitor(self.model, task.example)
         if recipe.linearize.epochs:
-            check_prior(recipe, self.model, self.monitor)
+            check_linearizer(recipe, self.model, self.monitor)
         if fabric.world_size > 1:
             share_statistics(self.model)
         # now, and not when the module is set up: weights are loaded in this precision
@@ -96,7 +91,7 @@ class Run:
         self.optimizer = make_optimizer(recipe, self.model)
         self.wrapped: nn.Module = self.model
         self.wrapped_optimizer: Any = self.optimizer
-        self.prior: SparsityPrior | None = None
+        self.prior: Linearizer | None = None
         self.omega: Schedule = constant(0.0)
         self.num_active = 0
         self.teacher: nn.Module | None = None
@@ -177,7 +172,8 @@ class Run:
     def _begin_linearizing(self) -> None:
         if self.recipe.linearize.distillation or self.recipe.finetune.distillation:
             self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.prior = make_prior(self.recipe, self.model, self.monitor)
+        steps = self.recipe.linearize.epochs * self.steps_per_epoch
+        self.prior = make_linearizer(self.recipe, self.model, self.monitor, steps, self.count_signs)
         self.omega = make_omega(self.recipe, self.steps_per_epoch)
 
     def forward(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
@@ -185,6 +181,27 @@ class Run:
         precision = self.fabric.strategy.precision
         with precision.forward_context():
             return precision.convert_output(model(*precision.convert_input(inputs)))
+
+    @torch.no_grad()
+    def count_signs(self, batches: int) -> Tensor:
+        """Signs of pre-activations in the first batches of this epoch: int64[slopes, 2].
+
+        The model is in eval mode meanwhile. Each process counts its share of a batch.
+        """
+        fabric = self.fabric
+        found = train_batches(
+            self.task,
+            self.recipe.batch_size,
+            self.recipe.seed,
+            self.position.epoch,
+            rank=fabric.global_rank,
+            processes=fabric.world_size,
+        )
+        counter = SignCounter(self.model)
+        with torch.random.fork_rng(devices=[]), evaluating(self.model), counter:
+            for _, batch in zip(range(batches), found, strict=False):
+                self.forward(self.model, self.task.inputs(fabric.to_device(batch)))
+        return self.sum_over_processes(counter.counts)
 
     def sum_over_processes(self, tensor: Tensor) -> Tensor:
         """The sum of what each process has."""
@@ -314,55 +331,6 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         )
     betas = (settings.beta1, settings.beta2)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas)
-
-
-def make_target(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> Target | None:
-    """Where the linearization of a recipe is to stop."""
-    goal = recipe.linearize.prior.goal()
-    if goal is None:
-        return None
-    quantity, value, is_share = goal
-    whole = largest(quantity, slopes_of(model), monitor) if is_share else 1.0
-    return Target(quantity, value * whole)
-
-
-def check_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> None:
-    """Find out at once what making the prior would find out only when linearization begins.
-
-    Raises:
-        PathlenError: The target is above the model's, or weights of slopes are not known.
-    """
-    slopes, target = slopes_of(model), make_target(recipe, model, monitor)
-    if target is not None:
-        Budget(target, slopes, monitor)
-    if recipe.linearize.prior.weights == "relu_calls":
-        known_positions(slopes)
-
-
-def make_prior(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> SparsityPrior:
-    """The prior of a recipe over the slopes of a model."""
-    settings = recipe.linearize.prior
-    return SparsityPrior(
-        model,
-        omega=settings.omega,
-        p=settings.p,
-        threshold=settings.threshold,
-        weights=settings.weights,
-        method=settings.method,
-        monitor=monitor,
-        target=make_target(recipe, model, monitor),
-    )
-
-
-def make_omega(recipe: Recipe, steps: int) -> Schedule:
-    """The strength of the prior over the steps of the linearize phase."""
-    settings = recipe.linearize.prior
-    if isinstance(settings.schedule, RampOmega):
-        return ramp(settings.omega, max(1, round(settings.schedule.epochs * steps)))
-    if isinstance(settings.schedule, GrowOmega):
-        schedule = settings.schedule
-        return GrowUntilFalling(settings.omega, schedule.factor, schedule.patience)
-    return constant(settings.omega)
 
 
 def make_fabric(recipe: Recipe) -> Fabric:

@@ -20,6 +20,7 @@ from pathlen.training.slopes import Slopes, known_positions
 
 Quantity = Literal["napl", "units", "relu_calls"]
 CLOSE = 0.02  # a target is reached within this share of it
+ROUNDING = 1e-9  # of sums of costs, as a share of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,30 @@ class Budget:
             if price <= surplus:
                 chosen[slope] = True
                 surplus -= price
+        return chosen
+
+    def first(self, places: Tensor, frozen: Tensor, share: float) -> Tensor:
+        """The slopes to freeze next in an order of all of them: bool[slopes].
+
+        They are the first of those not frozen, as many as leave the quantity no lower than it is to
+        be after a share of the way. At the end of the way, where those leave it more than 2 % above
+        the target, later ones that cost less are taken too.
+
+        Args:
+            places: Of each slope in the order, the least first; equal ones in their own order.
+            frozen: What is frozen already.
+            share: Of the way from the whole quantity to the target.
+        """
+        cost = self._cost.to(frozen.device)
+        whole = self._rest + float(cost.sum())
+        goal = whole - share * (whole - self.target.value)
+        surplus = self._rest + float(cost[~frozen].sum()) - goal
+        left = (~frozen).nonzero().squeeze(1)
+        order = left[places[left].argsort(stable=True)]
+        chosen = torch.zeros_like(frozen)
+        chosen[order[cost[order].cumsum(0) <= surplus + ROUNDING * whole]] = True
+        if share >= 1 and not self.progress(frozen | chosen).reached:
+            chosen |= self.allowed(~frozen & ~chosen, frozen | chosen, places)
         return chosen
 
 
