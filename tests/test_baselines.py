@@ -101,7 +101,7 @@ def train(
 
 
 CASES = [(name, "napl", 0.25) for name in METHODS]
-CASES += zip(METHODS, 3 * ["units", "relu_calls"], [0.5, 0.1, 0, 0, 1, 0.9], strict=True)
+CASES += zip(METHODS, 3 * ["units", "relu_calls"], [0.5, 0.5, 0, 0, 1, 0.9], strict=True)
 
 
 @pytest.mark.parametrize(("name", "quantity", "share"), CASES)

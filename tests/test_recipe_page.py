@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pathlen.training import recipe
+from pathlen.training.baselines import settings
 
 TABLES = {
     "recipe": {"recipe": recipe.Recipe},
@@ -21,8 +22,17 @@ TABLES = {
         "`early_stop`": recipe.EarlyStop,
         "`linearize`": recipe.Linearize,
         "`linearize.prior`": recipe.Prior,
+        "`linearize.baseline`": settings.BaselineSettings,
         "`distillation`": recipe.Distillation,
         "`machine`": recipe.Machine,
+    },
+    "baseline": {
+        "`random`": settings.Random,
+        "`magnitude`": settings.Magnitude,
+        "`snl`": settings.SNL,
+        "`layer_folding`": settings.LayerFolding,
+        "`entropy`": settings.Entropy,
+        "`greedy`": settings.Greedy,
     },
     "prior schedule": {"`ramp`": recipe.RampOmega, "`grow`": recipe.GrowOmega},
 }
@@ -41,13 +51,18 @@ def test_the_page_lists_all_settings_with_their_defaults(title, kind):
     table = page.partition(f"\n| {title} | default | |\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()[1:]]
     shown = {row[1].strip("`"): row[2].strip("`") for row in rows}
-    inherited = recipe.Phase.model_fields if kind is recipe.Linearize else {}
+    inherited = {
+        name
+        for parent in (recipe.Phase, settings.BaselineSettings)
+        if issubclass(kind, parent) and kind is not parent
+        for name in parent.model_fields
+    }
     fields = {
         name: field
         for name, field in kind.model_fields.items()
         if name not in inherited and name != "name"
     }
-    assert list(shown) == list(fields)
+    assert sorted(shown) == sorted(fields)
     for name, field in fields.items():
         value = "required" if field.is_required() else field.default
         if isinstance(value, recipe.Prior):
