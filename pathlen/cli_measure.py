@@ -87,19 +87,7 @@ def measure(
     import pathlen
     from pathlen.spec import resolve
 
-    if backend != "auto":
-        pathlen.backends.get(backend)  # a misspelt name is told before a model is made
-    if html_path:
-        from pathlen.exporting import file_target
-
-        file_target(html_path)  # told before a model is made
-    if compare and distribution:
-        raise click.UsageError("--compare shows no distribution: leave out one of the two")
-    if view != LayerView() and (compare or as_json):
-        raise click.UsageError(
-            "--sort, --depth and --rows are for the table of layers; JSON and comparisons hold"
-            " every layer, in the order of the network"
-        )
+    _check_options(backend, html_path, view, compare, distribution, as_json)
 
     def measured(name: str) -> Report:
         stage(f"making {name}")
@@ -128,6 +116,37 @@ def measure(
         click.echo(_json_text(report, distribution))
     else:
         _print_as_text(report, spec, view, distribution)
+
+
+def _check_options(
+    backend: str,
+    html_path: str | None,
+    view: LayerView,
+    compare: str | None,
+    distribution: bool,
+    as_json: bool,
+) -> None:
+    """Tell what is wrong with the options before a model is made.
+
+    Raises:
+        click.UsageError: They do not go together.
+        PathlenError: There is no such backend, or the page cannot be written where it is to be.
+    """
+    import pathlen
+
+    if backend != "auto":
+        pathlen.backends.get(backend)
+    if html_path:
+        from pathlen.exporting import file_target
+
+        file_target(html_path)
+    if compare and distribution:
+        raise click.UsageError("--compare shows no distribution: leave out one of the two")
+    if view != LayerView() and (compare or as_json):
+        raise click.UsageError(
+            "--sort, --depth and --rows are for the table of layers; JSON and comparisons hold"
+            " every layer, in the order of the network"
+        )
 
 
 def _json_text(report: Report, distribution: bool) -> str:

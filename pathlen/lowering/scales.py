@@ -56,14 +56,6 @@ class Scales:
         self._count = needed
         return roots
 
-    def split_tensor(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`split` for a label tensor; both results have stride 0 where the labels have."""
-        roots, factors = self.split(compact(labels).numpy())
-        return (
-            torch.from_numpy(roots).expand(labels.shape),
-            torch.from_numpy(factors).expand(labels.shape),
-        )
-
     def scaled(self, labels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Labels of a tensor multiplied by factors.
 
