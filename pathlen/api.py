@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathlen.collection import uncollected
 from pathlen.errors import BackendError, PathlenError
 from pathlen.graph import PathGraph
-from pathlen.policy import Policy
+from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.report import Report
 
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_POLICY = Policy()
 MEMORY_LIMIT = 4 << 30
 """Bytes that the explicit edges of `edges="weights"` may take by default."""
 

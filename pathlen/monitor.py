@@ -18,12 +18,11 @@ from pathlen.monitor_functions import FunctionReader, WatchReader
 from pathlen.monitor_sites import find_sites
 from pathlen.monitor_slopes import SlopeReader, Total
 from pathlen.monitor_sources import LiveTensors, Structure
-from pathlen.policy import Policy
+from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.report import Report
 from pathlen.tracing import trace_model
+from pathlen.tracing.recording import REAL_TENSORS
 from pathlen.tracing.state import on_cpu
-
-DEFAULT_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class DepthMonitor:
         self._input_axis = input_axis
         self._model = model
         recording = trace_model(model, args, dict(kwargs or {}), outputs)
-        if recording.tracer == "eager recorder (real tensors)":
+        if recording.tracer == REAL_TENSORS:
             raise MonitorError(
                 "the program of this model reads values of its tensors, so its graph can change"
                 " with its parameters; call pathlen.measure instead. "

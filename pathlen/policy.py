@@ -49,3 +49,6 @@ class Policy:
     def counts(self, kind: str) -> bool:
         """Whether units of this kind (a name of `COUNTABLE`) are nonlinearities."""
         return kind in self.count
+
+
+DEFAULT_POLICY = Policy()

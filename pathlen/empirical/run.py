@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from pathlen.api import DEFAULT_POLICY
 from pathlen.empirical import batches
 from pathlen.empirical.follow import Follower
 from pathlen.empirical.judge import judge
@@ -20,9 +19,10 @@ from pathlen.empirical.observe import Observer, Sums
 from pathlen.empirical.result import EmpiricalActivity
 from pathlen.empirical.sites import Plan, difference, make_plan
 from pathlen.errors import ActivityError, DataError, PathlenError
-from pathlen.policy import Policy
+from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.eager import record
+from pathlen.tracing.recording import EAGER, GRADIENTS
 from pathlen.tracing.state import on_cpu, untouched
 
 _MOST_PLANS = 16  # shapes of batches that are remembered; one more is traced again
@@ -217,7 +217,7 @@ class _Watching:
 def _record(model: Any, arguments: batches.Arguments, outputs: Any) -> Recording:
     """Record a run of a model as it will be seen again: by a recorder of calls."""
     recording = trace_model(model, *arguments, outputs)
-    if not recording.tracer.startswith("eager recorder"):  # torch.export writes other calls
+    if recording.tracer not in EAGER:  # torch.export writes other calls
         return record(model, *arguments, outputs, fake=False)
     return recording
 
@@ -230,7 +230,7 @@ def _run(
     Raises:
         DataError: The model raises, or goes another way than the recording.
     """
-    gradients = plan.recording.tracer.endswith("(gradients)")
+    gradients = plan.recording.tracer == GRADIENTS
     state = list(_state(model))
     inputs: list[Tensor] = []
 

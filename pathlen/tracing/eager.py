@@ -24,7 +24,7 @@ from pathlen.collection import uncollected
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.fake import LazyFakeMode
-from pathlen.tracing.recording import Recording
+from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
 from pathlen.tracing.state import untouched, untouched_process
 
 
@@ -73,8 +73,7 @@ def record(
     tensors = select_outputs(named_tensors(result, ""), outputs)
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
     recorder.graph.output(tuple(node for _, node in named))
-    tracer = "eager recorder (fake tensors)" if fake else "eager recorder (real tensors)"
-    tracer = "eager recorder (gradients)" if gradients else tracer
+    tracer = GRADIENTS if gradients else FAKE_TENSORS if fake else REAL_TENSORS
     return Recording(recorder.graph, recorder.attributes, named, tracer)
 
 

@@ -14,10 +14,9 @@ from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
-from pathlen.tracing.recording import Recording
+from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
 from pathlen.tracing.sharded import refuse_sharded
 
-_GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, EndlessError)
 
 
@@ -51,7 +50,7 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
     for name, tracer in _rungs(model, positional, named):
         if name == "torch.export" and isinstance(attempts[0][1], _READS_VALUES):
             continue  # it runs on fake tensors too, and would fail on the same line
-        if name == _GRADIENTS and not any("require grad" in str(error) for _, error in attempts):
+        if name == GRADIENTS and not any("require grad" in str(error) for _, error in attempts):
             continue
         try:
             recording = tracer(model, positional, named, outputs)
@@ -66,10 +65,8 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
 def _rungs(
     model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[tuple[str, Callable[..., Recording]]]:
-    rungs: list[tuple[str, Callable[..., Recording]]] = [
-        ("eager recorder (fake tensors)", partial(record, fake=True))
-    ]
-    rungs.append((_GRADIENTS, partial(record, fake=True, gradients=True)))
+    rungs: list[tuple[str, Callable[..., Recording]]] = [(FAKE_TENSORS, partial(record, fake=True))]
+    rungs.append((GRADIENTS, partial(record, fake=True, gradients=True)))
     if isinstance(model, torch.nn.Module):
         rungs.append(("torch.export", record_export))
     tensors = [
@@ -78,7 +75,7 @@ def _rungs(
     if isinstance(model, torch.nn.Module):
         tensors += [*model.parameters(), *model.buffers()]
     if not any(tensor.is_meta for tensor in tensors):
-        rungs.append(("eager recorder (real tensors)", partial(record, fake=False)))
+        rungs.append((REAL_TENSORS, partial(record, fake=False)))
     return rungs
 
 
@@ -88,7 +85,7 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
     name, error = attempts[-1]
     if isinstance(error, TraceError):
         return type(error)(f"{kind}: {error}")
-    if name == "eager recorder (real tensors)" or len({_first_line(e) for _, e in attempts}) == 1:
+    if name == REAL_TENSORS or len({_first_line(e) for _, e in attempts}) == 1:
         return ModelError(
             f"{kind} raised {type(error).__name__} for these arguments: {error}\n"
             f"{_advice(error)} What was tried:\n{told}"

@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
+FAKE_TENSORS = "eager recorder (fake tensors)"
+GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
+REAL_TENSORS = "eager recorder (real tensors)"  # for programs that read values
+EAGER = (FAKE_TENSORS, GRADIENTS, REAL_TENSORS)
+"""Names of tracers, as they stand in `Recording.tracer`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

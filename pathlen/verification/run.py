@@ -10,10 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from pathlen.api import DEFAULT_POLICY
 from pathlen.errors import VerificationError
 from pathlen.lowering.program import lower_watched
-from pathlen.policy import Policy
+from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.state import untouched_process
