@@ -28,6 +28,7 @@ from pathlen.lowering.program import lower_watched
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.tracing import module_path, trace_model
+from pathlen.tracing.recording import EAGER
 from pathlen.tracing.state import on_cpu
 
 FrameKey = tuple[str, int]  # path of a module, and which of its calls in one forward
@@ -127,7 +128,7 @@ def find_call_sites(
     observer = _Observer(model)
     with observer.watching():
         recording = trace_model(model, args, dict(kwargs or {}), None)
-    if not recording.tracer.startswith("eager recorder"):
+    if recording.tracer not in EAGER:
         raise ModelError(
             f"{type(model).__name__} can only be traced by {recording.tracer}, which does not run"
             " the model's own Python, where the slopes have to go: " + "; ".join(recording.attempts)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import LinearizationError, PathlenError
-from pathlen.policy import Policy
+from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.training.blend import Form
 from pathlen.training.call_sites import CallSite, FrameKey, FunctionCall, Observed, find_call_sites
 from pathlen.training.interception import (
@@ -27,7 +27,6 @@ from pathlen.training.interception import (
 )
 
 Granularity = Literal["channel", "layer", "position"]
-DEFAULT_POLICY = Policy()
 _RELU = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _NAMES = (
     *("relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "tanh"),

@@ -13,7 +13,7 @@ from pathlen.training.baselines.base import Baseline, Plan
 class SelectiveLinearization(Baseline):
     """Slopes under an L1 penalty; once few enough are nonlinear, all become 1 or 0.
 
-    Cho, Joshi, Reagen, Garg & Hegde, "Selective Network Linearization for Efficient Private
+    Cho, Joshi, Garg, Reagen & Hegde, "Selective Network Linearization for Efficient Private
     Inference", ICML 2022, arXiv:2202.02340. A ReLU becomes c * ReLU(x) + (1 - c) * x
     (their equation 2; c = 1 - alpha), and algorithm 1 is:
 
