@@ -35,6 +35,16 @@ def call_with_settings(
     Raises:
         SettingsError: Settings are unknown, missing or of a wrong type; all are listed.
     """
+    check_settings(function, settings, where)
+    return function(*positional, **settings)
+
+
+def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], where: str) -> None:
+    """Check settings as `call_with_settings` does, without the call.
+
+    Raises:
+        SettingsError: As there.
+    """
     hints = get_type_hints(_initializer(function) if isinstance(function, type) else function)
     parameters = {
         name: parameter
@@ -54,7 +64,6 @@ def call_with_settings(
     ]
     if problems:
         raise SettingsError(f"{where}: {'; '.join(problems)}")
-    return function(*positional, **settings)
 
 
 def _initializer(kind: type) -> Any:

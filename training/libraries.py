@@ -8,12 +8,13 @@ from typing import Any
 from pathlen.errors import SettingsError
 
 
-def library(module: str, package: str) -> Any:
+def library(module: str, package: str, extra: str = "train") -> Any:
     """Import a module of an optional library.
 
     Args:
         module: Its name in Python.
         package: The name to install it by.
+        extra: The extra of pathlen that has it.
 
     Raises:
         SettingsError: It is not installed.
@@ -24,5 +25,5 @@ def library(module: str, package: str) -> Any:
         if error.name != module.partition(".")[0]:
             raise
         raise SettingsError(
-            f"{package} is not installed; install it with: pip install 'pathlen[train]'"
+            f"{package} is not installed; install it with: pip install 'pathlen[{extra}]'"
         ) from error

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pathlen.errors import SettingsError
 from pathlen.spec import make_model
-from pathlen.training.keywords import call_with_settings, unknown_name
+from pathlen.training.keywords import call_with_settings, check_settings, unknown_name
 from pathlen.training.mlp import MLP
 from pathlen.training.resnet import CifarResNet, Shortcut
 from pathlen.training.task import Task
@@ -59,6 +59,18 @@ def build_model(settings: Mapping[str, Any], task: Task) -> nn.Module:
             raise SettingsError(f"model {name!r}: {error}") from error
     check_fits(model, task, str(name))
     return model
+
+
+def check_model(settings: Mapping[str, Any]) -> None:
+    """Check the settings of a model without making it; those of a SPEC are not looked at.
+
+    Raises:
+        SettingsError: There is no such model, or its settings are wrong.
+    """
+    name = settings.get("name")
+    if not (isinstance(name, str) and ":" in name):
+        others = {key: value for key, value in settings.items() if key != "name"}
+        check_settings(_function_of(name)[0], others, f"model {name!r}")
 
 
 def _function_of(name: object) -> tuple[Callable[..., nn.Module], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from pathlen.training.keywords import unknown_name
 from pathlen.training.recipe import Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,16 +57,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
     """
-    path = Path(source)
-    if not path.suffix and not path.is_file():  # a folder of that name hides no recipe
-        path = SHIPPED / f"{source}.yaml"
-        if not path.exists():
-            raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"recipe {str(source)!r} cannot be read: {error}") from error
-    settings = _parsed(text, str(source))
+    settings = read_settings(source)
     given = list(overrides)
     for place, override in enumerate(given):
         _override(settings, override)
@@ -78,13 +70,49 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return make_recipe(settings, str(source))
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def read_settings(source: str | Path) -> dict[str, Any]:
+    """Read the settings of a recipe as they are written, unchecked.
+
+    Args:
+        source: A YAML file, or the name of a recipe that comes with pathlen.
+
+    Raises:
+        SettingsError: There is no such file, or it is no YAML.
+    """
+    path = Path(source)
+    if not path.suffix and not path.is_file():  # a folder of that name hides no recipe
+        path = SHIPPED / f"{source}.yaml"
+        if not path.exists():
+            raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
+    return read_yaml(path, str(source), "recipe", "task:")
+
+
+def read_yaml(path: Path, where: str, what: str, first: str) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Args:
+        path: The file.
+        where: What messages call it.
+        what: What it should hold: "recipe".
+        first: What that begins with: "task:".
+
+    Raises:
+        SettingsError: It cannot be read, or is no mapping in YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{what} {where!r} cannot be read: {error}") from error
+    return _parsed(text, where, what, first)
+
+
+def _parsed(text: str, where: str, what: str, first: str) -> dict[str, Any]:
     try:
         settings = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{where} is no YAML: {error}") from error
     if not isinstance(settings, dict):
-        raise SettingsError(f"{where} holds no settings; a recipe begins with 'task:'")
+        raise SettingsError(f"{where} holds no settings; a {what} begins with {first!r}")
     return settings
 
 
@@ -97,13 +125,22 @@ def _override(settings: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"the value in {override!r} is no YAML: {error}") from error
+    set_value(settings, key, value, repr(override))
+
+
+def set_value(settings: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the value of a dotted key, in place; a mapping whose 'name' is set loses its old rest.
+
+    Raises:
+        SettingsError: A part of the key has a value that has no parts; `where` says where.
+    """
     *parents, last = key.split(".")
     for parent in parents:
         if settings.get(parent) is None:
             settings[parent] = {}
         settings = settings[parent]
         if not isinstance(settings, dict):
-            raise SettingsError(f"{override!r}: {parent!r} is one value, without parts")
+            raise SettingsError(f"{where}: {parent!r} is one value, without parts")
     if last == "name" and settings.get("name") != value:
         settings.clear()
     settings[last] = value
@@ -116,10 +153,19 @@ def make_recipe(settings: Mapping[str, Any], where: str = "recipe") -> Recipe:
         SettingsError: Keys are unknown or missing, or values are of a wrong type or out of range;
             all are listed.
     """
+    return validated(Recipe, settings, where)
+
+
+def validated(kind: type[Checked], settings: Mapping[str, Any], where: str) -> Checked:
+    """Check settings against a model of pydantic's.
+
+    Raises:
+        SettingsError: As for `make_recipe`.
+    """
     try:
-        return Recipe.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        problems = [_problem(dict(one)) for one in error.errors()]
+        problems = [_problem(dict(one), kind) for one in error.errors()]
         raise SettingsError("\n  ".join([f"{where}:", *problems])) from error
 
 
@@ -149,16 +195,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _problem(error: dict[str, Any]) -> str:
+def _problem(error: dict[str, Any], root: type[BaseModel]) -> str:
     """One line on a wrong value: its dotted key, and what is wrong."""
     place = [str(part) for part in error["loc"]]
     if error["type"] in ("extra_forbidden", "missing"):
         *parents, key = place
-        shown, known = _walk(parents)
+        shown, known = _walk(parents, root)
         if error["type"] == "missing":
             return _at(shown, f"{key!r} is missing")
         return _at(shown, unknown_name("setting", key, known))
-    shown, _ = _walk(place)
+    shown, _ = _walk(place, root)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return _at(shown, message)
@@ -177,9 +223,9 @@ def _at(place: list[str], message: str) -> str:
     return f"{'.'.join(place)}: {message}" if place else message
 
 
-def _walk(place: list[str]) -> tuple[list[str], set[str]]:
+def _walk(place: list[str], root: type[BaseModel]) -> tuple[list[str], set[str]]:
     """The keys among the parts of a place, choices of a type left out; and the keys below it."""
-    kinds: list[type[BaseModel]] = [Recipe]
+    kinds: list[type[BaseModel]] = [root]
     shown = []
     for part in place:
         chosen = [kind for kind in kinds if _name_of(kind) == part]

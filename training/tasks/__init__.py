@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import SettingsError
@@ -34,12 +34,22 @@ def build_task(settings: Mapping[str, Any]) -> Task:
         SettingsError: There is no such task, or settings are unknown, missing or of a wrong type.
         DataError: Files of the task are missing or are not what they should be.
     """
-    from pathlen.training.keywords import call_with_settings, unknown_name
+    function, others = check_task(settings)
+    return function(**others)
+
+
+def check_task(settings: Mapping[str, Any]) -> tuple[Callable[..., Task], dict[str, Any]]:
+    """Check the settings of a task without making it; the function that makes it, its arguments.
+
+    Raises:
+        SettingsError: As for `build_task`.
+    """
+    from pathlen.training.keywords import check_settings, unknown_name
 
     name = settings.get("name")
     if not isinstance(name, str) or name not in TASKS:
         raise SettingsError(unknown_name("task", name, TASKS))
-    function = getattr(importlib.import_module(TASKS[name]), name)
+    function: Callable[..., Task] = getattr(importlib.import_module(TASKS[name]), name)
     others = {key: value for key, value in settings.items() if key != "name"}
-    task: Task = call_with_settings(function, others, f"task {name!r}")
-    return task
+    check_settings(function, others, f"task {name!r}")
+    return function, others
