@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlen.errors import ReportError as ReportError
     from pathlen.errors import SettingsError as SettingsError
     from pathlen.errors import SpecError as SpecError
+    from pathlen.errors import StudyError as StudyError
     from pathlen.errors import TraceError as TraceError
     from pathlen.errors import TrainingError as TrainingError
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
@@ -99,6 +100,7 @@ _EXPORTS = {
     "ReportError": "pathlen.errors",
     "SettingsError": "pathlen.errors",
     "SpecError": "pathlen.errors",
+    "StudyError": "pathlen.errors",
     "TraceError": "pathlen.errors",
     "UnsupportedOperation": "pathlen.errors",
     "TrainingError": "pathlen.errors",

@@ -24,6 +24,7 @@ from pathlen.cli_backends import backends
 from pathlen.cli_demo import demo
 from pathlen.cli_export import export
 from pathlen.cli_measure import measure
+from pathlen.cli_study import study
 from pathlen.cli_train import train
 from pathlen.cli_verify import verify
 from pathlen.errors import PathlenError
@@ -56,5 +57,6 @@ main.add_command(measure)
 main.add_command(export)
 main.add_command(verify)
 main.add_command(train)
+main.add_command(study)
 main.add_command(backends)
 main.add_command(demo)

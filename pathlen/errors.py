@@ -65,5 +65,9 @@ class TrainingError(PathlenError, RuntimeError):
     """A training run cannot go on; its last checkpoint is kept."""
 
 
+class StudyError(PathlenError, RuntimeError):
+    """A study cannot go on, or its store or its scheduler cannot be used."""
+
+
 class VerificationError(PathlenError, RuntimeError):
     """A path graph is not that of its model, or a model cannot be verified."""

@@ -1,0 +1,30 @@
+"""Who carries out a run: a process, by a name that no other one has."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+
+
+def new_owner() -> str:
+    """A name for this process: its machine, its number and a random part."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:12]}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether an owner is surely gone: a process of this machine that is not there any more.
+
+    Of other machines nothing is known, nor of a process whose number was given to another one;
+    for those there is the lease.
+    """
+    host, number, _ = owner.rsplit("/", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

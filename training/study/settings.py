@@ -1,0 +1,126 @@
+"""What a study is: a recipe, what is varied in it, and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from pathlen.errors import SettingsError
+from pathlen.training.keywords import unknown_name
+from pathlen.training.recipe_file import read_yaml, validated
+from pathlen.training.settings import Count, Settings
+
+SHIPPED = Path(__file__).parent.parent / "studies"
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Case(Settings):
+    """Several values that belong together, under one label.
+
+    Attributes:
+        label: What tables and figures call it.
+        set: Dotted keys of the recipe, or aliases, and their values.
+    """
+
+    label: Annotated[str, Field(min_length=1)]
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Study(Settings):
+    """A grid of training runs: each case with each combination of the grid's values and each seed.
+
+    Attributes:
+        name: Names the folder, `studies/NAME`.
+        recipe: Name of a recipe that comes with pathlen, a YAML file, or settings.
+        set: Values that all runs have: dotted keys of the recipe, or aliases.
+        grid: Dotted keys or aliases, and the values that each takes.
+        cases: Values that are tied together; see :class:`Case`.
+        seeds: Of the runs.
+        share_training: Whether runs that differ only after the training phase share one dense run.
+        claim: What the study is to show, in words.
+        verdict: Settings of who judges the results; they are kept, and change nothing in the runs.
+        series: The label that tells the lines of the figure apart; "case" if there are cases.
+        workers: Runs at a time on this machine; as many as it has cores if not given.
+        threads: Of each.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    recipe: str | dict[str, Any]
+    set: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    cases: list[Case] = Field(default_factory=list)
+    seeds: list[Seed] = Field(default_factory=lambda: [0])
+    share_training: bool = False
+    claim: str = ""
+    verdict: dict[str, Any] = Field(default_factory=dict)
+    series: str | None = None
+    workers: Count | None = None
+    threads: Count = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        empty = [f"grid.{key}" for key, values in self.grid.items() if not values]
+        empty += [] if self.seeds else ["seeds"]
+        if empty:
+            raise ValueError(f"{' and '.join(empty)} is an empty list, so there are no runs")
+        for name, values in [("seeds", self.seeds), *self.grid.items()]:
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise ValueError(f"{name} holds a value twice: {values}")
+        labels = [case.label for case in self.cases]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"two cases have the same label: {labels}")
+        for where, keys in self._keys():
+            if "seed" in keys:
+                raise ValueError(f"{where}: seeds are given as 'seeds', beside the grid")
+        if self.series is not None and self.series not in self.labels:
+            raise ValueError(unknown_name("label", self.series, self.labels))
+        return self
+
+    def _keys(self) -> list[tuple[str, list[str]]]:
+        places = [("set", list(self.set)), ("grid", list(self.grid))]
+        return places + [(f"case {case.label!r}", list(case.set)) for case in self.cases]
+
+    @property
+    def labels(self) -> list[str]:
+        """What the cases of the study are told apart by."""
+        return [*(["case"] if self.cases else []), *self.grid]
+
+
+def shipped_studies() -> list[str]:
+    """Names of the studies that come with pathlen."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_study(source: str | Path) -> Study:
+    """Read a study. Its recipe, if that is a file, is looked for beside it.
+
+    Args:
+        source: A YAML file, or the name of a study that comes with pathlen.
+
+    Raises:
+        SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
+    """
+    path = Path(source)
+    if not path.suffix and not path.is_file():
+        path = SHIPPED / f"{source}.yaml"
+        if not path.exists():
+            raise SettingsError(unknown_name("study", str(source), shipped_studies()))
+    settings = read_yaml(path, str(source), "study", "name:")
+    recipe = settings.get("recipe")
+    if isinstance(recipe, str) and Path(recipe).suffix:
+        settings["recipe"] = str(path.parent / recipe)
+    return make_study(settings, str(source))
+
+
+def make_study(settings: Mapping[str, Any], where: str = "study") -> Study:
+    """Check settings and make a study of them; `plan_study` checks what they say of recipes.
+
+    Raises:
+        SettingsError: Keys are unknown or missing, or values are of a wrong type or out of range;
+            all are listed.
+    """
+    return validated(Study, settings, where)

@@ -1,0 +1,366 @@
+"""The store of a study: one SQLite file that says what is to be done, by whom, and what came out.
+
+Only the process that was asked to carry out a study opens it, never a worker: SQLite relies on file
+locks that network file systems keep badly, and on a cluster only this one machine needs them to
+work. Several studies may work on one store at once. Every change is one short transaction, and a
+run is claimed by one statement that finds and marks it, so no two of them get the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pathlen.errors import StudyError
+from pathlen.training.study.owners import is_dead
+from pathlen.training.study.plan import Plan
+
+FILE = "study.sqlite"
+VERSION = 1
+"""Of the tables: raised whenever an older program could not read them."""
+
+LEASE = 60.0
+"""Seconds without a sign of life after which another study takes over a run."""
+
+BUSY = 60.0
+"""Seconds to wait for another process that writes."""
+
+_TABLES = """
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    recipe TEXT NOT NULL,
+    needs TEXT,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'running', 'done', 'failed')),
+    owner TEXT,
+    heartbeat REAL,
+    started REAL,
+    ended REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    host TEXT,
+    error TEXT,
+    traceback TEXT,
+    summary TEXT
+);
+CREATE TABLE rows (
+    key TEXT NOT NULL REFERENCES runs (key),
+    epoch INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    metrics TEXT NOT NULL,
+    PRIMARY KEY (key, epoch)
+);
+CREATE TABLE members (
+    position INTEGER PRIMARY KEY,
+    labels TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    key TEXT NOT NULL REFERENCES runs (key)
+);
+CREATE TABLE study (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+# One statement: SQLite lets one process write at a time, so what it finds it also marks.
+_CLAIM = """
+UPDATE runs SET state = 'running', owner = :owner, heartbeat = :now, started = :now,
+    attempts = attempts + 1, ended = NULL, error = NULL, traceback = NULL
+WHERE key = (
+    SELECT key FROM runs JOIN mine USING (key)
+    WHERE (state = 'pending'
+        OR state = 'running' AND owner <> :owner AND (heartbeat < :expired OR is_dead(owner)))
+    AND (needs IS NULL OR needs IN (SELECT key FROM runs WHERE state = 'done'))
+    ORDER BY mine.place LIMIT 1)
+RETURNING key, recipe, needs
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that is this study's to carry out.
+
+    Attributes:
+        key: Of the run.
+        recipe: Its settings.
+        needs: Key of the dense run that it begins with.
+    """
+
+    key: str
+    recipe: dict[str, Any]
+    needs: str | None
+
+
+class Store:
+    """An open store.
+
+    Args:
+        folder: Of the study.
+        create: Whether to make the store if there is none.
+
+    Raises:
+        StudyError: There is none, it was written by a newer version, or it is something else.
+    """
+
+    def __init__(self, folder: Path, create: bool = False) -> None:
+        self.path = folder / FILE
+        if not create and not self.path.is_file():
+            raise StudyError(
+                f"{folder} holds no study: {FILE} is not there; begin with: pathlen study run"
+            )
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            raise StudyError(f"{self.path} cannot be used as the store: {error}") from error
+
+    def _open(self) -> None:
+        # no transactions but those that are begun here
+        self._database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
+        self._database.row_factory = sqlite3.Row
+        self._database.create_function("is_dead", 1, is_dead)
+        try:
+            self._check_version()
+            self._use_wal()
+            with self._transaction():
+                if self._version() == 0:
+                    for statement in filter(str.strip, _TABLES.split(";")):
+                        self._database.execute(statement)
+                    self._database.execute(f"PRAGMA user_version = {VERSION}")
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _version(self) -> int:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def _check_version(self) -> None:
+        version = self._version()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version > VERSION:
+            raise StudyError(
+                f"{self.path} was written by a newer pathlen (version {version} of the store, and"
+                f" this one reads {VERSION}): update pathlen, or use another folder"
+            )
+        if version == 0 and tables:
+            raise StudyError(f"{self.path} is a database of another program; use another folder")
+
+    def _use_wal(self) -> None:
+        """Let others read while one writes; the change itself does not wait by SQLite's timeout."""
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = NORMAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; the lock is taken at the beginning, so it is waited for."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """Use it, and close it at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    # ------------------------------------------------------------------ what is to be done
+
+    def take_up(self, plan: Plan) -> None:
+        """Make the plan's runs what this store's owner claims, and what it shows; keep the others.
+
+        Raises:
+            StudyError: The store is that of a study of another name.
+        """
+        study = plan.study
+        with self._transaction():
+            known = self.facts.get("study", {}).get("name", study.name)
+            if known != study.name:
+                raise StudyError(
+                    f"{self.path} is the store of the study {known!r}, not of {study.name!r};"
+                    " use another folder"
+                )
+            self._database.executemany(
+                "INSERT INTO runs (key, position, recipe, needs) VALUES (?, ?, ?, ?)"
+                # what a recipe may change without being another run, as its machine, may be new
+                " ON CONFLICT (key) DO UPDATE SET position = excluded.position,"
+                " recipe = excluded.recipe",
+                [
+                    (run.key, place, run.recipe.model_dump_json(), run.needs)
+                    for place, run in enumerate(plan.runs)
+                ],
+            )
+            self._database.execute("DELETE FROM members")
+            self._database.executemany(
+                "INSERT INTO members VALUES (?, ?, ?, ?)",
+                [
+                    (place, json.dumps(dict(one.labels)), one.seed, one.key)
+                    for place, one in enumerate(plan.members)
+                ],
+            )
+            self._database.execute(
+                "INSERT OR REPLACE INTO study VALUES ('study', ?)", [study.model_dump_json()]
+            )
+        self._database.execute("CREATE TEMP TABLE mine (place INTEGER PRIMARY KEY, key TEXT)")
+        self._database.executemany(
+            "INSERT INTO mine VALUES (?, ?)", [(i, run.key) for i, run in enumerate(plan.runs)]
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the study as a whole."""
+        found = self._database.execute("SELECT name, value FROM study")
+        return {row["name"]: json.loads(row["value"]) for row in found}
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a fact of the study as a whole."""
+        self._database.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", [name, _json(value)])
+
+    def claim(self, owner: str) -> Claim | None:
+        """Mark the next run as this owner's; None if there is none now.
+
+        A run of an owner that is dead, or gave no sign of life within the lease, is taken over.
+        """
+        now = time.time()
+        facts = {"owner": owner, "now": now, "expired": now - LEASE}
+        # all rows are fetched: only then is the statement over, and what it changed kept
+        found = self._database.execute(_CLAIM, facts).fetchall()
+        if not found:
+            return None
+        (row,) = found
+        return Claim(row["key"], json.loads(row["recipe"]), row["needs"])
+
+    def beat(self, owner: str) -> None:
+        """Give a sign of life for all runs of an owner."""
+        self._database.execute(
+            "UPDATE runs SET heartbeat = ? WHERE owner = ? AND state = 'running'",
+            [time.time(), owner],
+        )
+
+    def retry_failed(self) -> int:
+        """Set failed runs of the plan to be done again; how many."""
+        return self._database.execute(
+            "UPDATE runs SET state = 'pending', error = NULL, traceback = NULL"
+            " WHERE state = 'failed' AND key IN (SELECT key FROM mine)"
+        ).rowcount
+
+    def counts(self) -> dict[str, int]:
+        """How many runs of the plan are in each state."""
+        found = self._database.execute(
+            "SELECT state, count(*) AS number FROM runs JOIN mine USING (key) GROUP BY state"
+        )
+        return {row["state"]: row["number"] for row in found}
+
+    # ------------------------------------------------------------------ what came out
+
+    def finish(
+        self, key: str, owner: str, host: str, summary: Mapping[str, Any], rows: Sequence[Any]
+    ) -> bool:
+        """Write what a run came to; False if another study has taken it over meanwhile."""
+        with self._transaction():
+            changed = self._database.execute(
+                "UPDATE runs SET state = 'done', ended = ?, host = ?, summary = ?"
+                " WHERE key = ? AND owner = ? AND state = 'running'",
+                [time.time(), host, _json(summary), key, owner],
+            ).rowcount
+            if changed:
+                self._database.execute("DELETE FROM rows WHERE key = ?", [key])
+                self._database.executemany(
+                    "INSERT INTO rows VALUES (?, ?, ?, ?)",
+                    [(key, row["epoch"], row["phase"], _json(row)) for row in rows],
+                )
+        return bool(changed)
+
+    def fail(self, key: str, owner: str, host: str, error: str, traceback: str) -> bool:
+        """Write why a run failed, and that those that need it cannot run; False as for `finish`."""
+        with self._transaction():
+            changed = self._database.execute(
+                "UPDATE runs SET state = 'failed', ended = ?, host = ?, error = ?, traceback = ?"
+                " WHERE key = ? AND owner = ? AND state = 'running'",
+                [time.time(), host, error, traceback, key, owner],
+            ).rowcount
+            if changed:
+                self._fail_dependent()
+        return bool(changed)
+
+    def _fail_dependent(self) -> None:
+        self._database.execute(
+            "UPDATE runs SET state = 'failed',"
+            " error = 'the dense run ' || needs || ' that it begins with failed'"
+            " WHERE state = 'pending'"
+            " AND needs IN (SELECT key FROM runs WHERE state = 'failed')"
+        )
+
+    def fail_dependent(self) -> None:
+        """Mark runs whose dense run failed earlier; they were added since."""
+        with self._transaction():
+            self._fail_dependent()
+
+    def release(self, owner: str, keys: Iterable[str] | None = None) -> None:
+        """Give runs of an owner back, all of them if no keys are given."""
+        where = "owner = ? AND state = 'running'"
+        change = f"UPDATE runs SET state = 'pending', owner = NULL WHERE {where}"
+        with self._transaction():
+            if keys is None:
+                self._database.execute(change, [owner])
+            else:
+                self._database.executemany(f"{change} AND key = ?", [(owner, k) for k in keys])
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Runs of the plan that was taken up last, with dense runs that they share."""
+        found = self._database.execute(
+            "SELECT * FROM runs WHERE key IN (SELECT key FROM members) OR key IN"
+            " (SELECT needs FROM runs JOIN members USING (key)) ORDER BY position"
+        )
+        runs = [dict(row) for row in found]
+        for run in runs:
+            run["recipe"] = json.loads(run["recipe"])
+            run["summary"] = json.loads(run["summary"]) if run["summary"] else None
+        return runs
+
+    def members(self) -> list[dict[str, Any]]:
+        """Places in the grid, in order: labels, seed, key."""
+        found = self._database.execute("SELECT labels, seed, key FROM members ORDER BY position")
+        return [dict(row) | {"labels": json.loads(row["labels"])} for row in found]
+
+    def rows(self, key: str) -> list[dict[str, Any]]:
+        """The rows of metrics of a run, one an epoch."""
+        found = self._database.execute(
+            "SELECT metrics FROM rows WHERE key = ? ORDER BY epoch", [key]
+        )
+        return [json.loads(row["metrics"]) for row in found]
+
+    def summary(self, key: str) -> dict[str, Any] | None:
+        """How a run ended, None if it did not."""
+        found = self._database.execute("SELECT summary FROM runs WHERE key = ?", [key]).fetchone()
+        return json.loads(found["summary"]) if found and found["summary"] else None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
