@@ -60,6 +60,7 @@ def run_command(*arguments: str) -> str:
         run_command("measure", "--help"),
         run_command("verify", "--help"),
         run_command("demo", "--help"),
+        run_command("study", "run", "--help"),
     ],
 )
 def test_nothing_heavy_is_imported(code):

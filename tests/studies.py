@@ -1,0 +1,144 @@
+"""Tiny studies, processes that carry them out, and what a study must have left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pathlen.training.study.store import Store
+from tests.training_runs import TINY, changed
+
+PATIENCE = 150  # seconds; a test that needs them has failed
+SHORT = changed(TINY, train__epochs=1, linearize__epochs=1, finetune__epochs=0)
+del SHORT["machine"]["threads"]
+LONG = changed(SHORT, train__epochs=40)
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """A study of two strengths and two seeds."""
+    base = {
+        "name": "small",
+        "recipe": SHORT,
+        "grid": {"omega": [0.1, 5.0]},
+        "seeds": [0, 1],
+        "workers": 2,
+    }
+    return base | changes
+
+
+def begin(folder: Path, study: Mapping[str, Any], *arguments: str) -> subprocess.Popen[str]:
+    """Begin a study in a process of its own, in `folder`; its own folder is studies/NAME."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(dict(study), sort_keys=False))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pathlen", "study", "run", "study.yaml", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Of processes: they find the package that is tested, and use one core."""
+    here = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a process: its exit code and what it printed."""
+    out, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, errors
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until something is so, and give it."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(what)
+
+
+def under_way(home: Path) -> list[str]:
+    """Keys of runs that have a checkpoint and are not finished."""
+    return [
+        path.parent.name
+        for path in home.glob("runs/*/metrics.jsonl")
+        if not (path.parent / "summary.json").exists()
+    ]
+
+
+def logs(home: Path) -> dict[str, str]:
+    """What each run printed."""
+    return {path.stem: path.read_text() for path in home.glob("logs/*.log")}
+
+
+def check_each_done_once(home: Path, number: int) -> None:
+    """All runs are done, and none of their epochs was computed twice."""
+    with Store(home) as store:
+        runs = store.runs()
+        assert [run["state"] for run in runs] == ["done"] * number
+        for run in runs:
+            stored = store.rows(run["key"])
+            lines = (home / "runs" / run["key"] / "metrics.jsonl").read_text().splitlines()
+            rows = [json.loads(line) for line in lines]
+            if run["needs"] is None:
+                assert stored == rows
+            printed = logs(home)[run["key"]]
+            for row in rows:
+                assert printed.count(f"\nepoch {row['epoch']:>3} ") + printed.startswith(
+                    f"epoch {row['epoch']:>3} "
+                ) == (1), printed
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """End a process as a power failure would; its children learn of it by themselves."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+
+
+@contextmanager
+def cluster(folder: Path, port: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """A scheduler of Dask and two workers, as processes on this machine."""
+    address = f"tcp://127.0.0.1:{port}"
+    plain = ("--no-dashboard",)
+    commands = [
+        ("scheduler", "--host", "127.0.0.1", "--port", str(port), *plain),
+        *[("worker", address, "--nthreads", "1", "--no-nanny", *plain)] * 2,
+    ]
+    processes = []
+    try:
+        for number, command in enumerate(commands):
+            with (folder / f"dask-{number}.log").open("w") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "dask", *command],
+                        cwd=folder,
+                        stdout=log,
+                        stderr=log,
+                        env=environment(),
+                        text=True,
+                    )
+                )
+        for number in (1, 2):
+            path = folder / f"dask-{number}.log"
+            wait_for(lambda path=path: "Registered to" in path.read_text(), "workers of Dask")
+        yield processes
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait(PATIENCE)

@@ -1,0 +1,110 @@
+"""`pathlen study`: what its commands print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pathlen.cli import main
+from pathlen.training.study import make_study
+from pathlen.training.study.plan import plan_study
+from pathlen.training.study.store import Store
+from tests.studies import settings
+
+
+def row(epoch, phase, accuracy, napl):
+    numbers = {"test_accuracy": accuracy, "napl": napl, "active_units": 4, "seconds": 1.5}
+    return {"epoch": epoch, "phase": phase, "step": epoch} | numbers
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """A study of two cases, three seeds each: one case is done, of the other one run failed."""
+    monkeypatch.chdir(tmp_path)
+    study = settings(seeds=[0, 1, 2], claim="Stronger is shorter.")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    home = tmp_path / "studies" / "small"
+    home.mkdir(parents=True)
+    with Store(home, create=True) as store:
+        store.take_up(plan_study(make_study(study)))
+        for number in range(4):
+            claim = store.claim("elsewhere/1/x")
+            if number == 3:
+                store.fail(claim.key, "elsewhere/1/x", "there", "no memory\nat all", "trace")
+                continue
+            rows = [row(1, "train", 0.9, 2.0), row(2, "linearize", 0.5 + 0.1 * number, 1.0)]
+            phases = {one["phase"]: one for one in rows}
+            summary = {"metric": "accuracy", "phases": phases, "seconds": 1.5}
+            store.finish(claim.key, "elsewhere/1/x", "there", summary, rows)
+        store.claim("elsewhere/1/x")
+
+    def run(*arguments):
+        return CliRunner().invoke(main, ["study", *arguments], catch_exceptions=False)
+
+    return run
+
+
+def test_status(call):
+    result = call("status", "study.yaml")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "3 done, 1 running, 1 pending, 1 failed"
+    assert lines[1].startswith("running: omega=5.0, seed 1, for ")
+    assert lines[2].startswith("the rest takes about ")
+    assert lines[3].startswith("failed: omega=5.0, seed 0 (")
+    assert lines[4:] == ["    no memory", "    at all"]
+    assert call("status", "studies/small").stdout.splitlines()[0] == lines[0]
+    found = json.loads(call("status", "study.yaml", "--json").stdout)
+    assert found["counts"] == {"done": 3, "running": 1, "pending": 1, "failed": 1}
+    assert found["failed"][0]["error"] == "no memory\nat all"
+
+
+def test_table(call):
+    lines = call("table", "study.yaml").stdout.splitlines()
+    assert lines[0] == "Stronger is shorter."
+    heads = ["omega", "seeds", "dense accuracy %", "accuracy %", "NAPL", "active units"]
+    assert [part.strip() for part in lines[2].split("  ") if part.strip()] == heads
+    # 50, 60 and 70 percent have the mean 60 and the deviation 10
+    cells = ["0.1", "3", "90.00 ± 0.00", "60.00 ± 10.00", "1.000 ± 0.000", "4.0 ± 0.0"]
+    assert [part.strip() for part in lines[3].split("  ") if part.strip()] == cells
+    assert lines[4].split() == ["5.0", "0", "of", "3"]
+    assert lines[5:] == ["", "3 runs, 4.5 s of training steps"]
+
+
+def test_table_for_programs(call):
+    records = json.loads(call("table", "study.yaml", "--json").stdout)
+    assert [(one["label_omega"], one["seed"]) for one in records] == [(0.1, 0), (0.1, 1), (0.1, 2)]
+    assert [one["test_accuracy"] for one in records] == [0.5, 0.6, 0.7]
+    assert {one["dense_test_accuracy"] for one in records} == {0.9}
+    table = list(csv.DictReader(io.StringIO(call("table", "study.yaml", "--csv").stdout)))
+    assert [float(one["test_accuracy"]) for one in table] == [0.5, 0.6, 0.7]
+
+
+def test_plot(call, tmp_path):
+    result = call("plot", "study.yaml", "-o", "figure.svg")
+    assert result.exit_code == 0, result.stderr
+    assert "normalized average path length" in (tmp_path / "figure.svg").read_text()
+    assert call("plot", "study.yaml").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "table", "plot"])
+def test_there_is_no_study_yet(command, call, tmp_path):
+    more = ["-o", "a.svg"] if command == "plot" else []
+    result = call(command, "study.yaml", "--folder", "elsewhere", *more)
+    assert result.exit_code == 2
+    assert "Error: elsewhere holds no study" in result.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_no_command_is_a_study(call):
+    result = call("stdy.yaml")
+    assert result.exit_code == 2
+    assert "study 'stdy.yaml' cannot be read" in result.stderr
+    result = call("exampel")
+    assert "there is no study 'exampel'; did you mean 'example'?" in result.stderr
+    assert "Usage: main study" in call("--help").stdout
