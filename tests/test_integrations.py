@@ -201,7 +201,9 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     import wandb
 
-    settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
+    settings = wandb.Settings(
+        mode="offline", silent=True, console="off", disable_git=True, x_disable_stats=True
+    )
     with wandb.init(project="depth", dir=tmp_path, settings=settings) as run:
         expected = log_of_a_loop(run)
     history = wandb_history(tmp_path)
