@@ -183,6 +183,26 @@ def table(source: str, folder: Path | None, form: str | None) -> None:
         print_table(columns, rows, results.study["claim"] or results.study["name"])
         seconds = sum(record.last["seconds"] for record in results.records)
         click.echo(f"\n{len(results.records)} runs, {seconds:.1f} s of training steps")
+        if results.study.get("verdict"):
+            click.echo("\n" + "\n".join(_verdicts(results)))
+
+
+def _verdicts(results: Results) -> list[str]:
+    """A line for each setting at which the two sides of the claim were compared."""
+    from pathlen.training.study.verdict import judge
+
+    settings, found = results.study["verdict"], judge(results)
+    sides = [", ".join(map(str, settings[name].values())) for name in ("better", "than")]
+    lines = [f"{sides[0]} against {sides[1]}, seed by seed:"]
+    for one in found:
+        factor, unit = (100, " points") if one.metric.endswith("accuracy") else (1, "")
+        at = ", ".join(f"{name}={value}" for name, value in one.at.items())
+        lines.append(
+            f"  {at + ': ' if at else ''}{one.difference * factor:+.2f}{unit}"
+            f" [{one.low * factor:+.2f}, {one.high * factor:+.2f}],"
+            f" effect size {one.effect:.2f}, {one.seeds} seeds: {one.says}"
+        )
+    return lines if found else ["there are not yet two seeds finished on both sides of the claim"]
 
 
 def _flat(results: Results) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ def row(epoch, phase, accuracy, napl):
 def call(tmp_path, monkeypatch):
     """A study of two cases, three seeds each: one case is done, of the other one run failed."""
     monkeypatch.chdir(tmp_path)
-    study = settings(seeds=[0, 1, 2], claim="Stronger is shorter.")
+    sides = {"better": {"omega": 5.0}, "than": {"omega": 0.1}}
+    study = settings(seeds=[0, 1, 2], claim="Stronger is shorter.", verdict=sides)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     home = tmp_path / "studies" / "small"
     home.mkdir(parents=True)
@@ -73,7 +74,8 @@ def test_table(call):
     cells = ["0.1", "3", "90.00 ± 0.00", "60.00 ± 10.00", "1.000 ± 0.000", "4.0 ± 0.0"]
     assert [part.strip() for part in lines[3].split("  ") if part.strip()] == cells
     assert lines[4].split() == ["5.0", "0", "of", "3"]
-    assert lines[5:] == ["", "3 runs, 4.5 s of training steps"]
+    assert lines[5:7] == ["", "3 runs, 4.5 s of training steps"]
+    assert lines[7:] == ["", "there are not yet two seeds finished on both sides of the claim"]
 
 
 def test_table_for_programs(call):

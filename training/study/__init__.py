@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from pathlen.training.study.settings import Study as Study
     from pathlen.training.study.settings import load_study as load_study
     from pathlen.training.study.settings import make_study as make_study
+    from pathlen.training.study.verdict import Verdict as Verdict
+    from pathlen.training.study.verdict import judge as judge
 
 # name -> the module that defines it
 _EXPORTS = {
     "Study": "pathlen.training.study.settings",
+    "Verdict": "pathlen.training.study.verdict",
+    "judge": "pathlen.training.study.verdict",
     "load_study": "pathlen.training.study.settings",
     "make_study": "pathlen.training.study.settings",
     "read_results": "pathlen.training.study.results",
