@@ -14,8 +14,9 @@ Importing this package is cheap, as importing `pathlen.training` is.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pathlen.training.study.coordinator import run_study as run_study
@@ -40,16 +41,4 @@ _EXPORTS = {
 __all__ = list(_EXPORTS)
 
 if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
-
-    def __getattr__(name: str) -> object:
-        """Import the module that defines ``name`` on first use and keep the value."""
-        if name not in _EXPORTS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    """Offer the lazy names to tab completion."""
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)
