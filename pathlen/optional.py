@@ -5,25 +5,33 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from pathlen.errors import ReportError
+from pathlen.errors import PathlenError, ReportError
 
 
-def optional(module: str, extra: str) -> Any:
+def optional(
+    module: str,
+    extra: str,
+    package: str | None = None,
+    refusal: type[PathlenError] = ReportError,
+) -> Any:
     """Import a module of a library that an extra of pathlen installs.
 
     Args:
         module: Its name in Python.
         extra: The extra, as in ``pip install 'pathlen[figures]'``.
+        package: The name to install it by, if it is another one.
+        refusal: The error that says it is not installed.
 
     Raises:
-        ReportError: The library is not installed.
+        PathlenError: The library is not installed: a `refusal`.
     """
     library = module.partition(".")[0]
+    package = package or library
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != library:
             raise
-        raise ReportError(
-            f"{library} is not installed; install it with: pip install 'pathlen[{extra}]'"
+        raise refusal(
+            f"{package} is not installed; install it with: pip install 'pathlen[{extra}]'"
         ) from error

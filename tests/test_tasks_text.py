@@ -295,7 +295,7 @@ def test_libraries_that_are_not_there_are_named(monkeypatch):
     def fail(module):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module.partition(".")[0])
 
-    monkeypatch.setattr("pathlen.training.libraries.importlib.import_module", fail)
+    monkeypatch.setattr("pathlen.optional.importlib.import_module", fail)
     with pytest.raises(SettingsError, match=re.escape("pip install 'pathlen[train]'")):
         in_words(3)
 

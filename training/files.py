@@ -122,18 +122,36 @@ def load_tree(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is not there, cut short, altered, or something else.
     """
+    metadata, tensors = _read(path)
+    if "tree" not in metadata:
+        raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
+    return _tree(path, metadata, tensors)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read weights by name, from a file that `save_tree` wrote or any other safetensors file.
+
+    Raises:
+        CheckpointError: The file is not there, cut short, altered, or no safetensors file.
+    """
+    metadata, tensors = _read(path)
+    return _tree(path, metadata, tensors) if "tree" in metadata else tensors
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header's texts and the tensors of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    plain = metadata.get("tree")
-    if plain is None:
-        raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
-    if metadata.get("digest") != _digest(plain, tensors):
+
+
+def _tree(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    if metadata.get("digest") != _digest(metadata["tree"], tensors):
         raise CheckpointError(f"{path} cannot be read: it was altered since it was written")
-    tree: dict[str, Any] = _with_tensors(json.loads(plain), tensors)
+    tree: dict[str, Any] = _with_tensors(json.loads(metadata["tree"]), tensors)
     return tree
 
 
@@ -145,16 +163,3 @@ def _with_tensors(part: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(part, list):
         return [_with_tensors(value, tensors) for value in part]
     return part
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of any safetensors file, without plain values, by name.
-
-    Raises:
-        CheckpointError: The file is not there, cut short or no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error

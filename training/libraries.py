@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from pathlen.errors import SettingsError
+from pathlen.optional import optional
 
 
 def library(module: str, package: str, extra: str = "train") -> Any:
@@ -19,11 +19,4 @@ def library(module: str, package: str, extra: str = "train") -> Any:
     Raises:
         SettingsError: It is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise SettingsError(
-            f"{package} is not installed; install it with: pip install 'pathlen[{extra}]'"
-        ) from error
+    return optional(module, extra, package, SettingsError)

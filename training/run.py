@@ -18,7 +18,7 @@ from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
-from pathlen.training.files import load_tensors, load_tree
+from pathlen.training.files import read_weights
 from pathlen.training.groups import parameter_groups
 from pathlen.training.learning_rate import Stage, learning_rate, stages
 from pathlen.training.linearizable import make_linearizable
@@ -282,16 +282,6 @@ def make_model(recipe: Recipe, task: Task) -> nn.Module:
         path = path / "model.safetensors" if path.is_dir() else path
         load_weights(model, read_weights(path), path)
     return model
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Weights from a file of `pathlen train`, or any safetensors file."""
-    try:
-        return load_tree(path)
-    except CheckpointError as error:
-        if "tensors only" not in str(error):
-            raise
-        return load_tensors(path)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
