@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -174,11 +175,22 @@ def test_tensorboard(tmp_path):
 
 
 def wandb_history(folder: Path) -> list[dict[str, float]]:
-    """The history in the file of an offline run, which is a log in the format of LevelDB."""
+    """The history in the file of an offline run, once its own process has written the end."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    until = time.monotonic() + 60
+    while True:
+        rows, ended = wandb_records(path.read_bytes())
+        if ended:
+            return rows
+        assert time.monotonic() < until, "the file of the run has no end"
+        time.sleep(0.1)
+
+
+def wandb_records(content: bytes) -> tuple[list[dict[str, float]], bool]:
+    """Rows of the history in a log in the format of LevelDB, and whether the run has ended."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    content, place, record, rows = path.read_bytes(), 7, b"", []  # 7: the file's own head
+    place, record, rows, ended = 7, b"", [], False  # 7: the file's own head
     while place + 7 <= len(content):
         if place % 32768 > 32768 - 7:  # no head of a part fits the rest of the block
             place += -place % 32768
@@ -189,12 +201,13 @@ def wandb_history(folder: Path) -> list[dict[str, float]]:
         if kind in (1, 4):  # whole, or the last part of several
             parsed = wandb_internal_pb2.Record.FromString(record)
             record = b""
+            ended |= parsed.WhichOneof("record_type") == "exit"
             if parsed.WhichOneof("record_type") == "history":
                 items = parsed.history.item
                 rows.append(
                     {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
                 )
-    return rows
+    return rows, ended
 
 
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
