@@ -3,10 +3,13 @@
     python benchmarks/study.py [--tables overhead workers] [--seconds 30] [--runs 4]
         [--folder runs/study-benchmark] [--recipe digits] [--set train.epochs=15 ...]
 
+The command `pathlen study` is timed, as a user gives it.
+
 Table `overhead`: runs of known duration, whose model sleeps in its training steps, by one worker.
 From the first run's beginning to the last one's end, as the store has it, beside the seconds that
 the loops of the runs spent in steps; what is left is scheduling, processes, evaluation, checkpoints
-and files. `start` is what comes before that once for a study: loading torch, making the recipes.
+and files. `start` is what comes before that once for a study: loading torch, making the recipes;
+`end` is what comes after it.
 
 Table `workers`: real runs of a recipe, the same by one worker and by two, in wall-clock seconds
 from the first run's beginning to the last one's end. Only a machine with two idle cores shows what
@@ -19,15 +22,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 # In place of this folder, whose coverage.py would hide the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pathlen.training.study import make_study, run_study  # noqa: E402
 from pathlen.training.study.store import Store  # noqa: E402
 
 SLEEPER = """
@@ -63,31 +68,39 @@ def sleeping(seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     return {"name": "sleep", "recipe": recipe, "seeds": list(range(runs))}
 
 
-def carried_out(settings: dict[str, Any], folder: Path, workers: int) -> tuple[float, float, float]:
-    """Carry out a study: seconds before the first run, of all runs, and in their steps."""
+def carried_out(
+    settings: dict[str, Any], folder: Path, workers: int
+) -> tuple[float, float, float, float]:
+    """Carry out a study: seconds before the first run, of all runs, in their steps, after them."""
     shutil.rmtree(folder, ignore_errors=True)
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(settings))
+    command = [Path(sys.executable).with_name("pathlen"), "study", "run", path]
     begun = time.time()
-    counts = run_study(make_study(settings), folder, workers=workers)
-    assert set(counts) == {"done"}, counts
+    subprocess.run([*command, "--folder", folder, "--workers", str(workers)], check=True)
+    ended = time.time()
     with Store(folder) as store:
         runs = store.runs()
     first, last = min(run["started"] for run in runs), max(run["ended"] for run in runs)
-    return first - begun, last - first, sum(run["summary"]["seconds"] for run in runs)
+    steps = sum(run["summary"]["seconds"] for run in runs)
+    return first - begun, last - first, steps, ended - last
 
 
 def overhead(seconds: float, runs: int, folder: Path) -> None:
     """Print the overhead of runs that sleep."""
     folder.mkdir(parents=True, exist_ok=True)
-    start, whole, steps = carried_out(sleeping(seconds, runs, folder), folder / "sleep", 1)
-    print(f"{'runs':>6}{'seconds each':>14}{'whole':>9}{'steps':>9}{'overhead':>10}{'start':>8}")
+    start, whole, steps, end = carried_out(sleeping(seconds, runs, folder), folder / "sleep", 1)
+    heads = f"{'runs':>6}{'seconds each':>14}{'whole':>9}{'steps':>9}{'overhead':>10}"
+    print(heads + f"{'start':>8}{'end':>8}")
     print(
         f"{runs:>6}{steps / runs:>14.2f}{whole:>9.2f}{steps:>9.2f}"
-        f"{(whole - steps) / steps:>10.2%}{start:>8.2f}"
+        f"{(whole - steps) / steps:>10.2%}{start:>8.2f}{end:>8.2f}"
     )
 
 
 def workers(recipe: str, changes: list[str], runs: int, folder: Path) -> None:
     """Print what a second worker gains."""
+    folder.mkdir(parents=True, exist_ok=True)
     given = dict(change.split("=", 1) for change in changes)
     settings = {
         "name": "workers",

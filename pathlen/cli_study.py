@@ -19,6 +19,7 @@ from pathlen.cli_train import INTERRUPTED, check_libraries
 
 if TYPE_CHECKING:
     from pathlen.training.study.results import Case, Results
+    from pathlen.training.study.verdict import Verdict
 
 STUDIES = Path("studies")
 
@@ -79,11 +80,15 @@ def run(
 
         check_address(scheduler)
     check_libraries()
-    from pathlen.training.study.coordinator import run_study
     from pathlen.training.study.settings import load_study
+    from pathlen.training.study.worker import close_idle, prepare, workers_here
 
     loaded = load_study(source)
     folder = folder or STUDIES / loaded.name
+    if scheduler is None:  # processes of runs load torch while this one does
+        prepare(workers_here(workers or loaded.workers, loaded.threads), loaded.threads)
+    from pathlen.training.study.coordinator import run_study
+
     try:
         with _stopped_by_sigterm():
             counts = run_study(
@@ -97,6 +102,8 @@ def run(
     except KeyboardInterrupt:
         click.echo(f"stopped; the same command goes on with what is in {folder}")
         ctx.exit(INTERRUPTED)
+    finally:
+        close_idle()
     click.echo(f"{counts.get('done', 0)} runs are done, the store is in {folder}")
     if counts.get("failed"):
         _list_failed(folder)
@@ -188,21 +195,27 @@ def table(source: str, folder: Path | None, form: str | None) -> None:
 
 
 def _verdicts(results: Results) -> list[str]:
-    """A line for each setting at which the two sides of the claim were compared."""
+    """What was computed for each claim, a line for each setting of the labels that it leaves."""
     from pathlen.training.study.verdict import judge
 
-    settings, found = results.study["verdict"], judge(results)
-    sides = [", ".join(map(str, settings[name].values())) for name in ("better", "than")]
-    lines = [f"{sides[0]} against {sides[1]}, seed by seed:"]
-    for one in found:
-        factor, unit = (100, " points") if one.metric.endswith("accuracy") else (1, "")
+    lines: list[str] = []
+    for one in judge(results):
+        factor, unit = _scale(one)
         at = ", ".join(f"{name}={value}" for name, value in one.at.items())
+        says = f": {one.says}" if one.says else ""
         lines.append(
-            f"  {at + ': ' if at else ''}{one.difference * factor:+.2f}{unit}"
+            f"{at + ': ' if at else ''}{one.number}: {one.value * factor:+.2f}{unit}"
             f" [{one.low * factor:+.2f}, {one.high * factor:+.2f}],"
-            f" effect size {one.effect:.2f}, {one.seeds} seeds: {one.says}"
+            f" effect size {one.effect:.2f}, {one.seeds} seeds{says}"
         )
-    return lines if found else ["there are not yet two seeds finished on both sides of the claim"]
+    return lines or ["there are not yet two seeds with all runs that the verdict needs"]
+
+
+def _scale(verdict: Verdict) -> tuple[float, str]:
+    """What a value is multiplied by to be shown, and its unit."""
+    if verdict.claim.kind == "steadiness":
+        return 100, "%"
+    return (100, " points") if verdict.metric.endswith("accuracy") else (1, "")
 
 
 def _flat(results: Results) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_table(call):
     assert [part.strip() for part in lines[3].split("  ") if part.strip()] == cells
     assert lines[4].split() == ["5.0", "0", "of", "3"]
     assert lines[5:7] == ["", "3 runs, 4.5 s of training steps"]
-    assert lines[7:] == ["", "there are not yet two seeds finished on both sides of the claim"]
+    assert lines[7:] == ["", "there are not yet two seeds with all runs that the verdict needs"]
 
 
 def test_table_for_programs(call):

@@ -257,10 +257,11 @@ def _later(path):
 
 
 def test_the_number_of_workers_is_that_of_the_cores(monkeypatch):
-    from pathlen.training.study.executors import Here, cores
+    from pathlen.training.study.executors import Here
+    from pathlen.training.study.worker import cores
 
     assert cores() == len(os.sched_getaffinity(0))
-    monkeypatch.setattr("pathlen.training.study.executors.cores", lambda: 8)
+    monkeypatch.setattr("pathlen.training.study.worker.cores", lambda: 8)
     for workers, threads, slots in [(None, 1, 8), (None, 3, 2), (None, 16, 1), (5, 4, 5)]:
         place = Here(workers, threads)
         assert place.slots() == slots

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pathlen import measure
 from pathlen.training.batches import held_out_batches
 from pathlen.training.run import Run
 from pathlen.training.tasks.translation import evaluating
@@ -41,6 +42,12 @@ def decode(run: Run) -> dict[str, float]:
     if run.fabric.global_rank == 0:
         found = run.task.decode(run.model, run.task.test, run.fabric.device)
     return dict(run.fabric.broadcast(found))
+
+
+def width(run: Run) -> dict[str, float]:
+    """The effective width, for which the model is traced anew: at the end of a phase only."""
+    report = measure(run.model, run.fabric.to_device(run.task.example))
+    return {"effective_width": float(report.effective_width)}
 
 
 def added_up(run: Run, sums: torch.Tensor) -> list[float]:

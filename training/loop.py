@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pathlen.errors import ActivityError, CheckpointError, TrainingError
 from pathlen.training.batches import seed_step, train_batches
-from pathlen.training.evaluate import added_up, decode, depth, evaluate
+from pathlen.training.evaluate import added_up, decode, depth, evaluate, width
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.libraries import library
 from pathlen.training.recipe import Recipe
@@ -246,7 +246,7 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     position.stage_epoch += 1
     position.batch = 0
     if position.stage_epoch == stage.epochs or _stops_early(run, row["test_loss"]):
-        row |= decode(run)
+        row |= decode(run) | width(run)
         position.stage += 1
         position.stage_epoch, position.best_loss, position.without_fall = 0, None, 0
     row["seconds"] = round(run.seconds, 3)

@@ -5,7 +5,6 @@ Both call :func:`pathlen.training.study.worker.carry_out` and give futures of `c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from pathlen.errors import StudyError
 from pathlen.training.libraries import library
 from pathlen.training.study.address import check_address
 from pathlen.training.study.jobs import Job
-from pathlen.training.study.worker import carry_out, close_idle, unreachable
+from pathlen.training.study.worker import carry_out, close_idle, unreachable, workers_here
 
 PATIENCE = 4.0
 """Seconds to wait for a scheduler whose machine answers."""
@@ -45,7 +44,7 @@ class Here:
     """
 
     def __init__(self, workers: int | None, threads: int) -> None:
-        self._workers = workers or max(1, cores() // threads)
+        self._workers = workers_here(workers, threads)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="study")
 
     def slots(self) -> int:
@@ -60,13 +59,6 @@ class Here:
         """Wait for the runs, and end their processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         close_idle()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Cluster:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pathlen.errors import SettingsError
 from pathlen.training.keywords import unknown_name
 from pathlen.training.recipe_file import read_yaml, validated
 from pathlen.training.settings import Count, Settings
+from pathlen.training.study.claims import Claim, as_claims
 
 SHIPPED = Path(__file__).parent.parent / "studies"
 
@@ -30,28 +31,6 @@ class Case(Settings):
     set: dict[str, Any] = Field(default_factory=dict)
 
 
-class Comparison(Settings):
-    """The two sides whose comparison decides on the claim; see `pathlen.training.study.judge`.
-
-    Attributes:
-        better: Labels and their values: the side that the claim says is better.
-        than: The other side. All other labels are the same on both.
-        metric: Column of the metrics to compare; the one that the task is judged by if not given.
-        confidence: Of the interval.
-    """
-
-    better: Annotated[dict[str, Any], Field(min_length=1)]
-    than: Annotated[dict[str, Any], Field(min_length=1)]
-    metric: str | None = None
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-    @model_validator(mode="after")
-    def _check(self) -> Comparison:
-        if self.better.keys() != self.than.keys():
-            raise ValueError("'better' and 'than' must name the same labels")
-        return self
-
-
 class Study(Settings):
     """A grid of training runs: each case with each combination of the grid's values and each seed.
 
@@ -64,7 +43,7 @@ class Study(Settings):
         seeds: Of the runs.
         share_training: Whether runs that differ only after the training phase share one dense run.
         claim: What the study is to show, in words.
-        verdict: What decides on the claim; it changes nothing in the runs.
+        verdict: What decides on the claim, one or several; it changes nothing in the runs.
         series: The label that tells the lines of the figure apart; "case" if there are cases.
         workers: Runs at a time on this machine; as many as it has cores if not given.
         threads: Of each.
@@ -78,7 +57,7 @@ class Study(Settings):
     seeds: list[Seed] = Field(default_factory=lambda: [0])
     share_training: bool = False
     claim: str = ""
-    verdict: Comparison | None = None
+    verdict: Annotated[list[Claim], BeforeValidator(as_claims)] = Field(default_factory=list)
     series: str | None = None
     workers: Count | None = None
     threads: Count = 1
@@ -98,7 +77,7 @@ class Study(Settings):
         for where, keys in self._keys():
             if "seed" in keys:
                 raise ValueError(f"{where}: seeds are given as 'seeds', beside the grid")
-        for label in self.verdict.better if self.verdict else ():
+        for label in (label for claim in self.verdict for label in claim.labels):
             if label not in self.labels:
                 raise ValueError(f"verdict: {unknown_name('label', label, self.labels)}")
         if self.series is not None and self.series not in self.labels:

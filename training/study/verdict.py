@@ -1,125 +1,294 @@
 """What a study says of its claim, computed from its runs.
 
-Two cases are compared seed by seed, once for each setting that both have: the mean difference of
-the metric, a bootstrap confidence interval over seeds (Efron, "Bootstrap Methods: Another Look at
-the Jackknife", Ann. Statist. 7, 1979), and the effect size, the mean difference in units of the
-standard deviation of the differences (Cohen's d of paired samples).
+Each kind of claim gives a number for each seed, once for each setting that it leaves open: the
+difference of two cases, how that grows along a label, the knee of a curve, the change of a
+column along a label. Reported are the mean over seeds, a bootstrap confidence interval of it
+(Efron, "Bootstrap Methods: Another Look at the Jackknife", Ann. Statist. 7, 1979; percentile
+method) and the effect size, the mean in units of the standard deviation over seeds (Cohen's d;
+of a comparison, that of paired samples).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy.stats import bootstrap
 
 from pathlen.errors import StudyError
+from pathlen.training.study.claims import (
+    Claim,
+    Comparison,
+    Growth,
+    Knee,
+    Steadiness,
+    as_claims,
+)
+from pathlen.training.study.knee import LEAST_POINTS, fit_knee
 from pathlen.training.study.results import Record, Results, setting_of
 
 RESAMPLES = 9999
 
+_CLAIMS: TypeAdapter[list[Claim]] = TypeAdapter(list[Claim])
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the runs at one setting say of the claim.
+    """What the runs at one setting say of a claim.
 
     Attributes:
-        at: Labels that both sides share.
-        metric: The column that is compared.
-        difference: Mean over seeds of better minus other, in units of the metric.
-        low: Lower end of the confidence interval of it.
+        claim: What was asked.
+        number: What the value is, in words.
+        at: Labels of the setting.
+        metric: The column that it is computed from.
+        value: Mean over seeds.
+        low: Lower end of its confidence interval.
         high: Upper end.
-        effect: Difference divided by the standard deviation over seeds; infinite without one.
-        seeds: Number of pairs.
+        effect: Value divided by the standard deviation over seeds; infinite without one.
+        seeds: How many.
+        says: "supported", "contradicted", or "not decided" where the interval has both in it.
+            The place of a knee is "located" where there is one.
     """
 
+    claim: Claim
+    number: str
     at: Mapping[str, Any]
     metric: str
-    difference: float
+    value: float
     low: float
     high: float
     effect: float
     seeds: int
-
-    @property
-    def says(self) -> str:
-        """What the interval allows to say: 0 in it decides nothing."""
-        if self.low > 0:
-            return "supported"
-        return "contradicted" if self.high < 0 else "not decided"
+    says: str
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Compare the two sides that the study's `verdict` names.
+    """Compute what the study's `verdict` asks for.
 
     Args:
-        results: Of a study; only seeds that are finished on both sides count.
+        results: Of a study; only seeds whose runs are finished count.
 
     Returns:
-        One verdict a setting of the other labels; none where there are fewer than two pairs.
+        One or more verdicts a claim and a setting of the other labels; none where there are fewer
+        than two seeds.
 
     Raises:
-        StudyError: The study names no sides, or no case is on one of them.
+        StudyError: The study has no verdict, or its runs have not what one needs.
     """
-    settings = results.study.get("verdict")
-    if not settings:
-        raise StudyError("the study has no 'verdict', which names the cases to compare")
+    claims = _CLAIMS.validate_python(as_claims(results.study.get("verdict") or []))
+    if not claims:
+        raise StudyError("the study has no 'verdict', which names what decides on its claim")
+    return [verdict for claim in claims for verdict in _judged(results, claim)]
+
+
+def _judged(results: Results, claim: Claim) -> list[Verdict]:
+    match claim:
+        case Comparison():
+            return _comparison(results, claim)
+        case Growth():
+            return _growth(results, claim)
+        case Knee():
+            return _knee(results, claim)
+        case Steadiness():
+            return _steadiness(results, claim)
+
+
+def _comparison(results: Results, claim: Comparison) -> list[Verdict]:
+    number = f"{_named(claim.better)} against {_named(claim.than)}"
+    found = []
+    for at, by_seed in _differences(results, claim):
+        metric = _metric(results, claim.metric)
+        found += _verdict(claim, number, at, metric, by_seed.values(), _sign)
+    return found
+
+
+def _differences(
+    results: Results, claim: Comparison | Growth
+) -> list[tuple[Mapping[str, Any], dict[int, float]]]:
+    """Better minus other for each seed that both sides have, by the labels that are left."""
     sides = []
-    for name in ("better", "than"):
-        labels = settings[name]
+    for name, labels in (("better", claim.better), ("than", claim.than)):
         if not any(_has(case.labels, labels) for case in results.cases):
             raise StudyError(f"verdict.{name}: no case of the study has {labels}")
-        sides.append(_by_setting(results.records, labels))
+        records = [record for record in results.records if _has(record.labels, labels)]
+        sides.append(_by_setting(records, labels))
     better, other = sides
     found = []
-    for setting, own in better.items():
-        pairs = [(own[seed], other.get(setting, {}).get(seed)) for seed in sorted(own)]
-        whole = [(one, two) for one, two in pairs if two is not None]
-        if len(whole) > 1:
-            found.append(_verdict(whole, settings))
+    for setting, (at, own) in better.items():
+        _, rest = other.get(setting, (at, {}))
+        pairs = {seed: (own[seed][0], rest[seed][0]) for seed in sorted(own.keys() & rest.keys())}
+        values = {
+            seed: _value(one, claim.metric) - _value(two, claim.metric)
+            for seed, (one, two) in pairs.items()
+        }
+        found.append((at, values))
     return found
+
+
+def _growth(results: Results, claim: Growth) -> list[Verdict]:
+    """How much more the difference is at the largest value of a label than at the least.
+
+    It is taken from a straight line through the differences, so that values between count too.
+    """
+    places: dict[str, tuple[Mapping[str, Any], dict[int, dict[float, float]]]] = {}
+    for labels, by_seed in _differences(results, claim):
+        at = _without(labels, [claim.along])
+        place = _not_negative(labels[claim.along], claim.along)
+        _, lines = places.setdefault(setting_of(at), (at, {}))
+        for seed, difference in by_seed.items():
+            lines.setdefault(seed, {})[place] = difference
+    sides = f"{_named(claim.better)} against {_named(claim.than)}"
+    found = []
+    for at, lines in places.values():
+        whole = {place for line in lines.values() for place in line}
+        least, largest = min(whole, default=0.0), max(whole, default=0.0)
+        if len(whole) < 2:
+            continue
+        number = f"more of {sides} at {claim.along} {largest:g} than at {least:g}"
+        values = [
+            float(np.polyfit([*line], [*line.values()], 1)[0]) * (largest - least)
+            for line in lines.values()
+            if line.keys() == whole
+        ]
+        found += _verdict(claim, number, at, _metric(results, claim.metric), values, _sign)
+    return found
+
+
+def _knee(results: Results, claim: Knee) -> list[Verdict]:
+    """Where two lines meet that are fitted to the curve of each seed, and how they bend."""
+    metric, found = _metric(results, claim.metric), []
+    for at, by_seed in _by_setting(results.records, [claim.along]).values():
+        complete = max((len(curve) for curve in by_seed.values()), default=0)
+        if complete < LEAST_POINTS:
+            continue
+        fits = [
+            fit_knee(
+                [_value(record, claim.against) for record in curve],
+                [_value(record, claim.metric) for record in curve],
+            )
+            for curve in by_seed.values()
+            if len(curve) == complete
+        ]
+        steeper = f"steeper below the knee than above it, for each 1 of {claim.against}"
+        bends = _verdict(claim, steeper, at, metric, [fit.bend for fit in fits], _sign)
+        is_one = bool(bends) and bends[0].says == "supported"
+
+        def located(low: float, high: float, is_one: bool = is_one) -> str:
+            return "located" if is_one else "not decided"
+
+        knees = [fit.place for fit in fits]
+        found += _verdict(claim, "knee at", at, claim.against, knees, located) + bends
+        lost = [fit.decay for fit in fits]
+        found += _verdict(claim, "lost before the knee", at, metric, lost, lambda low, high: "")
+    return found
+
+
+def _steadiness(results: Results, claim: Steadiness) -> list[Verdict]:
+    """The slope of a line through the column over log2 of the label, as a share of its mean."""
+
+    def says(low: float, high: float) -> str:
+        if -claim.within < low and high < claim.within:
+            return "supported"
+        return "contradicted" if low > claim.within or high < -claim.within else "not decided"
+
+    number = f"change of {claim.metric} with each doubling of {claim.along}"
+    found = []
+    for at, by_seed in _by_setting(results.records, [claim.along]).values():
+        complete = max((len(line) for line in by_seed.values()), default=0)
+        if complete < 2:
+            continue
+        values = []
+        for line in by_seed.values():
+            if len(line) < complete:
+                continue
+            places = [_not_negative(one.labels[claim.along], claim.along) for one in line]
+            if min(places) <= 0:
+                raise StudyError(f"verdict: {claim.along} is 0 in a run, and 0 is never doubled")
+            column = np.array([_value(record, claim.metric) for record in line])
+            if not column.any():
+                raise StudyError(f"verdict: {claim.metric} is 0 in all runs at {dict(at)}")
+            values.append(float(np.polyfit(np.log2(places), column / column.mean(), 1)[0]))
+        found += _verdict(claim, number, at, claim.metric, values, says)
+    return found
+
+
+def _verdict(
+    claim: Claim,
+    number: str,
+    at: Mapping[str, Any],
+    metric: str,
+    values: Iterable[float],
+    says: Callable[[float, float], str],
+) -> list[Verdict]:
+    """A verdict on one number a seed; none of fewer than two."""
+    numbers = [*values]
+    if len(numbers) < 2:
+        return []
+    mean, deviation = statistics.fmean(numbers), statistics.stdev(numbers)
+    interval = bootstrap(
+        (np.array(numbers),),
+        np.mean,
+        confidence_level=claim.confidence,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    effect = mean / deviation if deviation else math.copysign(math.inf, mean) if mean else 0.0
+    low, high = float(interval.low), float(interval.high)
+    return [
+        Verdict(claim, number, at, metric, mean, low, high, effect, len(numbers), says(low, high))
+    ]
+
+
+def _sign(low: float, high: float) -> str:
+    if low > 0:
+        return "supported"
+    return "contradicted" if high < 0 else "not decided"
 
 
 def _has(labels: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(name in labels and labels[name] == value for name, value in wanted.items())
 
 
-def _rest(record: Record, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.labels.items() if name not in wanted}
+def _without(labels: Mapping[str, Any], dropped: Collection[str]) -> Mapping[str, Any]:
+    return {name: value for name, value in labels.items() if name not in dropped}
+
+
+def _named(labels: Mapping[str, Any]) -> str:
+    values = [str(value) if name == "case" else f"{name} {value}" for name, value in labels.items()]
+    return ", ".join(values)
 
 
 def _by_setting(
-    records: Sequence[Record], wanted: Mapping[str, Any]
-) -> dict[str, dict[int, Record]]:
-    """The runs of a side by the labels that are left, and by seed."""
-    found: dict[str, dict[int, Record]] = {}
+    records: Sequence[Record], without: Collection[str]
+) -> dict[str, tuple[Mapping[str, Any], dict[int, list[Record]]]]:
+    """Records by their labels without some, and by seed."""
+    found: dict[str, tuple[Mapping[str, Any], dict[int, list[Record]]]] = {}
     for record in records:
-        if _has(record.labels, wanted):
-            found.setdefault(setting_of(_rest(record, wanted)), {})[record.seed] = record
+        at = _without(record.labels, without)
+        _, by_seed = found.setdefault(setting_of(at), (at, {}))
+        by_seed.setdefault(record.seed, []).append(record)
     return found
 
 
-def _verdict(pairs: Sequence[tuple[Record, Record]], settings: Mapping[str, Any]) -> Verdict:
-    first = pairs[0][0]
-    metric = settings.get("metric") or first.metric
-    values = [(one.last.get(metric), two.last.get(metric)) for one, two in pairs]
-    if any(value is None for pair in values for value in pair):
-        raise StudyError(f"verdict.metric: not every run has {metric!r} in its last row")
-    differences = [float(one) - float(two) for one, two in values]  # type: ignore[arg-type]
-    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    interval = bootstrap(
-        (np.array(differences),),
-        np.mean,
-        confidence_level=settings["confidence"],
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    effect = mean / deviation if deviation else math.copysign(math.inf, mean) if mean else 0.0
-    at = _rest(first, settings["better"])
-    low, high = float(interval.low), float(interval.high)
-    return Verdict(at, metric, mean, low, high, effect, len(pairs))
+def _metric(results: Results, given: str | None) -> str:
+    return given or results.records[0].metric
+
+
+def _value(record: Record, column: str | None) -> float:
+    name = column or record.metric
+    value = record.last.get(name)
+    if not isinstance(value, int | float):
+        raise StudyError(f"verdict: not every run has {name!r} in its last row")
+    return float(value)
+
+
+def _not_negative(value: object, label: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise StudyError(f"verdict: {label} has to be a number of at least 0, not {value!r}")
+    return float(value)

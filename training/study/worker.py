@@ -117,11 +117,28 @@ class Nursery:
         return data
 
     def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        """End the process, which carries out no run."""
         with self._process:
-            self._process.stdin.close()
+            self._process.terminate()
+
+
+def workers_here(workers: int | None, threads: int) -> int:
+    """Runs at a time on this machine: as many as this process may use cores if not given."""
+    return workers or max(1, cores() // threads)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare(number: int, threads: int) -> None:
+    """Have some idle processes, which load what runs need while the caller does something else."""
+    with _lock:
+        waiting = _idle.setdefault(threads, [])
+        waiting += [Nursery(threads) for _ in range(number - len(waiting))]
 
 
 def _take(threads: int) -> Nursery:
