@@ -23,6 +23,7 @@ from pathlen.training import CifarResNet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 matplotlib.use("Agg")
 
@@ -120,6 +121,58 @@ def tradeoff_runs() -> list[dict[str, object]]:
     ]
 
 
+def trend_runs() -> list[dict[str, object]]:
+    """Two series of three numbers of classes with four seeds each."""
+    return [
+        {
+            "series": series,
+            "classes": classes,
+            "test_accuracy": 0.99 - slope * classes - 0.01 * (seed % 3),
+            "napl": 1 + classes**0.5 + 0.1 * seed**2 + 30 * slope,
+        }
+        for series, slope in (("late", 0.01), ("early", 0.02))
+        for classes in (2, 5, 10)
+        for seed in range(4)
+    ]
+
+
+def omega_runs() -> list[dict[str, object]]:
+    """Differences of accuracy for seven strengths of the prior, all but one with three seeds."""
+    return [
+        {"omega": omega, "accuracy": -0.02 + 0.03 * (omega / 2) ** 0.5 + 0.004 * (seed - 1)}
+        for omega in (0.01, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0)
+        for seed in range(1 if omega == 0.1 else 3)
+    ]
+
+
+def case_runs() -> list[dict[str, object]]:
+    """Three cases at two settings, one of them with a single run."""
+    return [
+        {
+            "case": case,
+            "setting": f"NAPL {part} %",
+            "test_accuracy": 0.8 + part / 500 + 0.02 * place + 0.003 * (seed**2 - place),
+        }
+        for part in (25, 50)
+        for place, case in enumerate(
+            ("from the start", "after training, with distillation of the dense one", "pruned")
+        )
+        for seed in range(1 if case == "pruned" else 4)
+    ]
+
+
+def on_dark(draw: Callable[[], Axes]) -> Callable[[], Axes]:
+    """The same with matplotlib's style for dark grounds."""
+
+    def drawn() -> Axes:
+        from matplotlib import pyplot
+
+        with pyplot.style.context("dark_background"):
+            return draw()
+
+    return drawn
+
+
 CASES: dict[str, Callable[[], Axes]] = {
     "core-perceptron": lambda: figures.plot_core_network(perceptron()),
     "core-pruned": lambda: figures.plot_core_network(pruned_perceptron(), order="channels"),
@@ -131,6 +184,16 @@ CASES: dict[str, Callable[[], Axes]] = {
     "widths": lambda: figures.plot_width_profile(pruned_perceptron()),
     "training": lambda: figures.plot_training(training_rows()),
     "tradeoff": lambda: figures.plot_tradeoff(tradeoff_runs()),
+    "tradeoff-knee": lambda: figures.plot_tradeoff(
+        tradeoff_runs(), knee={"late": (4.1, 3.2, 5.5), "early": (4.6, 3.9, 6)}
+    ),
+    "trend": lambda: figures.plot_trend(trend_runs(), x="classes", y=["test_accuracy", "napl"]),
+    "trend-differences": lambda: figures.plot_trend(
+        omega_runs(), x="omega", y="accuracy", log_x=True, zero=True
+    ),
+    "trend-dark": on_dark(lambda: figures.plot_trend(trend_runs(), x="classes", y="napl")),
+    "cases": lambda: figures.plot_cases(case_runs(), reference="from the start"),
+    "cases-dark": on_dark(lambda: figures.plot_cases(case_runs()[:9], reference="pruned")),
 }
 
 
@@ -142,6 +205,18 @@ def picture(ax: Axes) -> bytes:
     ax.figure.savefig(file, format="png", dpi=DOTS, metadata={"Software": None})
     pyplot.close(ax.figure)
     return file.getvalue()
+
+
+def drawn_labels(ax: Axes) -> list[Bbox]:
+    """The boxes of the tick labels below the axes, from left to right."""
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    inside = [
+        label
+        for place, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        if low <= place <= high and label.get_text()
+    ]
+    return [label.get_window_extent() for label in inside]
 
 
 def difference(first: bytes, second: bytes) -> float:

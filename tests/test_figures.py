@@ -29,7 +29,9 @@ from tests.figure_cases import (
     CASES,
     TOLERANCE,
     Block,
+    case_runs,
     difference,
+    drawn_labels,
     many_blocks,
     perceptron,
     picture,
@@ -37,6 +39,7 @@ from tests.figure_cases import (
     residual_network,
     tradeoff_runs,
     training_rows,
+    trend_runs,
 )
 from tests.path_graphs import random_graphs
 
@@ -95,6 +98,8 @@ def test_settings_of_matplotlib_stay_and_axes_are_returned(plot):
     assert not axes[0].has_data()
     figures.plot_training(training_rows())
     figures.plot_tradeoff(tradeoff_runs())
+    figures.plot_trend(trend_runs(), x="classes", y=["napl", "test_accuracy"])
+    figures.plot_cases(case_runs())
     assert dict(matplotlib.rcParams) == before
 
 
@@ -140,18 +145,6 @@ def test_networks_without_activation_layers_are_refused():
 
 
 # Labels of layers
-
-
-def drawn_labels(ax):
-    """The boxes of the tick labels below the axes, from left to right."""
-    ax.figure.canvas.draw()
-    low, high = ax.get_xlim()
-    inside = [
-        label
-        for place, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
-        if low <= place <= high and label.get_text()
-    ]
-    return [label.get_window_extent() for label in inside]
 
 
 NAMES = {

@@ -29,6 +29,8 @@ _METRICS = (
     "train_accuracy",
 )
 
+_WORDS = {"bleu": "BLEU", "napl": "NAPL", "apl": "APL", "relu": "ReLU"}
+
 
 def rows_of(run: Run) -> list[Row]:
     """The rows of a run, one an epoch, in order.
@@ -116,23 +118,31 @@ def metric_of(rows: Sequence[Row], metric: str | None) -> str:
     )
 
 
-def in_percent(values: Sequence[float], metric: str) -> list[float]:
+def in_percent(values: Sequence[float], metric: str, lowest: float = 0) -> list[float]:
     """Values of a metric as they are drawn: accuracies, parts of 1, become percent.
+
+    Args:
+        values: Of the metric.
+        metric: Its name.
+        lowest: What an accuracy can be at least; -1 for differences of two.
 
     Raises:
         DataError: An accuracy is no part of 1.
     """
     if "accuracy" not in metric:
         return list(values)
-    wrong = [value for value in values if value < 0 or value > 1]
+    wrong = [value for value in values if value < lowest or value > 1]
     if wrong:
-        raise DataError(f"{metric!r} must lie between 0 and 1; there is {wrong[0]}")
+        raise DataError(f"{metric!r} must lie between {lowest:g} and 1; there is {wrong[0]}")
     return [100 * value for value in values]
 
 
 def metric_words(metric: str) -> str:
-    """The name of a metric for people: "test accuracy"."""
-    return metric.replace("_", " ").replace("bleu", "BLEU")
+    """The name of a column for people: "test accuracy", "NAPL"."""
+    if metric == "omega":
+        return "strength of the prior (ω)"
+    words = metric.rpartition(".")[2].split("_")
+    return " ".join(_WORDS.get(word, word) for word in words)
 
 
 def metric_label(metric: str) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COLUMN_WIDTH = 3.3
 """Inches: one column of a page of two."""
 
+PAGE_WIDTH = 6.8
+_LEAST_PANEL = 1.7
+
 # Okabe and Ito, Color Universal Design (2008): told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
 VERMILLION, PURPLE, SKY, BLACK = "#d55e00", "#cc79a7", "#56b4e9", "#000000"
@@ -82,14 +85,33 @@ def axes_for(ax: Axes | None, height: float) -> Iterator[Axes]:
     if ax is not None:
         yield ax
         return
+    with panels_for(1, height) as (made,):
+        yield made
+
+
+@contextmanager
+def panels_for(count: int, height: float) -> Iterator[list[Axes]]:
+    """Axes side by side in a new figure: one a column wide, several as wide as a page or wider.
+
+    Args:
+        count: Of the axes.
+        height: Of the figure, in inches.
+
+    Raises:
+        ReportError: matplotlib is not installed.
+    """
     matplotlib = optional("matplotlib", "figures")
     from matplotlib import pyplot
 
+    width = COLUMN_WIDTH if count == 1 else max(PAGE_WIDTH, _LEAST_PANEL * count)
     with matplotlib.rc_context(_PAPER):
-        _, made = pyplot.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
-        # Ticks that appear later, when the figure is drawn, are to look like those made now.
-        made.tick_params(labelsize=7.0, width=0.6, length=2.5, pad=2.0)
-        yield made
+        _, made = pyplot.subplots(
+            1, count, figsize=(width, height), layout="constrained", squeeze=False
+        )
+        for axes in made[0]:
+            # Ticks that appear later, when the figure is drawn, are to look like those made now.
+            axes.tick_params(labelsize=7.0, width=0.6, length=2.5, pad=2.0)
+        yield list(made[0])
 
 
 def text_width(ax: Axes, text: str, size: float) -> float:
@@ -111,6 +133,11 @@ def width_in_points(ax: Axes) -> float:
 def height_in_points(ax: Axes) -> float:
     """How high the axes are, before they make room for labels."""
     return float(ax.get_window_extent().height * 72 / _dots(ax))
+
+
+def foreground(ax: Axes) -> str:
+    """The colour of the letters of the axes, which is light on a dark ground."""
+    return str(ax.xaxis.label.get_color())
 
 
 def _dots(ax: Axes) -> float:
@@ -139,6 +166,31 @@ def legend_above(ax: Axes, handles: Sequence[Any], height: float = 1.0) -> None:
         # At the left it may reach over the label of the vertical axis.
         if legend.get_window_extent().width <= 1.18 * ax.get_window_extent().width:
             break
+
+
+def explain(panels: Sequence[Axes], handles: Sequence[Any], of_caller: bool) -> None:
+    """Put a legend above one panel or several, where it hides nothing.
+
+    Args:
+        panels: From left to right.
+        handles: What it explains, in order; nothing is done if there are none.
+        of_caller: Whether the figure is the caller's, who may have other things above the panels.
+    """
+    if not handles:
+        return
+    if of_caller or len(panels) == 1:
+        title = panels[0].get_title(loc="left")
+        lines = len(title.splitlines())
+        size = float(panels[0].title.get_fontsize())
+        above = 1.4 * size * lines / height_in_points(panels[0])
+        legend_above(panels[0], handles, 1 + above)
+        return
+    figure: Any = panels[0].figure
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside upper right", ncols=columns)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
 
 
 def save(figure: Figure | Axes, path: str | PathLike[str], **options: Any) -> None:

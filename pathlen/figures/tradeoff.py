@@ -12,6 +12,7 @@ import numpy as np
 
 from pathlen.errors import DataError
 from pathlen.figures import style
+from pathlen.figures.knee import Knee, draw_knees, knees_of
 from pathlen.figures.runs import (
     column,
     in_percent,
@@ -50,6 +51,7 @@ def plot_tradeoff(
     ax: Axes | None = None,
     *,
     metric: str | None = None,
+    knee: Knee | Mapping[str, Knee] | None = None,
 ) -> Axes:
     """Draw a metric against the normalized average path length, a line for each series.
 
@@ -64,13 +66,18 @@ def plot_tradeoff(
         metric: The column; "test_accuracy", "accuracy", "bleu" or what else there is if left out.
             Columns named an accuracy hold parts of 1 and are drawn in percent; pairs are drawn as
             they are.
+        knee: Where accuracy begins to fall, and the ends of the confidence interval of that, as
+            depths: (place, low, high), drawn as a line with a pale band. A mapping from names of
+            series to such triples gives each its own, in the colour of the series.
 
     Raises:
-        DataError: There are no runs, or one of them has no depth or no metric.
+        DataError: There are no runs, one of them has no depth or no metric, or a knee is no triple
+            of finite numbers with low <= high, or of no series.
         ReportError: matplotlib is not installed.
     """
     points, label = points_of(runs, metric)
     names = list(dict.fromkeys(point.series for point in points))
+    knees = knees_of(knee, names)
     with style.axes_for(ax, 2.2) as axes:
         lines = []
         for number, name in enumerate(names):
@@ -80,6 +87,8 @@ def plot_tradeoff(
             }
             part = [point for point in points if point.series == name]
             lines.append(_draw_series(axes, name, part, look))
+        colors = {line.get_label(): line.get_color() for line in lines}
+        draw_knees(axes, [(found, colors.get(name)) for name, found in knees])
         axes.set_xlabel("normalized average path length")
         axes.set_ylabel(label)
         if names != [""]:
