@@ -5,11 +5,15 @@ consists of what it calls, of constants and of code that Python writes (`_rows`)
 stand in other files: after an upgrade that changed only those, the old machine code would run and
 give the old numbers. Here what is kept also belongs to the text of every module of this folder,
 outside of which no kernel has a part.
+
+Numba also numbers the files with machine code, by an index that it writes first. Of two processes
+that compile a kernel for different types at once, both may take the same number, and then what the
+index says is for integers is for floats. So each file says itself what it is for.
 """
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from importlib import resources
 from typing import Any
 
@@ -47,13 +51,25 @@ def sources() -> str:
     return digest.hexdigest()
 
 
+class _Files(IndexDataCacheFile):
+    """Numba's files of a function's machine code, each with what it was compiled from and for."""
+
+    def save(self, key: Hashable, data: Any) -> None:
+        super().save(key, (self._source_stamp, key, data))  # type: ignore[no-untyped-call]
+
+    def load(self, key: Hashable) -> Any:
+        """The machine code, or None, after which it is compiled, where the file has another's."""
+        kept = super().load(key)  # type: ignore[no-untyped-call]
+        return kept[2] if kept is not None and kept[:2] == (self._source_stamp, key) else None
+
+
 class _Cache(FunctionCache):
     """Numba's cache of a function, to which `sources` belong as the function's own file does."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
         stamp = self._impl.locator.get_source_stamp()
-        self._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
+        self._cache_file = _Files(  # type: ignore[no-untyped-call]
             cache_path=self.cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=(stamp, sources()),

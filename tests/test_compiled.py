@@ -23,6 +23,25 @@ hits = _numba_averages._sweep.stats.cache_hits
 print(json.dumps([found.average, 10**found.log10_path_count, sum(hits.values())]))
 """
 
+TOTALS = """
+import json
+import sys
+
+import numpy as np
+
+from pathlen.backends._compiled import compiled
+
+@compiled()
+def total(values):
+    result = values[0] - values[0]
+    for value in values:
+        result += value
+    return result
+
+found = [float(total(np.array(values))) for values in json.loads(sys.argv[1])]
+print(json.dumps([*found, sum(total.stats.cache_hits.values())]))
+"""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -60,6 +79,33 @@ def test_a_part_in_another_file_that_changes_makes_a_kernel_compile_anew(copy):
     assert averages(copy) == [pytest.approx(59 / 35), 35.0, 0]
     sums.write_text(text)
     assert averages(copy) == [1.0, 3.0, 0]
+
+
+def totals(folder: Path, *arrays: list[float]) -> list[float]:
+    """Sums of arrays and hits of the cache, in a process of its own."""
+    path = folder / "totals.py"
+    if not path.exists():  # its time is a part of what is kept
+        path.write_text(TOTALS)
+    done = subprocess.run(
+        [sys.executable, path, json.dumps(arrays)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder / "kept")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_machine_code_for_other_types_is_not_used(tmp_path):
+    """Two processes that compile at once may both take the first number for a file."""
+    whole, real = [1, 2, 3], [0.5, 1.0, 1.5]
+    assert totals(tmp_path, whole, real) == [6, 3, 0]
+    assert totals(tmp_path, whole, real) == [6, 3, 2]
+    first, second = sorted(tmp_path.glob("kept/**/*.nbc"))
+    first.write_bytes(second.read_bytes())
+    # The bits of these integers are floats next to 0.
+    assert totals(tmp_path, whole, real) == [6, 3, 1]
+    assert totals(tmp_path, whole, real) == [6, 3, 2]
 
 
 def test_every_kernel_is_kept_in_this_way():
