@@ -11,7 +11,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pathlen.training.loop", "sklearn.datasets", "tests.training_runs"])
-PATIENCE = 120  # seconds; a test that needs them has failed
+PATIENCE = 300  # seconds; a test that needs them has failed
 
 
 def exit_code(function: Callable[..., Any], *arguments: Any) -> int:

@@ -18,7 +18,7 @@ import yaml
 from pathlen.training.study.store import Store
 from tests.training_runs import TINY, changed
 
-PATIENCE = 150  # seconds; a test that needs them has failed
+PATIENCE = 300  # seconds; a test that needs them has failed
 SHORT = changed(TINY, train__epochs=1, linearize__epochs=1, finetune__epochs=0)
 del SHORT["machine"]["threads"]
 LONG = changed(SHORT, train__epochs=40)

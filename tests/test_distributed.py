@@ -191,7 +191,7 @@ def test_two_processes_of_the_command_line_killed_and_gone_on(tmp_path):
             if line.startswith("epoch   1"):
                 process.send_signal(signal.SIGKILL)
                 break
-        process.communicate(timeout=120)  # the pipe is closed when the other has ended, too
+        process.communicate(timeout=300)  # the pipe is closed when the other has ended, too
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "summary.json").exists()
     done = subprocess.run(call, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
@@ -216,7 +216,7 @@ def test_ctrl_c_reaches_all_processes(tmp_path):
             if line.startswith("epoch   2"):
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does
                 break
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "stopped; the same command goes on" in out
     assert "Traceback" not in errors

@@ -177,7 +177,7 @@ def test_tensorboard(tmp_path):
 def wandb_history(folder: Path) -> list[dict[str, float]]:
     """The history in the file of an offline run, once its own process has written the end."""
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while True:
         rows, ended = wandb_records(path.read_bytes())
         if ended:

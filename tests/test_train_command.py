@@ -93,7 +93,7 @@ def test_a_signal_saves_the_run(number, tmp_path):
             if line.startswith("epoch   2"):
                 process.send_signal(number)
                 break
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert out.rstrip().endswith("stopped; the same command goes on from the checkpoint in run")
     assert not errors
@@ -133,5 +133,5 @@ def test_a_second_signal_stops_at_once(tmp_path):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)  # it waits for the end of the step
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 130
