@@ -47,7 +47,7 @@ def study() -> None:
     pathlen study run STUDY     carry it out, or go on (also: pathlen study STUDY)
     pathlen study status STUDY  how it goes on
     pathlen study table STUDY   what came out, a row for each case
-    pathlen study plot STUDY    accuracy against depth
+    pathlen study plot STUDY    a figure of it
     """
 
 
@@ -292,10 +292,10 @@ def _mean(case: Case, name: str, phase: str | None) -> str:
 )
 @click.option("--metric", help="Column to draw in place of the task's metric.")
 def plot(source: str, folder: Path | None, out: Path, metric: str | None) -> None:
-    """Draw the metric against depth: a point for each run, a line through the means over seeds."""
+    """Draw what the claim is about: a point for each run, a line through the means over seeds."""
     from pathlen import figures
-    from pathlen.training.study.results import points, read_results
+    from pathlen.training.study.figure import draw
+    from pathlen.training.study.results import read_results
 
-    found = points(read_results(_folder(source, folder)), metric)
-    figures.save(figures.plot_tradeoff(found, metric=metric), out)
+    figures.save(draw(read_results(_folder(source, folder)), metric), out)
     click.echo(out)

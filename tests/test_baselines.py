@@ -22,7 +22,7 @@ from pathlen.training import (
     parameter_groups,
     slopes_of,
 )
-from pathlen.training.baselines.base import Baseline, Plan, ranked
+from pathlen.training.baselines.base import Baseline
 from pathlen.training.baselines.chance import RandomUnits
 from pathlen.training.baselines.entropy import LowestEntropy, entropies
 from pathlen.training.baselines.greedy import ByCentrality
@@ -31,7 +31,7 @@ from pathlen.training.baselines.magnitude import SmallestDistance
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.baselines.snl import SelectiveLinearization
 from pathlen.training.linearizer import Linearizer
-from pathlen.training.targets import Quantity
+from pathlen.training.targets import Plan, Quantity, ranked
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 STEPS = 20

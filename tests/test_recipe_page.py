@@ -34,6 +34,7 @@ TABLES = {
         "`entropy`": settings.Entropy,
         "`greedy`": settings.Greedy,
     },
+    "prior": {"`pace`": recipe.Pace},
     "prior schedule": {"`ramp`": recipe.RampOmega, "`grow`": recipe.GrowOmega},
 }
 

@@ -124,6 +124,14 @@ def test_every_misspelt_key_is_refused_with_the_right_one(place):
             {"linearize__prior": {"omega": 0, "schedule": {"name": "grow"}}},
             "linearize.prior: omega is 0, which does not grow",
         ),
+        (
+            {"linearize__prior": {"omega": 1, "pace": {}}},
+            "linearize.prior: a pace needs a target",
+        ),
+        (
+            {"linearize__prior": {"omega": 1, "target_units": 1, "pace": {"begin": 0.9}}},
+            "linearize.prior.pace: begin is 0.9 and end is 0.8",
+        ),
         ({"linearize__start": 3}, "linearize.start is epoch 3, but training ends after 2"),
         ({"linearize__start": 1, "linearize__epochs": 0}, "linearize.start is given, but"),
         ({"train": {}, "linearize": {}, "finetune": {}}, "no phase has an epoch"),

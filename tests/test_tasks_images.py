@@ -68,6 +68,33 @@ def test_digits():
     assert pixels.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
 
+def test_images_on_a_canvas_lie_anywhere_and_keep_their_pixels():
+    plain = build_task({"name": "digits"})
+    task = build_task({"name": "digits", "canvas": 12, "shift": 2})
+    check_is_usable(task)
+    assert task.model_arguments["image_size"] == 12
+    held_out, placed = plain.test.images, task.test.images
+    places = set()
+    for image, moved in zip(held_out, placed, strict=True):
+        windows = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if torch.equal(moved[:, down : down + 8, right : right + 8], image)
+        ]
+        assert moved.sum() == image.sum()
+        assert windows
+        places.add(windows[0])
+    assert len(places) == 25
+    assert torch.equal(task.train.images[:, :, 2:10, 2:10], plain.train.images)
+    again = build_task({"name": "digits", "canvas": 12, "shift": 2, "seed": 7})
+    assert torch.equal(again.test.images, placed)  # the same for all seeds of the augmentation
+    assert torch.equal(build_task({"name": "digits", "canvas": 8}).test.images, held_out)
+    for canvas in (7, 11):
+        with pytest.raises(SettingsError, match="canvas must be 8 or larger by an even number"):
+            build_task({"name": "digits", "canvas": canvas})
+
+
 def test_the_images_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 

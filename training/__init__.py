@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlen.training.slopes import Slopes as Slopes
     from pathlen.training.slopes import slopes_of as slopes_of
     from pathlen.training.subwords import Subwords as Subwords
+    from pathlen.training.targets import Plan as Plan
     from pathlen.training.targets import Progress as Progress
     from pathlen.training.targets import Target as Target
     from pathlen.training.task import Task as Task
@@ -53,6 +54,7 @@ _EXPORTS = {
     "Slopes": "pathlen.training.slopes",
     "SparsityPrior": "pathlen.training.prior",
     "Subwords": "pathlen.training.subwords",
+    "Plan": "pathlen.training.targets",
     "Progress": "pathlen.training.targets",
     "Target": "pathlen.training.targets",
     "Task": "pathlen.training.task",

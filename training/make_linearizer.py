@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines import settings as baselines
-from pathlen.training.baselines.base import Plan
 from pathlen.training.baselines.chance import RandomUnits
 from pathlen.training.baselines.entropy import LowestEntropy
 from pathlen.training.baselines.greedy import ByCentrality
@@ -22,7 +21,7 @@ from pathlen.training.prior import SparsityPrior
 from pathlen.training.recipe import GrowOmega, Prior, RampOmega, Recipe
 from pathlen.training.settings import Goals
 from pathlen.training.slopes import known_positions, slopes_of
-from pathlen.training.targets import Budget, Target, largest, slope_shares
+from pathlen.training.targets import Budget, Plan, Target, largest, slope_shares
 
 
 def make_linearizer(
@@ -45,6 +44,10 @@ def make_linearizer(
     chosen = _chosen(recipe)
     target = make_target(chosen, model, monitor)
     if isinstance(chosen, Prior):
+        plan = None
+        if chosen.pace is not None and target is not None:
+            pace = chosen.pace
+            plan = Plan(target, steps, pace.begin, pace.end, recipe.seed, pace.ahead)
         return SparsityPrior(
             model,
             omega=chosen.omega,
@@ -53,7 +56,8 @@ def make_linearizer(
             weights=chosen.weights,
             method=chosen.method,
             monitor=monitor,
-            target=target,
+            target=None if plan else target,
+            plan=plan,
         )
     assert target is not None  # a baseline without one is refused with the recipe
     begin = getattr(chosen, "begin", 0.0)

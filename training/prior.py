@@ -18,7 +18,7 @@ from pathlen.errors import ActivityError, PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.proximal import POWERS, prox
 from pathlen.training.slopes import Slopes, known_positions, slopes_of
-from pathlen.training.targets import Budget, Progress, Target, slope_shares
+from pathlen.training.targets import Budget, Plan, Progress, Target, ranked, slope_shares
 
 Weights = Literal["count", "napl", "relu_calls"]
 Method = Literal["gradient", "proximal"]
@@ -43,6 +43,9 @@ class SparsityPrior:
         monitor: For weights or a target of "napl": it knows the centralities.
         target: Where to stop. Of the slopes that come near 1 in a step, no more are frozen than it
             allows, others are held outside of the threshold; once it is reached the penalty is 0.
+        plan: In place of a target: when to come down to it. In each step the slopes that are due,
+            those nearest to 1, are frozen and no others; the penalty is only on those that are due
+            soon, which it draws near before.
 
     Raises:
         PathlenError: An argument is out of range, or the model has no slopes.
@@ -59,10 +62,15 @@ class SparsityPrior:
         method: Method = "gradient",
         monitor: DepthMonitor | None = None,
         target: Target | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self._model = model
         slopes = slopes_of(model)
         _check(slopes, omega, p, threshold, weights, method, monitor)
+        if plan is not None:
+            if target is not None:
+                raise PathlenError("a plan has its own target: give one of target and plan")
+            target = plan.target
         self.p, self.threshold = p, threshold
         self.omega = omega
         self.weights, self.method = weights, method
@@ -73,6 +81,8 @@ class SparsityPrior:
         self._frozen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=device)
         self._budget = None if target is None else Budget(target, slopes, monitor)
         self._finished = False
+        self._plan, self._done = plan, -1
+        self._resting = torch.zeros_like(self._frozen)
         self.step()
 
     def penalty(self) -> Tensor:
@@ -107,6 +117,7 @@ class SparsityPrior:
             strength = (learning_rate * self.omega) * self._scale(flat, self._held(flat))
             distance = 1 - flat
             flat = flat + (distance - prox(distance, strength, self.p))  # others keep all digits
+        self._done += 1
         flat = self._freeze(flat).masked_fill(self._frozen, 1.0)
         parts = flat.split(self._sizes)
         values = [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
@@ -120,12 +131,25 @@ class SparsityPrior:
             self._frozen |= near
             return flat
         if bool(near.any()) or not self._finished:
-            allowed = self._budget.allowed(near, self._frozen, distance)
+            if self._plan is None:
+                allowed = self._budget.allowed(near, self._frozen, distance)
+            else:
+                allowed = self._due(distance)
             self._frozen |= allowed
             outside = torch.where(flat > 1, 1.0, -1.0) * 2 * self.threshold + 1
             flat = torch.where(near & ~allowed, outside.to(flat.dtype), flat)
             self._finished = self._budget.progress(self._frozen).finished
         return flat
+
+    def _due(self, distance: Tensor) -> Tensor:
+        """What the plan says is to be linear by now; what it leaves alone is noted."""
+        assert self._plan is not None
+        assert self._budget is not None
+        places = ranked(distance.masked_fill(self._frozen, -1.0), self._plan.seed)
+        ahead = self._plan.ahead * self._plan.steps
+        now, soon = (self._plan.share(self._done + steps) for steps in (0.0, ahead))
+        self._resting = ~self._budget.first(places, self._frozen, soon)
+        return self._budget.first(places, self._frozen, now)
 
     @property
     def progress(self) -> Progress | None:
@@ -158,7 +182,7 @@ class SparsityPrior:
         """Frozen slopes by parameter name, and the strength: tensors and numbers only."""
         parts = self._frozen.split(self._sizes)
         frozen = dict(zip(self._names, (part.clone() for part in parts), strict=True))
-        return {"omega": self.omega, "frozen": frozen}
+        return {"omega": self.omega, "step": self._done, "frozen": frozen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave.
@@ -166,7 +190,7 @@ class SparsityPrior:
         Raises:
             PathlenError: It is of a model with other slopes.
         """
-        if not {"omega", "frozen"} <= state.keys():
+        if not {"omega", "step", "frozen"} <= state.keys():
             raise PathlenError(f"this is no state of a prior: it has the keys {sorted(state)}")
         frozen = state["frozen"]
         sizes = {name: frozen[name].numel() for name in frozen}
@@ -176,6 +200,7 @@ class SparsityPrior:
         parts = [frozen[name].reshape(-1).bool() for name in self._names]
         self._frozen = torch.cat(parts).to(self._frozen.device)
         self.omega = float(state["omega"])
+        self._done = int(state["step"]) - 1  # the next line makes it right
         self.step()
 
     @property
@@ -203,11 +228,12 @@ class SparsityPrior:
     def _move_to(self, flat: Tensor) -> None:
         if self._frozen.device != flat.device:
             self._frozen, self._weight = self._frozen.to(flat.device), self._weight.to(flat.device)
+            self._resting = self._resting.to(flat.device)
 
     def _held(self, flat: Tensor) -> Tensor:
         """Slopes without a penalty: the frozen ones, and any that is exactly 1."""
         self._move_to(flat)
-        return self._frozen | (flat.detach() == 1)
+        return self._frozen | self._resting | (flat.detach() == 1)
 
     def _scale(self, flat: Tensor, held: Tensor) -> Tensor:
         """Weights of the penalty, 0 for slopes that are held."""

@@ -125,6 +125,26 @@ class GrowOmega(Settings):
 OmegaSchedule = Annotated[ConstantOmega | RampOmega | GrowOmega, Field(discriminator="name")]
 
 
+class Pace(Settings):
+    """The target is approached evenly; see :class:`pathlen.training.targets.Plan`.
+
+    Attributes:
+        begin: Share of the linearize phase before the first unit becomes linear.
+        end: Share of it after which the target is reached.
+        ahead: Share of it in which the prior draws a slope to 1 before it is due.
+    """
+
+    begin: Share = 0.0
+    end: Annotated[float, Field(gt=0, le=1)] = 0.8
+    ahead: Share = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> Pace:
+        if self.begin >= self.end:
+            raise ValueError(f"begin is {self.begin} and end is {self.end}; nothing lies between")
+        return self
+
+
 class Prior(Goals):
     """See :class:`pathlen.training.SparsityPrior`.
 
@@ -135,6 +155,7 @@ class Prior(Goals):
         threshold: Slopes this near to 1 are frozen.
         weights: What a slope counts.
         method: Gradient or proximal step.
+        pace: How the target is approached; as fast as the prior goes if not given.
     """
 
     omega: NotNegative
@@ -143,11 +164,16 @@ class Prior(Goals):
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.01
     weights: Literal["count", "napl", "relu_calls"] = "count"
     method: Literal["gradient", "proximal"] = "gradient"
+    pace: Pace | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Prior:
         if self.method == "proximal" and self.p not in (0.5, 1.0):
             raise ValueError(f"the proximal method takes p = 0.5 or 1, not {self.p}")
+        if self.pace is not None and self.goal() is None:
+            raise ValueError(
+                "a pace needs a target: target_napl, target_units or target_relu_calls"
+            )
         if isinstance(self.schedule, GrowOmega) and not self.omega:
             raise ValueError("omega is 0, which does not grow by being multiplied")
         return self

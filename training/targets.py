@@ -50,6 +50,45 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """When units become linear, and how many: on a straight line over a part of a phase.
+
+    Attributes:
+        target: Where to stop.
+        steps: Length of the linearize phase.
+        begin: Share of it before the first unit becomes linear.
+        end: Share of it after which the target is reached.
+        seed: Decides between units that are equal to a method.
+        ahead: Share of the phase in which the sparsity prior draws a slope to 1 before it is due.
+
+    Raises:
+        PathlenError: A value is out of range.
+    """
+
+    target: Target
+    steps: int
+    begin: float = 0.0
+    end: float = 0.8
+    seed: int = 0
+    ahead: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.steps < 1:
+            raise PathlenError(f"a plan needs at least one step, not {self.steps}")
+        if not 0 <= self.begin < self.end <= 1:
+            raise PathlenError(
+                f"begin={self.begin!r} and end={self.end!r} must satisfy 0 <= begin < end <= 1"
+            )
+        if not 0 <= self.ahead <= 1:
+            raise PathlenError(f"ahead={self.ahead!r} must lie in [0, 1]")
+
+    def share(self, step: float) -> float:
+        """The share of the way to the target that is to be behind after a number of steps."""
+        return min(1.0, max(0.0, (step / self.steps - self.begin) / (self.end - self.begin)))
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far linearization is.
 
@@ -200,3 +239,17 @@ def slope_shares(slopes: tuple[Slopes, ...], monitor: DepthMonitor) -> Tensor:
             " centrality of theirs; is it of this model, made after make_linearizable?"
         )
     return torch.cat([shares[own.parameter_name].reshape(-1) for own in slopes])
+
+
+def ranked(values: Tensor, seed: int) -> Tensor:
+    """The place of each slope when the least value comes first: int64[slopes].
+
+    Slopes of equal values come in an order drawn from the seed: their own order is that of the
+    layers, which would make one of every pair of layers linear before the other.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(values), generator=generator).to(values.device)
+    order = drawn[values[drawn].argsort(stable=True)]
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    return places

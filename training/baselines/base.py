@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,39 +12,7 @@ from torch import Tensor, nn
 from pathlen.errors import ActivityError, PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.slopes import slopes_of
-from pathlen.training.targets import Budget, Progress, Target
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """When units become linear, and how many.
-
-    Attributes:
-        target: Where to stop.
-        steps: Length of the linearize phase.
-        begin: Share of it before the first unit becomes linear.
-        end: Share of it after which the target is reached.
-        seed: Decides between units that are equal to a method.
-    """
-
-    target: Target
-    steps: int
-    begin: float = 0.0
-    end: float = 0.8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.steps < 1:
-            raise PathlenError(f"a baseline needs at least one step, not {self.steps}")
-        if not 0 <= self.begin < self.end <= 1:
-            raise PathlenError(
-                f"begin={self.begin!r} and end={self.end!r} must satisfy 0 <= begin < end <= 1"
-            )
-
-    def share(self, step: int) -> float:
-        """The share of the way to the target that is to be behind after a number of steps."""
-        return min(1.0, max(0.0, (step / self.steps - self.begin) / (self.end - self.begin)))
+from pathlen.training.targets import Budget, Plan, Progress
 
 
 class Baseline(ABC):
@@ -185,20 +152,6 @@ class Baseline(ABC):
             apart = sorted(sizes.keys() ^ set(self._names))[:4] or "their numbers differ"
             raise PathlenError(f"this state is of a model with other slopes: {apart}")
         return torch.cat([parts[name].reshape(-1) for name in self._names])
-
-
-def ranked(values: Tensor, seed: int) -> Tensor:
-    """The place of each slope when the least value comes first: int64[slopes].
-
-    Slopes of equal values come in an order drawn from the seed: their own order is that of the
-    layers, which would make one of every pair of layers linear before the other.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(values), generator=generator).to(values.device)
-    order = drawn[values[drawn].argsort(stable=True)]
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(order), device=order.device)
-    return places
 
 
 def keep_slopes(model: nn.Module) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import Plan, keep_slopes, ranked
+from pathlen.training.baselines.base import keep_slopes
 from pathlen.training.baselines.gradual import Gradual
+from pathlen.training.targets import Plan, ranked
 
 
 class RandomUnits(Gradual):

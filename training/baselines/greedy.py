@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import Plan, keep_slopes, ranked
+from pathlen.training.baselines.base import keep_slopes
 from pathlen.training.baselines.gradual import Gradual
 from pathlen.training.slopes import slopes_of
-from pathlen.training.targets import slope_shares
+from pathlen.training.targets import Plan, ranked, slope_shares
 
 
 class ByCentrality(Gradual):

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import Baseline, Plan
+from pathlen.training.baselines.base import Baseline
 from pathlen.training.slopes import slopes_of
+from pathlen.training.targets import Plan
 
 
 class FoldedLayers(Baseline):

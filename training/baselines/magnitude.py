@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pathlen.training.baselines.base import ranked
 from pathlen.training.baselines.gradual import Gradual
+from pathlen.training.targets import ranked
 
 
 class SmallestDistance(Gradual):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import Baseline, Plan
+from pathlen.training.baselines.base import Baseline
+from pathlen.training.targets import Plan
 
 
 class SelectiveLinearization(Baseline):

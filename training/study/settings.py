@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -44,6 +44,7 @@ class Study(Settings):
         share_training: Whether runs that differ only after the training phase share one dense run.
         claim: What the study is to show, in words.
         verdict: What decides on the claim, one or several; it changes nothing in the runs.
+        figure: What `pathlen study plot` draws; that of the first verdict if not given.
         series: The label that tells the lines of the figure apart; "case" if there are cases.
         workers: Runs at a time on this machine; as many as it has cores if not given.
         threads: Of each.
@@ -58,6 +59,7 @@ class Study(Settings):
     share_training: bool = False
     claim: str = ""
     verdict: Annotated[list[Claim], BeforeValidator(as_claims)] = Field(default_factory=list)
+    figure: Literal["tradeoff", "cases", "trend"] | None = None
     series: str | None = None
     workers: Count | None = None
     threads: Count = 1

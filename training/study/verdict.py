@@ -80,10 +80,15 @@ def judge(results: Results) -> list[Verdict]:
     Raises:
         StudyError: The study has no verdict, or its runs have not what one needs.
     """
-    claims = _CLAIMS.validate_python(as_claims(results.study.get("verdict") or []))
+    claims = claims_of(results)
     if not claims:
         raise StudyError("the study has no 'verdict', which names what decides on its claim")
     return [verdict for claim in claims for verdict in _judged(results, claim)]
+
+
+def claims_of(results: Results) -> list[Claim]:
+    """What the study's `verdict` asks for."""
+    return _CLAIMS.validate_python(as_claims(results.study.get("verdict") or []))
 
 
 def _judged(results: Results, claim: Claim) -> list[Verdict]:
@@ -101,13 +106,13 @@ def _judged(results: Results, claim: Claim) -> list[Verdict]:
 def _comparison(results: Results, claim: Comparison) -> list[Verdict]:
     number = f"{_named(claim.better)} against {_named(claim.than)}"
     found = []
-    for at, by_seed in _differences(results, claim):
-        metric = _metric(results, claim.metric)
+    for at, by_seed in differences(results, claim):
+        metric = metric_of(results, claim.metric)
         found += _verdict(claim, number, at, metric, by_seed.values(), _sign)
     return found
 
 
-def _differences(
+def differences(
     results: Results, claim: Comparison | Growth
 ) -> list[tuple[Mapping[str, Any], dict[int, float]]]:
     """Better minus other for each seed that both sides have, by the labels that are left."""
@@ -136,7 +141,7 @@ def _growth(results: Results, claim: Growth) -> list[Verdict]:
     It is taken from a straight line through the differences, so that values between count too.
     """
     places: dict[str, tuple[Mapping[str, Any], dict[int, dict[float, float]]]] = {}
-    for labels, by_seed in _differences(results, claim):
+    for labels, by_seed in differences(results, claim):
         at = _without(labels, [claim.along])
         place = _not_negative(labels[claim.along], claim.along)
         _, lines = places.setdefault(setting_of(at), (at, {}))
@@ -155,13 +160,13 @@ def _growth(results: Results, claim: Growth) -> list[Verdict]:
             for line in lines.values()
             if line.keys() == whole
         ]
-        found += _verdict(claim, number, at, _metric(results, claim.metric), values, _sign)
+        found += _verdict(claim, number, at, metric_of(results, claim.metric), values, _sign)
     return found
 
 
 def _knee(results: Results, claim: Knee) -> list[Verdict]:
     """Where two lines meet that are fitted to the curve of each seed, and how they bend."""
-    metric, found = _metric(results, claim.metric), []
+    metric, found = metric_of(results, claim.metric), []
     for at, by_seed in _by_setting(results.records, [claim.along]).values():
         complete = max((len(curve) for curve in by_seed.values()), default=0)
         if complete < LEAST_POINTS:
@@ -276,7 +281,8 @@ def _by_setting(
     return found
 
 
-def _metric(results: Results, given: str | None) -> str:
+def metric_of(results: Results, given: str | None) -> str:
+    """The column that is given, else the one that the task is judged by."""
     return given or results.records[0].metric
 
 

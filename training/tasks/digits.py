@@ -16,6 +16,9 @@ from pathlen.training.libraries import library
 from pathlen.training.task import Task
 from pathlen.training.tasks.classification import ImageSet, channel_statistics, image_task
 
+SIDE = 8
+"""Height and width of an image."""
+
 
 def digits(
     *,
@@ -24,6 +27,7 @@ def digits(
     split_seed: int = 0,
     seed: int = 0,
     shift: int = 0,
+    canvas: int = SIDE,
 ) -> Task:
     """Make the task of telling handwritten digits apart.
 
@@ -33,6 +37,10 @@ def digits(
         split_seed: Decides which.
         seed: Of the augmentation.
         shift: Images to train on are shifted at random by up to this many pixels, if at all.
+        canvas: Side in pixels of a black canvas that the images lie on, with as much to every side;
+            if it is larger than 8, images held out lie at places drawn from `split_seed`, the
+            same in each epoch. With `shift` half of what it is larger, all images lie anywhere, and
+            what is linear in the pixels tells them apart badly.
 
     Raises:
         SettingsError: A value is out of range, or scikit-learn is not installed.
@@ -44,11 +52,29 @@ def digits(
     images = numpy.minimum(loaded.images * 16, 255).astype(numpy.uint8)[:, None]
     labels = loaded.target.astype(numpy.int64)
     images, labels = images[labels < classes], labels[labels < classes]
+    if canvas < SIDE or (canvas - SIDE) % 2:
+        raise SettingsError(f"canvas must be {SIDE} or larger by an even number, not {canvas}")
+    margin = (canvas - SIDE) // 2
+    images = numpy.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
     held_out = stratified(labels, test_share, split_seed)
+    images[held_out] = anywhere(images[held_out], margin, split_seed)
     mean, deviation = channel_statistics(images[~held_out])
     train = ImageSet(images[~held_out], labels[~held_out], mean, deviation, seed=seed, shift=shift)
     test = ImageSet(images[held_out], labels[held_out], mean, deviation)
     return image_task("digits", train, test, classes)
+
+
+def anywhere(images: NDArray[numpy.uint8], margin: int, seed: int) -> NDArray[numpy.uint8]:
+    """Move each image by up to its margin along both axes.
+
+    Args:
+        images: Black within `margin` pixels of each side, uint8 [n, c, h, w].
+        margin: In pixels.
+        seed: Decides how far.
+    """
+    steps = numpy.random.default_rng((seed, margin)).integers(-margin, margin + 1, (len(images), 2))
+    moved = [numpy.roll(image, step, (1, 2)) for image, step in zip(images, steps, strict=True)]
+    return numpy.stack(moved)
 
 
 def stratified(labels: NDArray[numpy.int64], share: float, seed: int) -> NDArray[numpy.bool_]:

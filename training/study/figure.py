@@ -1,0 +1,105 @@
+"""The figure of a study: what its first claim is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pathlen import figures
+from pathlen.errors import StudyError
+from pathlen.training.study.claims import Claim, Growth, Knee, Steadiness
+from pathlen.training.study.results import Record, Results, points
+from pathlen.training.study.verdict import claims_of, differences, judge, metric_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(results: Results, metric: str | None = None) -> Axes:
+    """Draw a study: its cases one below another, a column along a label, or quality against depth.
+
+    Args:
+        results: Of a study, of which some runs are finished.
+        metric: The column to draw; what the claim is about if not given.
+
+    Raises:
+        StudyError: No run is finished, or runs have not what the claim is about.
+    """
+    if not results.records:
+        raise StudyError("no run of the study is finished: there is nothing to draw yet")
+    claims = claims_of(results)
+    kind = results.study.get("figure") or _usual(claims)
+    if kind == "cases":
+        return _cases(results, metric)
+    if kind == "trend":
+        return _trend(results, claims, metric)
+    return figures.plot_tradeoff(points(results, metric), metric=metric, knee=_knees(results))
+
+
+def _usual(claims: list[Claim]) -> str:
+    return "trend" if claims and isinstance(claims[0], Growth | Steadiness) else "tradeoff"
+
+
+def _cases(results: Results, metric: str | None) -> Axes:
+    name = metric_of(results, metric)
+    rows = [
+        {"case": _case(record.labels), name: _column(record, name)} for record in results.records
+    ]
+    return figures.plot_cases(rows, metric=name)
+
+
+def _case(labels: Mapping[str, Any]) -> str:
+    parts = [str(value) if name == "case" else f"{name} {value}" for name, value in labels.items()]
+    return ", ".join(parts)
+
+
+def _trend(results: Results, claims: list[Claim], metric: str | None) -> Axes:
+    growing = [claim for claim in claims if isinstance(claim, Growth)]
+    if growing:
+        claim = growing[0]
+        name = metric_of(results, metric or claim.metric)
+        rows = [
+            {"series": _case(_without(at, claim.along)), claim.along: at[claim.along], name: gap}
+            for at, by_seed in differences(results, claim)
+            for gap in by_seed.values()
+        ]
+        return figures.plot_trend(_plain(rows), x=claim.along, y=name, zero=True)
+    steady = [claim for claim in claims if isinstance(claim, Steadiness)]
+    if not steady:
+        raise StudyError("figure: a trend is that of a verdict of kind growth or steadiness")
+    along = steady[0].along
+    columns = [metric] if metric else [one.metric for one in steady if one.along == along]
+    rows = [
+        {"series": _case(_without(record.labels, along)), along: record.labels[along]}
+        | {name: _column(record, name) for name in columns}
+        for record in results.records
+    ]
+    return figures.plot_trend(_plain(rows), x=along, y=columns, log_x=True)
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without their series, if all are of one without a name."""
+    if any(row["series"] for row in rows):
+        return rows
+    return [_without(row, "series") for row in rows]
+
+
+def _without(labels: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in labels.items() if key != name}
+
+
+def _column(record: Record, name: str) -> Any:
+    if record.last.get(name) is None:
+        raise StudyError(f"not every run has {name!r} in its last row")
+    return record.last[name]
+
+
+def _knees(results: Results) -> tuple[float, float, float] | None:
+    """The knee, if the study looks for one along a curve and it is there."""
+    if not any(isinstance(claim, Knee) for claim in claims_of(results)):
+        return None
+    located = [one for one in judge(results) if one.says == "located"]
+    if len(located) != 1:  # of several curves the table tells
+        return None
+    (knee,) = located
+    return knee.value, knee.low, knee.high
