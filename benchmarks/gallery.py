@@ -3,7 +3,7 @@
     python -m benchmarks.gallery_runs runs/gallery
     python -m benchmarks.gallery runs/gallery
 
-The first command trains the networks of the last two pictures; without it these stay as they are.
+The first command trains the networks of the pictures of runs; without it these stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ import torch
 from torch import nn
 
 import pathlen
-from benchmarks.gallery_runs import LONG, SEEDS, SERIES, TARGETS, folder_of
+from benchmarks.gallery_runs import (
+    CLASSES,
+    LONG,
+    SEEDS,
+    SERIES,
+    SMALL_SEEDS,
+    TARGETS,
+    folder_of,
+    small_folder,
+)
 from pathlen import PathGraph, Report, figures
 from pathlen.figures.runs import rows_of
 from tests.vision import import_torchvision
@@ -101,6 +110,30 @@ def draw_runs(root: Path) -> None:
     _save(figures.plot_tradeoff(runs), "tradeoff")
 
 
+def draw_knee() -> None:
+    """The example of docs/figures.md."""
+    runs = [(9.0, 95.1), (6.2, 94.9), (4.1, 94.2), (2.9, 92.8), (1.9, 86.0), (0.8, 61.5)]
+    _save(figures.plot_tradeoff(runs, metric="accuracy (%)", knee=(2.9, 2.2, 3.8)), "knee")
+
+
+def draw_small_runs(root: Path) -> None:
+    """The pictures of trends and of cases."""
+    runs = [
+        {
+            **rows_of(small_folder(root, series, classes, seed))[-1],
+            "series": series,
+            "case": series,
+            "setting": f"{classes} digits",
+            "classes": classes,
+        }
+        for classes in CLASSES
+        for series in SERIES
+        for seed in SMALL_SEEDS
+    ]
+    _save(figures.plot_trend(runs, x="classes", y=["test_accuracy", "test_loss"]), "trend")
+    _save(figures.plot_cases(runs, reference="linearized after training"), "cases")
+
+
 def _save(ax: object, name: str) -> None:
     """Write a picture to the documentation."""
     from matplotlib import pyplot
@@ -113,5 +146,7 @@ def _save(ax: object, name: str) -> None:
 
 if __name__ == "__main__":
     draw_reports()
+    draw_knee()
     if len(sys.argv) > 1:
+        draw_small_runs(Path(sys.argv[1]))
         draw_runs(Path(sys.argv[1]))
