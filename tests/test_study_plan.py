@@ -139,7 +139,14 @@ def test_runs_share_a_dense_run_where_nothing_before_linearization_differs():
 def test_shipped_studies_are_valid():
     assert "example" in shipped_studies()
     for name in shipped_studies():
-        assert plan_study(load_study(name)).members
+        study = load_study(name)
+        members = plan_study(study).members
+        assert study.claim
+        assert study.verdict or name == "example"
+        for claim in study.verdict:
+            for side in ("better", "than"):
+                labels = getattr(claim, side, {})
+                assert any(labels.items() <= member.labels.items() for member in members), name
 
 
 def test_an_unknown_study_and_a_file_that_is_none(tmp_path):

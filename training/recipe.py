@@ -134,9 +134,9 @@ class Pace(Settings):
         ahead: Share of it in which the prior draws a slope to 1 before it is due.
     """
 
-    begin: Share = 0.0
+    begin: Share = 0.2
     end: Annotated[float, Field(gt=0, le=1)] = 0.8
-    ahead: Share = 0.1
+    ahead: Share = 0.2
 
     @model_validator(mode="after")
     def _check(self) -> Pace:

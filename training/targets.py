@@ -70,7 +70,7 @@ class Plan:
     begin: float = 0.0
     end: float = 0.8
     seed: int = 0
-    ahead: float = 0.1
+    ahead: float = 0.2
 
     def __post_init__(self) -> None:
         """Check the values."""
