@@ -181,15 +181,11 @@ def _knee(results: Results, claim: Knee) -> list[Verdict]:
         ]
         steeper = f"steeper below the knee than above it, for each 1 of {claim.against}"
         bends = _verdict(claim, steeper, at, metric, [fit.bend for fit in fits], _sign)
-        is_one = bool(bends) and bends[0].says == "supported"
-
-        def located(low: float, high: float, is_one: bool = is_one) -> str:
-            return "located" if is_one else "not decided"
-
-        knees = [fit.place for fit in fits]
-        found += _verdict(claim, "knee at", at, claim.against, knees, located) + bends
-        lost = [fit.decay for fit in fits]
-        found += _verdict(claim, "lost before the knee", at, metric, lost, lambda low, high: "")
+        there = "located" if bends and bends[0].says == "supported" else "not decided"
+        knees, lost = [fit.place for fit in fits], [fit.decay for fit in fits]
+        found += _verdict(claim, "knee at", at, claim.against, knees, there)
+        found += bends
+        found += _verdict(claim, "lost before the knee", at, metric, lost, "")
     return found
 
 
@@ -228,7 +224,7 @@ def _verdict(
     at: Mapping[str, Any],
     metric: str,
     values: Iterable[float],
-    says: Callable[[float, float], str],
+    says: str | Callable[[float, float], str],
 ) -> list[Verdict]:
     """A verdict on one number a seed; none of fewer than two."""
     numbers = [*values]
@@ -245,9 +241,8 @@ def _verdict(
     ).confidence_interval
     effect = mean / deviation if deviation else math.copysign(math.inf, mean) if mean else 0.0
     low, high = float(interval.low), float(interval.high)
-    return [
-        Verdict(claim, number, at, metric, mean, low, high, effect, len(numbers), says(low, high))
-    ]
+    said = says if isinstance(says, str) else says(low, high)
+    return [Verdict(claim, number, at, metric, mean, low, high, effect, len(numbers), said)]
 
 
 def _sign(low: float, high: float) -> str:
