@@ -200,22 +200,26 @@ def _verdicts(results: Results) -> list[str]:
 
     lines: list[str] = []
     for one in judge(results):
-        factor, unit = _scale(one)
+        factor, unit, sign = _scale(one)
         at = ", ".join(f"{name}={value}" for name, value in one.at.items())
+        value, low, high = (
+            format(number * factor, f"{sign}.2f") for number in (one.value, one.low, one.high)
+        )
         says = f": {one.says}" if one.says else ""
         lines.append(
-            f"{at + ': ' if at else ''}{one.number}: {one.value * factor:+.2f}{unit}"
-            f" [{one.low * factor:+.2f}, {one.high * factor:+.2f}],"
+            f"{at + ': ' if at else ''}{one.number}: {value}{unit} [{low}, {high}],"
             f" effect size {one.effect:.2f}, {one.seeds} seeds{says}"
         )
     return lines or ["there are not yet two seeds with all runs that the verdict needs"]
 
 
-def _scale(verdict: Verdict) -> tuple[float, str]:
-    """What a value is multiplied by to be shown, and its unit."""
+def _scale(verdict: Verdict) -> tuple[float, str, str]:
+    """What a value is multiplied by to be shown, its unit, and how its sign is written."""
     if verdict.claim.kind == "steadiness":
-        return 100, "%"
-    return (100, " points") if verdict.metric.endswith("accuracy") else (1, "")
+        return 100, "%", "+"
+    if verdict.claim.kind == "knee" and verdict.metric == verdict.claim.against:
+        return 1, "", "-"  # a place, no difference
+    return (100, " points", "+") if verdict.metric.endswith("accuracy") else (1, "", "+")
 
 
 def _flat(results: Results) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 import yaml
@@ -76,6 +77,48 @@ def test_table(call):
     assert lines[4].split() == ["5.0", "0", "of", "3"]
     assert lines[5:7] == ["", "3 runs, 4.5 s of training steps"]
     assert lines[7:] == ["", "there are not yet two seeds with all runs that the verdict needs"]
+
+
+def test_verdicts_below_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verdict = [
+        {"better": {"omega": 1.0}, "than": {"omega": 16.0}},
+        {"kind": "knee", "along": "omega"},
+        {"kind": "steadiness", "along": "omega", "metric": "napl"},
+    ]
+    grid = {"omega": [1.0, 2.0, 4.0, 8.0, 16.0]}
+    study = settings(seeds=[0, 1], grid=grid, verdict=verdict)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    home = tmp_path / "studies" / "small"
+    home.mkdir(parents=True)
+    plan = plan_study(make_study(study))
+    places = {member.key: (member.labels["omega"], member.seed) for member in plan.members}
+    with Store(home, create=True) as store:
+        store.take_up(plan)
+        for _ in plan.runs:
+            key = store.claim("elsewhere/1/x").key
+            omega, seed = places[key]
+            # NAPL 4, 3, 2, 1, 0; accuracy 90 % down to 2, then 10 points less for each 1
+            napl = 4.0 - [1.0, 2.0, 4.0, 8.0, 16.0].index(omega)
+            accuracy = 0.9 + 0.01 * seed + 0.1 * min(0.0, napl - 2)
+            rows = [row(1, "linearize", accuracy, napl)]
+            summary = {"metric": "accuracy", "phases": {"linearize": rows[0]}, "seconds": 1.5}
+            store.finish(key, "elsewhere/1/x", "there", summary, rows)
+    result = CliRunner().invoke(main, ["study", "table", "study.yaml"], catch_exceptions=False)
+    # without effect sizes: of equal seeds they are infinite but for rounding
+    lines = [re.sub(r"effect size \S+ ", "", line) for line in result.stdout.splitlines()[-5:]]
+    lost = lines.pop(3)
+    assert lost.replace("-0.00", "+0.00") == (
+        "lost before the knee: +0.00 points [+0.00, +0.00], 2 seeds"
+    )
+    assert lines == [
+        "omega 1.0 against omega 16.0: +20.00 points [+20.00, +20.00], 2 seeds: supported",
+        "knee at: 2.00 [2.00, 2.00], 2 seeds: located",
+        "steeper below the knee than above it, for each 1 of napl: +10.00 points"
+        " [+10.00, +10.00], 2 seeds: supported",
+        "change of napl with each doubling of omega: -50.00% [-50.00, -50.00], 2 seeds:"
+        " contradicted",
+    ]
 
 
 def test_table_for_programs(call):
