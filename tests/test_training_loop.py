@@ -156,6 +156,7 @@ def test_a_run_read_back_is_what_its_last_row_says(settings, tmp_path):
     assert report.normalized_average_path_length == pytest.approx(last["napl"], rel=1e-12)
     assert report.average_path_length == pytest.approx(last["apl"], rel=1e-12)
     assert report.num_active == last["active_units"]
+    assert float(report.effective_width) == last["effective_width"]
     dense = load_run(tmp_path, weights="dense").model
     assert all(not own.parameter.any() for own in slopes_of(dense))
     assert any(own.parameter.any() for own in slopes_of(found.model))
