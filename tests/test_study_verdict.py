@@ -183,6 +183,9 @@ def test_several_verdicts_in_one_study():
     steady = {"kind": "steadiness", "metric": "napl", "along": "depth"}
     records = of([0.9, 0.8], [0.7, 0.7]) + of([0.9, 0.8], [0.7, 0.6], depth=6)
     found = judge(results(records, [sides, steady]))
+    assert found[0].number == "late against early"
+    by_depth = judge(results(records, sides | {"metric": "napl"}))
+    assert by_depth[0].number == "napl of late against early"
     assert [one.claim.kind for one in found] == ["comparison"] * 2 + ["steadiness"] * 2
     for wrong, message in [
         ({"kind": "knees", "along": "omega"}, "knees"),

@@ -104,7 +104,8 @@ def _judged(results: Results, claim: Claim) -> list[Verdict]:
 
 
 def _comparison(results: Results, claim: Comparison) -> list[Verdict]:
-    number = f"{_named(claim.better)} against {_named(claim.than)}"
+    what = f"{claim.metric} of " if claim.metric else ""
+    number = f"{what}{_named(claim.better)} against {_named(claim.than)}"
     found = []
     for at, by_seed in differences(results, claim):
         metric = metric_of(results, claim.metric)
