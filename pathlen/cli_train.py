@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -60,4 +61,5 @@ def check_libraries() -> None:
     from pathlen.training.libraries import library
 
     for module in ("pydantic", "safetensors", "lightning_fabric"):
-        library(module, module.replace("_", "-"))
+        if find_spec(module) is None:  # importing them takes seconds
+            library(module, module.replace("_", "-"))
