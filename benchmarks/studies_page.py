@@ -38,16 +38,15 @@ def pathlen(*arguments: object) -> str:
 
 
 def took(folder: Path) -> str:
-    """How many runs there were, and from when to when."""
+    """How many runs there were, and how long they took."""
     with Store(folder) as store:
         runs = store.runs()
     unfinished = [run["key"] for run in runs if run["state"] != "done"]
     if unfinished:
         raise SystemExit(f"{folder} has runs that are not done: {unfinished[:3]}")
     seconds = sum(run["ended"] - run["started"] for run in runs)
-    whole = max(run["ended"] for run in runs) - min(run["started"] for run in runs)
     each = seconds / len(runs)
-    return f"{len(runs)} runs of {each:.0f} s on average, {whole / 60:.0f} minutes in all."
+    return f"{len(runs)} runs of {each:.0f} s on average, {seconds / 60:.0f} minutes of one core."
 
 
 def part(name: str, folder: Path) -> str:
@@ -56,7 +55,7 @@ def part(name: str, folder: Path) -> str:
     pathlen("study", "plot", folder, "-o", picture)
     return f"""### {name}
 
-{load_study(name).claim} {took(folder)}
+{took(folder)}
 
 ![{load_study(name).claim}](images/studies/{picture.name})
 
