@@ -85,6 +85,9 @@ def test_cases_one_below_another():
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == "late, classes 2"
     assert len(names) == 6
+    one = [run for run in sides() if run[0]["classes"] == 2]  # what all share is left out
+    axes = draw(study(SIDES, one, figure="cases"))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["late", "early"]
 
 
 def test_what_cannot_be_drawn():

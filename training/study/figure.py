@@ -42,8 +42,16 @@ def _usual(claims: list[Claim]) -> str:
 
 def _cases(results: Results, metric: str | None) -> Axes:
     name = metric_of(results, metric)
+    first = results.records[0].labels
+    varied = [
+        label
+        for label in first
+        if any(record.labels[label] != first[label] for record in results.records)
+    ]
     rows = [
-        {"case": _case(record.labels), name: _column(record, name)} for record in results.records
+        {"case": _case({label: record.labels[label] for label in varied or first})}
+        | {name: _column(record, name)}
+        for record in results.records
     ]
     return figures.plot_cases(rows, metric=name)
 
