@@ -81,9 +81,9 @@ class SparsityPrior:
         self._frozen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=device)
         self._budget = None if target is None else Budget(target, slopes, monitor)
         self._finished = False
-        self._plan, self._done = plan, -1
+        self._plan, self._done = plan, 0
         self._resting = torch.zeros_like(self._frozen)
-        self.step()
+        self._settle()
 
     def penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
@@ -96,7 +96,6 @@ class SparsityPrior:
         distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)
         return self.omega * (distance * self._scale(flat, held)).sum()
 
-    @torch.no_grad()
     def step(self, learning_rate: float = 0.0) -> None:
         """Proximal step, if that is the method; then freeze what is near 1. After each step.
 
@@ -107,6 +106,12 @@ class SparsityPrior:
             ActivityError: A slope is NaN; no slope is changed then. (CPU only: on a GPU the answer
                 would be waited for. A `DepthMonitor` notices.)
         """
+        self._done += 1
+        self._settle(learning_rate)
+
+    @torch.no_grad()
+    def _settle(self, learning_rate: float = 0.0) -> None:
+        """Bring the slopes to what they are to be after the steps that are done."""
         slopes = self._parameters()
         flat = torch.cat([slope.detach().reshape(-1) for slope in slopes])
         self._move_to(flat)
@@ -117,7 +122,6 @@ class SparsityPrior:
             strength = (learning_rate * self.omega) * self._scale(flat, self._held(flat))
             distance = 1 - flat
             flat = flat + (distance - prox(distance, strength, self.p))  # others keep all digits
-        self._done += 1
         flat = self._freeze(flat).masked_fill(self._frozen, 1.0)
         parts = flat.split(self._sizes)
         values = [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
@@ -200,8 +204,8 @@ class SparsityPrior:
         parts = [frozen[name].reshape(-1).bool() for name in self._names]
         self._frozen = torch.cat(parts).to(self._frozen.device)
         self.omega = float(state["omega"])
-        self._done = int(state["step"]) - 1  # the next line makes it right
-        self.step()
+        self._done = int(state["step"])
+        self._settle()
 
     @property
     def omega(self) -> float:
