@@ -67,6 +67,13 @@ def test_growth_draws_the_gap_of_each_seed():
     assert "classes" in axes.get_xlabel()
 
 
+def test_growth_draws_the_gap_of_the_column_that_is_asked_for():
+    claim = SIDES | {"kind": "growth", "along": "classes"}
+    axes = draw(study(claim, [*sides()]), "effective_width")  # the same on both sides
+    gaps = {y for line in axes.lines for x, y in line.get_xydata().tolist() if x > 1}
+    assert gaps == {0.0}
+
+
 def test_steadiness_draws_a_panel_for_each_column():
     claims = [
         {"kind": "steadiness", "metric": name, "along": "classes"}

@@ -71,6 +71,17 @@ def test_seeds_are_paired_and_settings_kept_apart():
     assert judge(results(of([0.9], [0.5]))) == []  # one pair has no spread
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"kind": "knee", "along": "omega"},
+        {"kind": "steadiness", "along": "omega", "metric": "napl"},
+    ],
+)
+def test_there_is_nothing_to_say_before_a_run_is_finished(claim):
+    assert judge(results([], claim)) == []
+
+
 def test_what_cannot_be_judged():
     with pytest.raises(StudyError, match="no 'verdict'"):
         judge(results(of([0.9], [0.5]), None))

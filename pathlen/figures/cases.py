@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathlen.bootstrap import mean_interval
 from pathlen.errors import DataError
 from pathlen.figures import style
-from pathlen.figures.points import INTERVAL, finite, mean_interval, panels_of, rows_from, texts
+from pathlen.figures.points import INTERVAL, finite, panels_of, rows_from, texts
 from pathlen.figures.runs import Row, metric_label, metric_of
 
 if TYPE_CHECKING:

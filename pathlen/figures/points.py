@@ -1,4 +1,4 @@
-"""Runs as single points with columns, and the interval of a mean over them."""
+"""Runs as single points with columns, and the panels to draw them in."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from pathlen.figures.runs import Row, column, in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-RESAMPLES = 9999
 
 INTERVAL = "mean, 95 % interval"
 """What legends call it."""
@@ -86,30 +84,6 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return str(value)
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % bootstrap percentile interval of the mean, None of one value.
-
-    Efron, "Bootstrap Methods: Another Look at the Jackknife", Ann. Statist. 7, 1979. The resamples
-    are the same each time. Of few values the interval is too narrow rather than too wide.
-
-    Args:
-        values: [runs].
-    """
-    if len(values) < 2:
-        return None
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=0.95,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 @contextmanager

@@ -114,6 +114,11 @@ def panels_for(count: int, height: float) -> Iterator[list[Axes]]:
         yield list(made[0])
 
 
+def series_look(number: int) -> dict[str, Any]:
+    """The colour and the marker of a series, counted from 0."""
+    return {"color": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
+
+
 def text_width(ax: Axes, text: str, size: float) -> float:
     """About how wide a line of text is, as a part of the axes.
 

@@ -81,12 +81,8 @@ def plot_tradeoff(
     with style.axes_for(ax, 2.2) as axes:
         lines = []
         for number, name in enumerate(names):
-            look = {
-                "color": style.SERIES[number % len(style.SERIES)],
-                "marker": style.MARKERS[number % len(style.MARKERS)],
-            }
             part = [point for point in points if point.series == name]
-            lines.append(_draw_series(axes, name, part, look))
+            lines.append(_draw_series(axes, name, part, style.series_look(number)))
         colors = {line.get_label(): line.get_color() for line in lines}
         draw_knees(axes, [(found, colors.get(name)) for name, found in knees])
         axes.set_xlabel("normalized average path length")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathlen.bootstrap import mean_interval
 from pathlen.errors import DataError
 from pathlen.figures import style
-from pathlen.figures.points import INTERVAL, finite, mean_interval, panels_of, rows_from, texts
+from pathlen.figures.points import INTERVAL, finite, panels_of, rows_from, texts
 from pathlen.figures.runs import Row, metric_label, metric_words
 
 if TYPE_CHECKING:
@@ -100,10 +101,7 @@ def _draw_panel(
     handles: list[Artist] = []
     band = False
     for number, name in enumerate(dict.fromkeys(names)):
-        look: dict[str, Any] = {
-            "color": style.SERIES[number % len(style.SERIES)],
-            "marker": style.MARKERS[number % len(style.MARKERS)],
-        }
+        look = style.series_look(number)
         mine = np.array([other == name for other in names])
         at = np.unique(places[mine])
         groups = [values[mine & (places == place)] for place in at]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pathlen import figures
 from pathlen.errors import StudyError
 from pathlen.training.study.claims import Claim, Growth, Knee, Steadiness
 from pathlen.training.study.results import Record, Results, points
-from pathlen.training.study.verdict import claims_of, differences, judge, metric_of
+from pathlen.training.study.verdict import (
+    claims_of,
+    differences,
+    judge,
+    metric_of,
+    named,
+    without,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +39,8 @@ def draw(results: Results, metric: str | None = None) -> Axes:
         return _cases(results, metric)
     if kind == "trend":
         return _trend(results, claims, metric)
-    return figures.plot_tradeoff(points(results, metric), metric=metric, knee=_knees(results))
+    knee = _knee(results) if any(isinstance(claim, Knee) for claim in claims) else None
+    return figures.plot_tradeoff(points(results, metric), metric=metric, knee=knee)
 
 
 def _usual(claims: list[Claim]) -> str:
@@ -49,25 +56,20 @@ def _cases(results: Results, metric: str | None) -> Axes:
         if any(record.labels[label] != first[label] for record in results.records)
     ]
     rows = [
-        {"case": _case({label: record.labels[label] for label in varied or first})}
+        {"case": named({label: record.labels[label] for label in varied or first})}
         | {name: _column(record, name)}
         for record in results.records
     ]
     return figures.plot_cases(rows, metric=name)
 
 
-def _case(labels: Mapping[str, Any]) -> str:
-    parts = [str(value) if name == "case" else f"{name} {value}" for name, value in labels.items()]
-    return ", ".join(parts)
-
-
 def _trend(results: Results, claims: list[Claim], metric: str | None) -> Axes:
     growing = [claim for claim in claims if isinstance(claim, Growth)]
     if growing:
-        claim = growing[0]
-        name = metric_of(results, metric or claim.metric)
+        name = metric_of(results, metric or growing[0].metric)
+        claim = growing[0].model_copy(update={"metric": name})
         rows = [
-            {"series": _case(_without(at, claim.along)), claim.along: at[claim.along], name: gap}
+            {"series": named(without(at, [claim.along])), claim.along: at[claim.along], name: gap}
             for at, by_seed in differences(results, claim)
             for gap in by_seed.values()
         ]
@@ -78,7 +80,7 @@ def _trend(results: Results, claims: list[Claim], metric: str | None) -> Axes:
     along = steady[0].along
     columns = [metric] if metric else [one.metric for one in steady if one.along == along]
     rows = [
-        {"series": _case(_without(record.labels, along)), along: record.labels[along]}
+        {"series": named(without(record.labels, [along])), along: record.labels[along]}
         | {name: _column(record, name) for name in columns}
         for record in results.records
     ]
@@ -89,11 +91,7 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without their series, if all are of one without a name."""
     if any(row["series"] for row in rows):
         return rows
-    return [_without(row, "series") for row in rows]
-
-
-def _without(labels: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in labels.items() if key != name}
+    return [without(row, ["series"]) for row in rows]
 
 
 def _column(record: Record, name: str) -> Any:
@@ -102,12 +100,10 @@ def _column(record: Record, name: str) -> Any:
     return record.last[name]
 
 
-def _knees(results: Results) -> tuple[float, float, float] | None:
-    """The knee, if the study looks for one along a curve and it is there."""
-    if not any(isinstance(claim, Knee) for claim in claims_of(results)):
-        return None
+def _knee(results: Results) -> tuple[float, float, float] | None:
+    """The knee, where there is one; of several curves the table tells."""
     located = [one for one in judge(results) if one.says == "located"]
-    if len(located) != 1:  # of several curves the table tells
+    if len(located) != 1:
         return None
     (knee,) = located
     return knee.value, knee.low, knee.high

@@ -3,9 +3,8 @@
 Each kind of claim gives a number for each seed, once for each setting that it leaves open: the
 difference of two cases, how that grows along a label, the knee of a curve, the change of a
 column along a label. Reported are the mean over seeds, a bootstrap confidence interval of it
-(Efron, "Bootstrap Methods: Another Look at the Jackknife", Ann. Statist. 7, 1979; percentile
-method) and the effect size, the mean in units of the standard deviation over seeds (Cohen's d;
-of a comparison, that of paired samples).
+(:mod:`pathlen.bootstrap`) and the effect size, the mean in units of the standard deviation over
+seeds (Cohen's d; of a comparison, that of paired samples).
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from scipy.stats import bootstrap
 
+from pathlen.bootstrap import mean_interval
 from pathlen.errors import StudyError
 from pathlen.training.study.claims import (
     Claim,
@@ -31,8 +30,6 @@ from pathlen.training.study.claims import (
 )
 from pathlen.training.study.knee import LEAST_POINTS, fit_knee
 from pathlen.training.study.results import Record, Results, setting_of
-
-RESAMPLES = 9999
 
 _CLAIMS: TypeAdapter[list[Claim]] = TypeAdapter(list[Claim])
 
@@ -105,7 +102,7 @@ def _judged(results: Results, claim: Claim) -> list[Verdict]:
 
 def _comparison(results: Results, claim: Comparison) -> list[Verdict]:
     what = f"{claim.metric} of " if claim.metric else ""
-    number = f"{what}{_named(claim.better)} against {_named(claim.than)}"
+    number = f"{what}{named(claim.better)} against {named(claim.than)}"
     found = []
     for at, by_seed in differences(results, claim):
         metric = metric_of(results, claim.metric)
@@ -141,20 +138,20 @@ def _growth(results: Results, claim: Growth) -> list[Verdict]:
 
     It is taken from a straight line through the differences, so that values between count too.
     """
-    places: dict[str, tuple[Mapping[str, Any], dict[int, dict[float, float]]]] = {}
+    places: dict[str, tuple[dict[str, Any], dict[int, dict[float, float]]]] = {}
     for labels, by_seed in differences(results, claim):
-        at = _without(labels, [claim.along])
+        at = without(labels, [claim.along])
         place = _not_negative(labels[claim.along], claim.along)
         _, lines = places.setdefault(setting_of(at), (at, {}))
         for seed, difference in by_seed.items():
             lines.setdefault(seed, {})[place] = difference
-    sides = f"{_named(claim.better)} against {_named(claim.than)}"
+    sides = f"{named(claim.better)} against {named(claim.than)}"
     found = []
     for at, lines in places.values():
         whole = {place for line in lines.values() for place in line}
-        least, largest = min(whole, default=0.0), max(whole, default=0.0)
         if len(whole) < 2:
             continue
+        least, largest = min(whole), max(whole)
         number = f"more of {sides} at {claim.along} {largest:g} than at {least:g}"
         values = [
             float(np.polyfit([*line], [*line.values()], 1)[0]) * (largest - least)
@@ -167,20 +164,17 @@ def _growth(results: Results, claim: Growth) -> list[Verdict]:
 
 def _knee(results: Results, claim: Knee) -> list[Verdict]:
     """Where two lines meet that are fitted to the curve of each seed, and how they bend."""
-    metric, found = metric_of(results, claim.metric), []
-    for at, by_seed in _by_setting(results.records, [claim.along]).values():
-        complete = max((len(curve) for curve in by_seed.values()), default=0)
-        if complete < LEAST_POINTS:
-            continue
+    steeper = f"steeper below the knee than above it, for each 1 of {claim.against}"
+    found = []
+    for at, curves in _curves(results, claim.along, LEAST_POINTS):
         fits = [
             fit_knee(
                 [_value(record, claim.against) for record in curve],
                 [_value(record, claim.metric) for record in curve],
             )
-            for curve in by_seed.values()
-            if len(curve) == complete
+            for curve in curves
         ]
-        steeper = f"steeper below the knee than above it, for each 1 of {claim.against}"
+        metric = metric_of(results, claim.metric)
         bends = _verdict(claim, steeper, at, metric, [fit.bend for fit in fits], _sign)
         there = "located" if bends and bends[0].says == "supported" else "not decided"
         knees, lost = [fit.place for fit in fits], [fit.decay for fit in fits]
@@ -200,22 +194,32 @@ def _steadiness(results: Results, claim: Steadiness) -> list[Verdict]:
 
     number = f"change of {claim.metric} with each doubling of {claim.along}"
     found = []
-    for at, by_seed in _by_setting(results.records, [claim.along]).values():
-        complete = max((len(line) for line in by_seed.values()), default=0)
-        if complete < 2:
-            continue
+    for at, curves in _curves(results, claim.along, 2):
         values = []
-        for line in by_seed.values():
-            if len(line) < complete:
-                continue
-            places = [_not_negative(one.labels[claim.along], claim.along) for one in line]
+        for curve in curves:
+            places = [_not_negative(one.labels[claim.along], claim.along) for one in curve]
             if min(places) <= 0:
                 raise StudyError(f"verdict: {claim.along} is 0 in a run, and 0 is never doubled")
-            column = np.array([_value(record, claim.metric) for record in line])
+            column = np.array([_value(record, claim.metric) for record in curve])
             if not column.any():
                 raise StudyError(f"verdict: {claim.metric} is 0 in all runs at {dict(at)}")
             values.append(float(np.polyfit(np.log2(places), column / column.mean(), 1)[0]))
         found += _verdict(claim, number, at, claim.metric, values, says)
+    return found
+
+
+def _curves(
+    results: Results, along: str, least: int
+) -> list[tuple[Mapping[str, Any], list[list[Record]]]]:
+    """The runs along a label, of each seed that has as many as any, at each setting of the others.
+
+    Settings at which no seed has `least` runs are left out.
+    """
+    found = []
+    for at, by_seed in _by_setting(results.records, [along]).values():
+        whole = max(map(len, by_seed.values()))
+        if whole >= least:
+            found.append((at, [curve for curve in by_seed.values() if len(curve) == whole]))
     return found
 
 
@@ -229,19 +233,12 @@ def _verdict(
 ) -> list[Verdict]:
     """A verdict on one number a seed; none of fewer than two."""
     numbers = [*values]
-    if len(numbers) < 2:
+    interval = mean_interval(numbers, claim.confidence)
+    if interval is None:
         return []
+    low, high = interval
     mean, deviation = statistics.fmean(numbers), statistics.stdev(numbers)
-    interval = bootstrap(
-        (np.array(numbers),),
-        np.mean,
-        confidence_level=claim.confidence,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
     effect = mean / deviation if deviation else math.copysign(math.inf, mean) if mean else 0.0
-    low, high = float(interval.low), float(interval.high)
     said = says if isinstance(says, str) else says(low, high)
     return [Verdict(claim, number, at, metric, mean, low, high, effect, len(numbers), said)]
 
@@ -256,22 +253,24 @@ def _has(labels: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(name in labels and labels[name] == value for name, value in wanted.items())
 
 
-def _without(labels: Mapping[str, Any], dropped: Collection[str]) -> Mapping[str, Any]:
+def without(labels: Mapping[str, Any], dropped: Collection[str]) -> dict[str, Any]:
+    """Labels but for some."""
     return {name: value for name, value in labels.items() if name not in dropped}
 
 
-def _named(labels: Mapping[str, Any]) -> str:
+def named(labels: Mapping[str, Any]) -> str:
+    """What a case is called in verdicts and figures: "late, omega 0.1"."""
     values = [str(value) if name == "case" else f"{name} {value}" for name, value in labels.items()]
     return ", ".join(values)
 
 
 def _by_setting(
-    records: Sequence[Record], without: Collection[str]
+    records: Sequence[Record], dropped: Collection[str]
 ) -> dict[str, tuple[Mapping[str, Any], dict[int, list[Record]]]]:
-    """Records by their labels without some, and by seed."""
+    """Records by their labels but for some, and by seed."""
     found: dict[str, tuple[Mapping[str, Any], dict[int, list[Record]]]] = {}
     for record in records:
-        at = _without(record.labels, without)
+        at = without(record.labels, dropped)
         _, by_seed = found.setdefault(setting_of(at), (at, {}))
         by_seed.setdefault(record.seed, []).append(record)
     return found
