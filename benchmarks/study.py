@@ -1,6 +1,6 @@
 """What carrying out a study costs beside its runs, and what a second worker gains.
 
-    python benchmarks/study.py [--tables overhead workers] [--seconds 30] [--runs 4]
+    python benchmarks/study.py [--tables overhead workers] [--seconds 30] [--runs 10]
         [--folder runs/study-benchmark] [--recipe digits] [--set train.epochs=15 ...]
 
 The command `pathlen study` is timed, as a user gives it.
@@ -8,8 +8,9 @@ The command `pathlen study` is timed, as a user gives it.
 Table `overhead`: runs of known duration, whose model sleeps in its training steps, by one worker.
 From the first run's beginning to the last one's end, as the store has it, beside the seconds that
 the loops of the runs spent in steps; what is left is scheduling, processes, evaluation, checkpoints
-and files. `start` is what comes before that once for a study: loading torch, making the recipes;
-`end` is what comes after it.
+and files. `each` is the part of it that comes with every run (the median of all but the first, from
+the end of the one before), `once` what the first run of a worker waits beside for its libraries.
+`start` is what comes before all runs: loading torch, making the recipes; `end` is what comes after.
 
 Table `workers`: real runs of a recipe, the same by one worker and by two, in wall-clock seconds
 from the first run's beginning to the last one's end. Only a machine with two idle cores shows what
@@ -25,7 +26,9 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import yaml
@@ -70,8 +73,8 @@ def sleeping(seconds: float, runs: int, folder: Path) -> dict[str, Any]:
 
 def carried_out(
     settings: dict[str, Any], folder: Path, workers: int
-) -> tuple[float, float, float, float]:
-    """Carry out a study: seconds before the first run, of all runs, in their steps, after them."""
+) -> tuple[float, list[dict[str, Any]], float]:
+    """Carry out a study: seconds before all runs, the runs in order of their end, seconds after."""
     shutil.rmtree(folder, ignore_errors=True)
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(settings))
@@ -81,20 +84,29 @@ def carried_out(
     ended = time.time()
     with Store(folder) as store:
         runs = store.runs()
-    first, last = min(run["started"] for run in runs), max(run["ended"] for run in runs)
-    steps = sum(run["summary"]["seconds"] for run in runs)
-    return first - begun, last - first, steps, ended - last
+    runs.sort(key=lambda run: run["ended"])
+    return min(run["started"] for run in runs) - begun, runs, ended - runs[-1]["ended"]
+
+
+def whole(runs: list[dict[str, Any]]) -> float:
+    """Seconds from the first run's beginning to the last one's end."""
+    return float(runs[-1]["ended"] - min(run["started"] for run in runs))
 
 
 def overhead(seconds: float, runs: int, folder: Path) -> None:
     """Print the overhead of runs that sleep."""
     folder.mkdir(parents=True, exist_ok=True)
-    start, whole, steps, end = carried_out(sleeping(seconds, runs, folder), folder / "sleep", 1)
+    start, done, end = carried_out(sleeping(seconds, runs, folder), folder / "sleep", 1)
+    steps = [run["summary"]["seconds"] for run in done]
+    taken = [later["ended"] - run["ended"] for run, later in pairwise(done)]
+    each = median(took - own for took, own in zip(taken, steps[1:], strict=True))
+    once = whole(done[:1]) - steps[0] - each
     heads = f"{'runs':>6}{'seconds each':>14}{'whole':>9}{'steps':>9}{'overhead':>10}"
-    print(heads + f"{'start':>8}{'end':>8}")
+    print(heads + f"{'each':>8}{'each %':>8}{'once':>8}{'start':>8}{'end':>8}")
     print(
-        f"{runs:>6}{steps / runs:>14.2f}{whole:>9.2f}{steps:>9.2f}"
-        f"{(whole - steps) / steps:>10.2%}{start:>8.2f}{end:>8.2f}"
+        f"{runs:>6}{mean(steps):>14.2f}{whole(done):>9.2f}{sum(steps):>9.2f}"
+        f"{whole(done) / sum(steps) - 1:>10.2%}{each:>8.2f}{each / mean(steps):>8.2%}"
+        f"{once:>8.2f}{start:>8.2f}{end:>8.2f}"
     )
 
 
@@ -108,7 +120,9 @@ def workers(recipe: str, changes: list[str], runs: int, folder: Path) -> None:
         "set": {key: float(value) if "." in value else int(value) for key, value in given.items()},
         "seeds": list(range(runs)),
     }
-    took = [carried_out(settings, folder / f"workers-{number}", number)[1] for number in (1, 2)]
+    took = [
+        whole(carried_out(settings, folder / f"workers-{number}", number)[1]) for number in (1, 2)
+    ]
     print(f"{'runs':>6}{'one worker':>12}{'two':>9}{'ratio':>8}")
     print(f"{runs:>6}{took[0]:>12.2f}{took[1]:>9.2f}{took[0] / took[1]:>8.2f}")
 
@@ -117,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", nargs="+", default=["overhead", "workers"])
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path("runs/study-benchmark"))
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--set", nargs="*", default=[])
