@@ -182,10 +182,10 @@ def test_magnitude_takes_the_slopes_nearest_to_1() -> None:
 
 
 def test_equal_slopes_come_in_no_order_of_layers() -> None:
-    places = ranked(torch.zeros(100), 0)
-    assert sorted(places.tolist()) == list(range(100))
-    assert 20 < int((places[:50] < 50).sum()) < 40
-    assert ranked(torch.tensor([3.0, 1.0, 2.0]), 7).tolist() == [2, 0, 1]
+    order = ranked(torch.zeros(100), 0)
+    assert sorted(order.tolist()) == list(range(100))
+    assert 20 < int((order[:50] < 50).sum()) < 40
+    assert ranked(torch.tensor([3.0, 1.0, 2.0]), 7).tolist() == [1, 2, 0]
 
 
 def test_greedy_needs_the_fewest_units_or_the_most() -> None:

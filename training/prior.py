@@ -136,7 +136,8 @@ class SparsityPrior:
             return flat
         if bool(near.any()) or not self._finished:
             if self._plan is None:
-                allowed = self._budget.allowed(near, self._frozen, distance)
+                order = distance.argsort(stable=True)
+                allowed = self._budget.allowed(order[near[order]], self._frozen)
             else:
                 allowed = self._due(distance)
             self._frozen |= allowed
@@ -149,11 +150,11 @@ class SparsityPrior:
         """What the plan says is to be linear by now; what it leaves alone is noted."""
         assert self._plan is not None
         assert self._budget is not None
-        places = ranked(distance.masked_fill(self._frozen, -1.0), self._plan.seed)
+        order = ranked(distance, self._plan.seed)
         ahead = self._plan.ahead * self._plan.steps
         now, soon = (self._plan.share(self._done + steps) for steps in (0.0, ahead))
-        self._resting = ~self._budget.first(places, self._frozen, soon)
-        return self._budget.first(places, self._frozen, now)
+        self._resting = ~self._budget.first(order, self._frozen, soon)
+        return self._budget.first(order, self._frozen, now)
 
     @property
     def progress(self) -> Progress | None:

@@ -154,13 +154,11 @@ class Budget:
         stuck = not len(left) or value - float(left.min()) < goal * (1 - CLOSE)
         return Progress(self.target, value, reached, reached or stuck)
 
-    def allowed(self, near: Tensor, frozen: Tensor, distance: Tensor) -> Tensor:
-        """Which of the slopes near 1 may be frozen, the nearest first: bool[slopes]."""
+    def allowed(self, order: Tensor, frozen: Tensor) -> Tensor:
+        """Which of some slopes, given in the order to try them in, may be frozen: bool[slopes]."""
         cost = self._cost.to(frozen.device)
         surplus = self._rest + float(cost[~frozen].sum()) - self.target.value * (1 - CLOSE)
-        candidates = near.nonzero().squeeze(1)
-        order = candidates[distance[candidates].argsort(stable=True)]
-        chosen = torch.zeros_like(near)
+        chosen = torch.zeros_like(frozen)
         fits = cost[order].cumsum(0) <= surplus
         chosen[order[fits]] = True
         surplus -= float(cost[order[fits]].sum())
@@ -171,7 +169,7 @@ class Budget:
                 surplus -= price
         return chosen
 
-    def first(self, places: Tensor, frozen: Tensor, share: float) -> Tensor:
+    def first(self, order: Tensor, frozen: Tensor, share: float) -> Tensor:
         """The slopes to freeze next in an order of all of them: bool[slopes].
 
         They are the first of those not frozen, as many as leave the quantity no lower than it is to
@@ -179,7 +177,7 @@ class Budget:
         the target, later ones that cost less are taken too.
 
         Args:
-            places: Of each slope in the order, the least first; equal ones in their own order.
+            order: Of all slopes, by their numbers: int64[slopes].
             frozen: What is frozen already.
             share: Of the way from the whole quantity to the target.
         """
@@ -187,12 +185,11 @@ class Budget:
         whole = self._rest + float(cost.sum())
         goal = whole - share * (whole - self.target.value)
         surplus = self._rest + float(cost[~frozen].sum()) - goal
-        left = (~frozen).nonzero().squeeze(1)
-        order = left[places[left].argsort(stable=True)]
+        order = order[~frozen[order]]
         chosen = torch.zeros_like(frozen)
         chosen[order[cost[order].cumsum(0) <= surplus + ROUNDING * whole]] = True
         if share >= 1 and not self.progress(frozen | chosen).reached:
-            chosen |= self.allowed(~frozen & ~chosen, frozen | chosen, places)
+            chosen |= self.allowed(order[~chosen[order]], frozen | chosen)
         return chosen
 
 
@@ -242,14 +239,11 @@ def slope_shares(slopes: tuple[Slopes, ...], monitor: DepthMonitor) -> Tensor:
 
 
 def ranked(values: Tensor, seed: int) -> Tensor:
-    """The place of each slope when the least value comes first: int64[slopes].
+    """The numbers of the slopes in the order of their values, the least first: int64[slopes].
 
     Slopes of equal values come in an order drawn from the seed: their own order is that of the
     layers, which would make one of every pair of layers linear before the other.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(values), generator=generator).to(values.device)
-    order = drawn[values[drawn].argsort(stable=True)]
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(order), device=order.device)
-    return places
+    return drawn[values[drawn].argsort(stable=True)]

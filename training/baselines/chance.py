@@ -32,9 +32,9 @@ class RandomUnits(Gradual):
         train_slopes: bool = True,
     ) -> None:
         super().__init__(model, plan, monitor)
-        self._order = ranked(torch.zeros(self.num_units), plan.seed)
+        self._drawn = ranked(torch.zeros(self.num_units), plan.seed)
         if not train_slopes:
             keep_slopes(model)
 
-    def _places(self, flat: Tensor) -> Tensor:
-        return self._order.to(flat.device)
+    def _order(self, flat: Tensor) -> Tensor:
+        return self._drawn.to(flat.device)

@@ -54,34 +54,33 @@ class LowestEntropy(Gradual):
     ) -> None:
         super().__init__(model, plan, monitor)
         self._count_signs = count_signs
-        self._order: Tensor | None = None
+        self._by_entropy: Tensor | None = None
         self._complete = 0
         if not train_slopes:
             keep_slopes(model)
 
-    def _places(self, flat: Tensor) -> Tensor:
+    def _order(self, flat: Tensor) -> Tensor:
         parts = self._frozen.split(self._sizes)
         complete = sum(bool(part.all()) for part in parts)
-        if self._order is None or complete > self._complete:
+        if self._by_entropy is None or complete > self._complete:
             entropy = entropies(self._count_signs().to(flat.device))
-            self._order = self._ordered(entropy, parts)
+            self._by_entropy = self._ordered(entropy, parts)
             self._complete = complete
-        return self._order.to(flat.device)
+        return self._by_entropy.to(flat.device)
 
     def _ordered(self, entropy: Tensor, frozen: tuple[Tensor, ...]) -> Tensor:
         """Layers that are begun first, then by mean entropy; in each, units by theirs."""
         of_layer = torch.stack([part.mean() for part in entropy.split(self._sizes)])
         begun = torch.tensor([bool(part.any()) for part in frozen], device=entropy.device)
-        of_layer = ranked(of_layer.masked_fill(begun, -1.0), self._plan.seed)
-        sizes = torch.tensor(self._sizes, device=entropy.device)
-        layer = of_layer.repeat_interleave(sizes)
-        unit = ranked(entropy, self._plan.seed)
-        return ranked(layer * len(unit) + unit, self._plan.seed)
+        place = ranked(of_layer.masked_fill(begun, -1.0), self._plan.seed).argsort()
+        place = place.repeat_interleave(torch.tensor(self._sizes, device=entropy.device))
+        units = ranked(entropy, self._plan.seed)
+        return units[place[units].argsort(stable=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next steps depend on besides the model: tensors and numbers only."""
-        order = None if self._order is None else self._order.clone()
-        return super().state_dict() | {"order": order, "complete": self._complete}
+        order = None if self._by_entropy is None else self._by_entropy.clone()
+        return super().state_dict() | {"by_entropy": order, "complete": self._complete}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave.
@@ -90,7 +89,7 @@ class LowestEntropy(Gradual):
             PathlenError: It is of another method, or of a model with other slopes.
         """
         super().load_state_dict(state)
-        self._order, self._complete = state["order"], int(state["complete"])
+        self._by_entropy, self._complete = state["by_entropy"], int(state["complete"])
 
 
 def entropies(counts: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ class Gradual(Baseline):
     """
 
     @abstractmethod
-    def _places(self, flat: Tensor) -> Tensor:
-        """Where each slope stands in the order, given the values of all: int64[slopes]."""
+    def _order(self, flat: Tensor) -> Tensor:
+        """The numbers of the slopes in their order, given the values of all: int64[slopes]."""
 
     def _advance(self, flat: Tensor) -> None:
         share = self._plan.share(self._done)
         if share > 0:
-            self._frozen |= self._budget.first(self._places(flat), self._frozen, share)
+            self._frozen |= self._budget.first(self._order(flat), self._frozen, share)

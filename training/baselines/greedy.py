@@ -42,9 +42,9 @@ class ByCentrality(Gradual):
         shares = slope_shares(slopes_of(model), monitor)
         # equal centralities may differ in their last digits, by the order of additions
         steps = (shares * (2**40 / shares.max().clamp(min=1e-300))).round()
-        self._order = ranked(-steps if first == "largest" else steps, plan.seed)
+        self._by_centrality = ranked(-steps if first == "largest" else steps, plan.seed)
         if not train_slopes:
             keep_slopes(model)
 
-    def _places(self, flat: Tensor) -> Tensor:
-        return self._order.to(flat.device)
+    def _order(self, flat: Tensor) -> Tensor:
+        return self._by_centrality.to(flat.device)

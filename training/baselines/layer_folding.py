@@ -77,12 +77,9 @@ class FoldedLayers(Baseline):
         if self._plan.share(self._done) < 1:
             return
         alphas = torch.stack([part[0] for part in flat.split(self._sizes)])
-        places = torch.empty(len(alphas), dtype=torch.int64, device=flat.device)
-        order = alphas.argsort(descending=True, stable=True)
-        places[order] = torch.arange(len(alphas), device=flat.device)
-        sizes = torch.tensor(self._sizes, device=flat.device)
-        by_unit = places.repeat_interleave(sizes)
-        self._frozen |= self._budget.first(by_unit, self._frozen, 1.0)
+        by_unit = alphas.repeat_interleave(torch.tensor(self._sizes, device=flat.device))
+        order = by_unit.argsort(descending=True, stable=True)
+        self._frozen |= self._budget.first(order, self._frozen, 1.0)
         self._kept = flat.clone()
 
 

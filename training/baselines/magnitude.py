@@ -19,5 +19,5 @@ class SmallestDistance(Gradual):
     only, so the first are chosen after a share `begin` of it; the schedule is linear, not cubic.
     """
 
-    def _places(self, flat: Tensor) -> Tensor:
+    def _order(self, flat: Tensor) -> Tensor:
         return ranked((1 - flat).abs(), self._plan.seed)

@@ -68,7 +68,7 @@ class SelectiveLinearization(Baseline):
         distance = (1 - flat).abs()
         within = self._budget.progress(distance <= self.threshold).reached
         if within or self._plan.share(self._done) >= 1:
-            self._frozen |= self._budget.first(distance, self._frozen, 1.0)
+            self._frozen |= self._budget.first(distance.argsort(stable=True), self._frozen, 1.0)
             self._kept = torch.zeros_like(flat)
 
     @property
