@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -135,27 +134,37 @@ def _draw_band(ax: Axes, at: np.ndarray, groups: Sequence[np.ndarray], color: st
 
 
 def _set_ticks(ax: Axes, places: np.ndarray, log_x: bool) -> None:
-    """Put ticks at the values that runs have, if these are few and their labels do not meet."""
+    """Put ticks at the values that runs have, if these are few.
+
+    Where their labels would meet, a logarithmic axis leaves some of them out: matplotlib's own,
+    such as 3 x 10^-2, are longer. Another axis gets matplotlib's.
+    """
     from matplotlib.ticker import MaxNLocator
 
     at = np.unique(places)
     labels = [f"{place:g}" for place in at]
-    where = np.log(at) if log_x else at
     if len(at) == 1 and not log_x:
         # matplotlib would show a range of thousandths around a single number.
         ax.set_xlim(at[0] - 1, at[0] + 1)
-    low, high = ax.get_xlim()
-    span = math.log(high / low) if log_x else high - low
-    size = float(ax.xaxis.get_ticklabels()[0].get_fontsize())
-    sizes = [style.text_width(ax, f"{label} ", size) for label in labels]
-    apart = all(
-        _LEFT_OVER * (right - left) / span > (first + second) / 2
-        for (left, right), (first, second) in zip(
-            itertools.pairwise(where), itertools.pairwise(sizes), strict=True
-        )
-    )
-    if len(at) <= _MOST_TICKS and apart:
-        ax.set_xticks(at, labels)
+    shown = _apart(ax, np.log(at) if log_x else at, labels, log_x)
+    if len(at) <= _MOST_TICKS and (log_x or shown == labels):
+        ax.set_xticks(at, shown)
         ax.set_xticks([], minor=True)
     elif not log_x and (at == np.round(at)).all():
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _apart(ax: Axes, where: np.ndarray, labels: Sequence[str], log_x: bool) -> list[str]:
+    """The labels, from left to right, without those that meet one before: they are ""."""
+    low, high = ax.get_xlim()
+    span = math.log(high / low) if log_x else high - low
+    size = float(ax.xaxis.get_ticklabels()[0].get_fontsize())
+    shown: list[str] = []
+    end = -math.inf  # of the last label, as a share of the axis
+    for place, label in zip(where, labels, strict=True):
+        middle = _LEFT_OVER * (place - where[0]) / span
+        half = style.text_width(ax, f"{label} ", size) / 2
+        shown.append(label if middle - half > end else "")
+        if shown[-1]:
+            end = middle + half
+    return shown
