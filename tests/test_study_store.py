@@ -10,9 +10,9 @@ import pytest
 
 from pathlen.errors import StudyError
 from pathlen.training.study import make_study
+from pathlen.training.study.database import FILE
 from pathlen.training.study.owners import is_dead, new_owner
 from pathlen.training.study.plan import plan_study
-from pathlen.training.study.database import FILE
 from pathlen.training.study.store import LEASE, Store
 from tests.processes import CONTEXT
 from tests.studies import settings
