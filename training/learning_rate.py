@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pathlen.training.recipe import Constant, Cosine, Phase, Recipe, Step
+from pathlen.training.optimizer_settings import Constant, Cosine, Step
+from pathlen.training.recipe import Phase, Recipe
 
 
 @dataclass(frozen=True, slots=True)

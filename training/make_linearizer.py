@@ -18,7 +18,8 @@ from pathlen.training.baselines.snl import SelectiveLinearization
 from pathlen.training.linearizer import Linearizer
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant, ramp
 from pathlen.training.prior import SparsityPrior
-from pathlen.training.recipe import GrowOmega, Prior, RampOmega, Recipe
+from pathlen.training.prior_settings import GrowOmega, Prior, RampOmega
+from pathlen.training.recipe import Recipe
 from pathlen.training.settings import Goals
 from pathlen.training.slopes import known_positions, slopes_of
 from pathlen.training.targets import Budget, Plan, Target, largest, slope_shares
