@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from pathlen.training import recipe
+from pathlen.training import optimizer_settings, prior_settings, recipe
 from pathlen.training.baselines import settings
 
 TABLES = {
     "recipe": {"recipe": recipe.Recipe},
-    "optimizer": {"`sgd`": recipe.SGD, "`adamw`": recipe.AdamW},
+    "optimizer": {"`sgd`": optimizer_settings.SGD, "`adamw`": optimizer_settings.AdamW},
     "schedule": {
-        "`constant`": recipe.Constant,
-        "`cosine`": recipe.Cosine,
-        "`step`": recipe.Step,
+        "`constant`": optimizer_settings.Constant,
+        "`cosine`": optimizer_settings.Cosine,
+        "`step`": optimizer_settings.Step,
     },
     "phases": {
         "`train`, `linearize` and `finetune`": recipe.Phase,
         "`early_stop`": recipe.EarlyStop,
         "`linearize`": recipe.Linearize,
-        "`linearize.prior`": recipe.Prior,
+        "`linearize.prior`": prior_settings.Prior,
         "`linearize.baseline`": settings.BaselineSettings,
         "`distillation`": recipe.Distillation,
         "`machine`": recipe.Machine,
@@ -34,8 +34,8 @@ TABLES = {
         "`entropy`": settings.Entropy,
         "`greedy`": settings.Greedy,
     },
-    "prior": {"`pace`": recipe.Pace},
-    "prior schedule": {"`ramp`": recipe.RampOmega, "`grow`": recipe.GrowOmega},
+    "prior": {"`pace`": prior_settings.Pace},
+    "prior schedule": {"`ramp`": prior_settings.RampOmega, "`grow`": prior_settings.GrowOmega},
 }
 
 

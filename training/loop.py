@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +20,7 @@ from pathlen.training.libraries import library
 from pathlen.training.recipe import Recipe
 from pathlen.training.run import Run, make_fabric, versions
 from pathlen.training.run_folder import RunFolder
+from pathlen.training.stop_requests import Requests
 from pathlen.training.task import Batch
 from pathlen.training.tasks import build_task
 from pathlen.training.watch import Watcher
@@ -335,36 +333,3 @@ def _where_it_goes_on(run: Run) -> str:
         f"going on in phase {run.stage.name}: {position.epoch} epochs and {position.batch} steps"
         " are done"
     )
-
-
-class Requests:
-    """Notes SIGINT and SIGTERM, so that a run stops between two steps, when it can be saved.
-
-    A second signal stops at once.
-    """
-
-    def __init__(self) -> None:
-        self.pending = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Listen; only the main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave signals to whom they went before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
