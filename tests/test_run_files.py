@@ -14,7 +14,7 @@ from torch import nn
 from pathlen.errors import CheckpointError, LinearizationError, PathlenError, SettingsError
 from pathlen.training import load_run, train
 from pathlen.training.files import load_tree, save_tree, write_text
-from pathlen.training.run import load_weights
+from pathlen.training.make_model import load_weights
 from tests.training_runs import TINY, Recorder, changed, outcome, run, tiny
 
 TREE = {

@@ -14,8 +14,8 @@ from pathlen.errors import TrainingError
 from pathlen.training import build_task, load_run, make_linearizable, train
 from pathlen.training.batches import seed_step, train_batches
 from pathlen.training.files import load_tree
+from pathlen.training.make_model import make_model
 from pathlen.training.recipe import Linearize
-from pathlen.training.run import make_model
 from pathlen.training.slopes import slopes_of
 from tests.training_runs import TINY, TRANSLATION, Recorder, changed, run, tiny
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from pathlen.errors import CheckpointError
 from pathlen.training.files import read_weights
+from pathlen.training.make_model import load_weights, make_model
 from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import load_recipe
-from pathlen.training.run import load_weights, make_model
 from pathlen.training.task import Task
 from pathlen.training.tasks import build_task
 
