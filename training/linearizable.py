@@ -15,16 +15,9 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import LinearizationError, PathlenError
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.training.blend import Form
+from pathlen.training.call_actions import Action, Slot, Table
 from pathlen.training.call_sites import CallSite, FrameKey, FunctionCall, Observed, find_call_sites
-from pathlen.training.interception import (
-    Action,
-    Activation,
-    Caller,
-    Linearization,
-    Slot,
-    Table,
-    mixed,
-)
+from pathlen.training.interception import Activation, Caller, Linearization, mixed
 
 Granularity = Literal["channel", "layer", "position"]
 _RELU = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}

@@ -8,7 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pathlen.training.interception import Linearization, Slot
+from pathlen.training.call_actions import Slot
+from pathlen.training.interception import Linearization
 from pathlen.training.slopes import slopes_of
 
 
