@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pathlen.errors import ActivityError, PathlenError
+from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.proximal import POWERS, prox
-from pathlen.training.slopes import Slopes, known_positions, slopes_of
+from pathlen.training.slope_vector import SlopeVector
+from pathlen.training.slopes import Slopes, known_positions
 from pathlen.training.targets import Budget, Plan, Progress, Target, ranked, slope_shares
 
 Weights = Literal["count", "napl", "relu_calls"]
@@ -64,9 +65,8 @@ class SparsityPrior:
         target: Target | None = None,
         plan: Plan | None = None,
     ) -> None:
-        self._model = model
-        slopes = slopes_of(model)
-        _check(slopes, omega, p, threshold, weights, method, monitor)
+        self._slopes = SlopeVector(model)
+        _check(omega, p, threshold, weights, method, monitor)
         if plan is not None:
             if target is not None:
                 raise PathlenError("a plan has its own target: give one of target and plan")
@@ -74,12 +74,10 @@ class SparsityPrior:
         self.p, self.threshold = p, threshold
         self.omega = omega
         self.weights, self.method = weights, method
-        self._names = [own.parameter_name for own in slopes]
-        self._sizes = [own.parameter.numel() for own in slopes]
-        device = slopes[0].parameter.device
-        self._weight = _weights(slopes, weights, monitor).to(device)
-        self._frozen = torch.zeros(sum(self._sizes), dtype=torch.bool, device=device)
-        self._budget = None if target is None else Budget(target, slopes, monitor)
+        sites, device = self._slopes.sites, self._slopes.device
+        self._weight = _weights(sites, weights, monitor).to(device)
+        self._frozen = torch.zeros(len(self._slopes), dtype=torch.bool, device=device)
+        self._budget = None if target is None else Budget(target, sites, monitor)
         self._finished = False
         self._plan, self._done = plan, 0
         self._resting = torch.zeros_like(self._frozen)
@@ -87,10 +85,9 @@ class SparsityPrior:
 
     def penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
-        slopes = self._parameters()
+        flat = self._slopes.read()
         if self.method == "proximal" or self._finished:
-            return slopes[0].new_zeros(())
-        flat = torch.cat([slope.reshape(-1) for slope in slopes])
+            return flat.new_zeros(())
         # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
         held = self._held(flat)
         distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)
@@ -112,20 +109,14 @@ class SparsityPrior:
     @torch.no_grad()
     def _settle(self, learning_rate: float = 0.0) -> None:
         """Bring the slopes to what they are to be after the steps that are done."""
-        slopes = self._parameters()
-        flat = torch.cat([slope.detach().reshape(-1) for slope in slopes])
+        flat = self._slopes.read_checked()
         self._move_to(flat)
-        if flat.device.type == "cpu" and bool(flat.isnan().any()):
-            raise ActivityError(f"slopes are NaN: {', '.join(self._broken(slopes))}")
         proximal = self.method == "proximal" and not self._finished
         if proximal and learning_rate > 0 and self.omega > 0:
             strength = (learning_rate * self.omega) * self._scale(flat, self._held(flat))
             distance = 1 - flat
             flat = flat + (distance - prox(distance, strength, self.p))  # others keep all digits
-        flat = self._freeze(flat).masked_fill(self._frozen, 1.0)
-        parts = flat.split(self._sizes)
-        values = [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
-        torch._foreach_copy_(tuple(slopes), values)
+        self._slopes.write(self._freeze(flat).masked_fill(self._frozen, 1.0))
 
     def _freeze(self, flat: Tensor) -> Tensor:
         """Freeze what is near 1, as far as the target allows; the slopes, others held off."""
@@ -178,15 +169,14 @@ class SparsityPrior:
         Raises:
             PathlenError: The model has PReLUs whose number of positions is not known.
         """
-        parts = self._frozen.split(self._sizes)
-        positions = known_positions(slopes_of(self._model))
+        parts = self._frozen.split(self._slopes.sizes)
+        positions = known_positions(self._slopes.sites)
         counts = [int((~part).sum()) for part in parts]
         return sum(c * p for c, p in zip(counts, positions, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Frozen slopes by parameter name, and the strength: tensors and numbers only."""
-        parts = self._frozen.split(self._sizes)
-        frozen = dict(zip(self._names, (part.clone() for part in parts), strict=True))
+        frozen = self._slopes.by_name(self._frozen)
         return {"omega": self.omega, "step": self._done, "frozen": frozen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -197,13 +187,7 @@ class SparsityPrior:
         """
         if not {"omega", "step", "frozen"} <= state.keys():
             raise PathlenError(f"this is no state of a prior: it has the keys {sorted(state)}")
-        frozen = state["frozen"]
-        sizes = {name: frozen[name].numel() for name in frozen}
-        if sizes != dict(zip(self._names, self._sizes, strict=True)):
-            apart = sorted(sizes.keys() ^ set(self._names))[:4] or "their numbers differ"
-            raise PathlenError(f"this state is of a prior over other slopes: {apart}")
-        parts = [frozen[name].reshape(-1).bool() for name in self._names]
-        self._frozen = torch.cat(parts).to(self._frozen.device)
+        self._frozen = self._slopes.from_names(state["frozen"]).bool().to(self._frozen.device)
         self.omega = float(state["omega"])
         self._done = int(state["step"])
         self._settle()
@@ -226,10 +210,6 @@ class SparsityPrior:
             f" method={self.method!r})"
         )
 
-    def _parameters(self) -> list[nn.Parameter]:
-        """The slopes, wherever they are now."""
-        return [self._model.get_parameter(name) for name in self._names]
-
     def _move_to(self, flat: Tensor) -> None:
         if self._frozen.device != flat.device:
             self._frozen, self._weight = self._frozen.to(flat.device), self._weight.to(flat.device)
@@ -244,13 +224,8 @@ class SparsityPrior:
         """Weights of the penalty, 0 for slopes that are held."""
         return self._weight.to(flat.dtype).masked_fill(held, 0.0)
 
-    def _broken(self, slopes: list[nn.Parameter]) -> list[str]:
-        pairs = zip(self._names, slopes, strict=True)
-        return [name for name, slope in pairs if bool(slope.isnan().any())]
-
 
 def _check(
-    slopes: tuple[Slopes, ...],
     omega: float,
     p: float,
     threshold: float,
@@ -259,10 +234,6 @@ def _check(
     monitor: DepthMonitor | None,
 ) -> None:
     """Raise PathlenError for arguments that make no prior."""
-    if not slopes:
-        raise PathlenError(
-            "the model has no slopes; give it some with make_linearizable(model, args)"
-        )
     _check_omega(omega)
     if not 0 < p <= 1:
         raise PathlenError(f"p={p!r} must lie in (0, 1]: larger powers make nothing sparse")

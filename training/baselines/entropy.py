@@ -60,7 +60,7 @@ class LowestEntropy(Gradual):
             keep_slopes(model)
 
     def _order(self, flat: Tensor) -> Tensor:
-        parts = self._frozen.split(self._sizes)
+        parts = self._frozen.split(self._slopes.sizes)
         complete = sum(bool(part.all()) for part in parts)
         if self._by_entropy is None or complete > self._complete:
             entropy = entropies(self._count_signs().to(flat.device))
@@ -70,10 +70,10 @@ class LowestEntropy(Gradual):
 
     def _ordered(self, entropy: Tensor, frozen: tuple[Tensor, ...]) -> Tensor:
         """Layers that are begun first, then by mean entropy; in each, units by theirs."""
-        of_layer = torch.stack([part.mean() for part in entropy.split(self._sizes)])
+        of_layer = torch.stack([part.mean() for part in entropy.split(self._slopes.sizes)])
         begun = torch.tensor([bool(part.any()) for part in frozen], device=entropy.device)
         place = ranked(of_layer.masked_fill(begun, -1.0), self._plan.seed).argsort()
-        place = place.repeat_interleave(torch.tensor(self._sizes, device=entropy.device))
+        place = place.repeat_interleave(torch.tensor(self._slopes.sizes, device=entropy.device))
         units = ranked(entropy, self._plan.seed)
         return units[place[units].argsort(stable=True)]
 

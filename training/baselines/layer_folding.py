@@ -59,7 +59,7 @@ class FoldedLayers(Baseline):
 
     def penalty(self) -> Tensor:
         """Omega * sum over layers of |1 - alpha^p|, until the layers are chosen."""
-        slopes = self._parameters()
+        slopes = self._slopes.parameters()
         if self._kept is not None or self._finished:
             return slopes[0].new_zeros(())
         layers = torch.stack([slope.reshape(-1)[0] for slope in slopes])
@@ -70,14 +70,14 @@ class FoldedLayers(Baseline):
     def _constrained(self, flat: Tensor) -> Tensor:
         if self._kept is not None:
             return flat
-        parts = flat.split(self._sizes)
+        parts = flat.split(self._slopes.sizes)
         return torch.cat([part[:1].clamp(min=0).expand_as(part) for part in parts])
 
     def _advance(self, flat: Tensor) -> None:
         if self._plan.share(self._done) < 1:
             return
-        alphas = torch.stack([part[0] for part in flat.split(self._sizes)])
-        by_unit = alphas.repeat_interleave(torch.tensor(self._sizes, device=flat.device))
+        alphas = torch.stack([part[0] for part in flat.split(self._slopes.sizes)])
+        by_unit = alphas.repeat_interleave(torch.tensor(self._slopes.sizes, device=flat.device))
         order = by_unit.argsort(descending=True, stable=True)
         self._frozen |= self._budget.first(order, self._frozen, 1.0)
         self._kept = flat.clone()

@@ -58,10 +58,9 @@ class SelectiveLinearization(Baseline):
 
     def penalty(self) -> Tensor:
         """Omega * sum |1 - alpha|, until the budget is met."""
-        slopes = self._parameters()
+        flat = self._slopes.read()
         if self._finished:
-            return slopes[0].new_zeros(())
-        flat = torch.cat([slope.reshape(-1) for slope in slopes])
+            return flat.new_zeros(())
         return self.omega * (1 - flat).abs().sum()
 
     def _advance(self, flat: Tensor) -> None:
@@ -76,4 +75,4 @@ class SelectiveLinearization(Baseline):
         """Number of slopes that do not count as linear. Waits for the device."""
         if self._kept is not None:
             return super().num_active
-        return int(((1 - self._flat()).abs() > self.threshold).sum())
+        return int(((1 - self._slopes.read().detach()).abs() > self.threshold).sum())

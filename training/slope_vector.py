@@ -1,0 +1,86 @@
+"""All slopes of a model as one vector: what linearizers compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pathlen.errors import ActivityError, PathlenError
+from pathlen.training.slopes import slopes_of
+
+
+class SlopeVector:
+    """The slopes of a model, one after another in the order of `slopes_of`.
+
+    Args:
+        model: A model with slopes.
+
+    Raises:
+        PathlenError: It has none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.sites = slopes_of(model)
+        if not self.sites:
+            raise PathlenError(
+                "the model has no slopes; give it some with make_linearizable(model, args)"
+            )
+        self._model = model
+        self._names = [own.parameter_name for own in self.sites]
+        self.sizes = [own.parameter.numel() for own in self.sites]
+
+    def __len__(self) -> int:
+        """Number of slopes."""
+        return sum(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are now."""
+        return self.parameters()[0].device
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that hold them, wherever they are now."""
+        return [self._model.get_parameter(name) for name in self._names]
+
+    def read(self) -> Tensor:
+        """Their values, with their gradients: float[slopes]."""
+        return torch.cat([slope.reshape(-1) for slope in self.parameters()])
+
+    def read_checked(self) -> Tensor:
+        """The same, after a step.
+
+        Raises:
+            ActivityError: One is NaN. (CPU only: on a GPU the answer would be waited for. A
+                `DepthMonitor` notices.)
+        """
+        flat = self.read()
+        if flat.device.type == "cpu" and bool(flat.isnan().any()):
+            pairs = zip(self._names, flat.split(self.sizes), strict=True)
+            broken = [name for name, part in pairs if bool(part.isnan().any())]
+            raise ActivityError(f"slopes are NaN: {', '.join(broken)}")
+        return flat
+
+    def write(self, flat: Tensor) -> None:
+        """Set their values: float[slopes]."""
+        slopes = tuple(self.parameters())
+        parts = zip(flat.split(self.sizes), slopes, strict=True)
+        torch._foreach_copy_(slopes, [part.view_as(slope) for part, slope in parts])
+
+    def by_name(self, flat: Tensor) -> dict[str, Tensor]:
+        """Something of each slope, by the names of their parameters; copies."""
+        parts = (part.clone() for part in flat.split(self.sizes))
+        return dict(zip(self._names, parts, strict=True))
+
+    def from_names(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """What `by_name` was given.
+
+        Raises:
+            PathlenError: It is of other slopes.
+        """
+        sizes = {name: part.numel() for name, part in parts.items()}
+        if sizes != dict(zip(self._names, self.sizes, strict=True)):
+            apart = sorted(sizes.keys() ^ set(self._names))[:4] or "their numbers differ"
+            raise PathlenError(f"this state is of a model with other slopes: {apart}")
+        return torch.cat([parts[name].reshape(-1) for name in self._names])
