@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -44,12 +43,7 @@ class SignCounter:
         self._hooks = [prelu.register_forward_pre_hook(self._prelu) for prelu in self._prelus]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop counting."""
         for state in self._states:
             state.observer = None
