@@ -136,6 +136,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
+    if options.runs < 2:
+        parser.error("--runs must be at least 2: what each run costs is taken from those after one")
     folder = options.folder.absolute()
     if "overhead" in options.tables:
         overhead(options.seconds, options.runs, folder)
