@@ -85,9 +85,9 @@ class SparsityPrior:
 
     def penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
-        flat = self._slopes.read()
         if self.method == "proximal" or self._finished:
-            return flat.new_zeros(())
+            return self._slopes.zero()
+        flat = self._slopes.read()
         # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
         held = self._held(flat)
         distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)

@@ -44,6 +44,10 @@ class SlopeVector:
         """The parameters that hold them, wherever they are now."""
         return [self._model.get_parameter(name) for name in self._names]
 
+    def zero(self) -> Tensor:
+        """The penalty of nothing: a scalar 0 of their type, where they are."""
+        return self.parameters()[0].new_zeros(())
+
     def read(self) -> Tensor:
         """Their values, with their gradients: float[slopes]."""
         return torch.cat([slope.reshape(-1) for slope in self.parameters()])

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.slope_vector import SlopeVector
-from pathlen.training.slopes import slopes_of
 from pathlen.training.targets import Budget, Plan, Progress
 
 
@@ -40,7 +39,7 @@ class Baseline(ABC):
 
     def penalty(self) -> Tensor:
         """What is added to the loss: 0, but for methods that have a penalty."""
-        return self._slopes.read().new_zeros(())
+        return self._slopes.zero()
 
     @torch.no_grad()
     def step(self, learning_rate: float = 0.0) -> None:
@@ -66,6 +65,11 @@ class Baseline(ABC):
     @abstractmethod
     def _advance(self, flat: Tensor) -> None:
         """Freeze slopes, given their values, as long as the target is not reached."""
+
+    def _keep_slopes(self) -> None:
+        """Let no step of an optimizer change a slope: its gradient becomes 0."""
+        for slope in self._slopes.parameters():
+            slope.register_hook(torch.zeros_like)
 
     def _constrained(self, flat: Tensor) -> Tensor:
         """The slopes as the method lets them be."""
@@ -120,9 +124,3 @@ class Baseline(ABC):
             f"{type(self).__name__}({self.num_active} of {self.num_units} units active,"
             f" {self.progress})"
         )
-
-
-def keep_slopes(model: nn.Module) -> None:
-    """Let no step of an optimizer change a slope: its gradient becomes 0."""
-    for own in slopes_of(model):
-        own.parameter.register_hook(torch.zeros_like)

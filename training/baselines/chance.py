@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import keep_slopes
 from pathlen.training.baselines.gradual import Gradual
 from pathlen.training.targets import Plan, ranked
 
@@ -34,7 +33,7 @@ class RandomUnits(Gradual):
         super().__init__(model, plan, monitor)
         self._drawn = ranked(torch.zeros(self.num_units), plan.seed)
         if not train_slopes:
-            keep_slopes(model)
+            self._keep_slopes()
 
     def _order(self, flat: Tensor) -> Tensor:
         return self._drawn.to(flat.device)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import keep_slopes
 from pathlen.training.baselines.gradual import Gradual
 from pathlen.training.targets import Plan, ranked
 
@@ -57,7 +56,7 @@ class LowestEntropy(Gradual):
         self._by_entropy: Tensor | None = None
         self._complete = 0
         if not train_slopes:
-            keep_slopes(model)
+            self._keep_slopes()
 
     def _order(self, flat: Tensor) -> Tensor:
         parts = self._frozen.split(self._slopes.sizes)

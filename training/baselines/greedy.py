@@ -7,9 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
-from pathlen.training.baselines.base import keep_slopes
 from pathlen.training.baselines.gradual import Gradual
-from pathlen.training.slopes import slopes_of
 from pathlen.training.targets import Plan, ranked, slope_shares
 
 
@@ -39,12 +37,12 @@ class ByCentrality(Gradual):
         train_slopes: bool = True,
     ) -> None:
         super().__init__(model, plan, monitor)
-        shares = slope_shares(slopes_of(model), monitor)
+        shares = slope_shares(self._slopes.sites, monitor)
         # equal centralities may differ in their last digits, by the order of additions
         steps = (shares * (2**40 / shares.max().clamp(min=1e-300))).round()
         self._by_centrality = ranked(-steps if first == "largest" else steps, plan.seed)
         if not train_slopes:
-            keep_slopes(model)
+            self._keep_slopes()
 
     def _order(self, flat: Tensor) -> Tensor:
         return self._by_centrality.to(flat.device)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.base import Baseline
-from pathlen.training.slopes import slopes_of
 from pathlen.training.targets import Plan
 
 
@@ -53,16 +52,15 @@ class FoldedLayers(Baseline):
         if not p > 0:
             raise PathlenError(f"p={p!r} must be above 0")
         self.omega, self.p = omega, p
-        for own in slopes_of(model):
-            if own.parameter.numel() > 1:
-                own.parameter.register_hook(_tied)
+        for slope in self._slopes.parameters():
+            if slope.numel() > 1:
+                slope.register_hook(_tied)
 
     def penalty(self) -> Tensor:
         """Omega * sum over layers of |1 - alpha^p|, until the layers are chosen."""
-        slopes = self._slopes.parameters()
         if self._kept is not None or self._finished:
-            return slopes[0].new_zeros(())
-        layers = torch.stack([slope.reshape(-1)[0] for slope in slopes])
+            return self._slopes.zero()
+        layers = torch.stack([slope.reshape(-1)[0] for slope in self._slopes.parameters()])
         # the gradient of alpha^p at 0 is infinite for p < 1
         powers = layers.clamp(min=1e-12 if self.p < 1 else 0.0).pow(self.p)
         return self.omega * (1 - powers).abs().sum()
@@ -76,9 +74,7 @@ class FoldedLayers(Baseline):
     def _advance(self, flat: Tensor) -> None:
         if self._plan.share(self._done) < 1:
             return
-        alphas = torch.stack([part[0] for part in flat.split(self._slopes.sizes)])
-        by_unit = alphas.repeat_interleave(torch.tensor(self._slopes.sizes, device=flat.device))
-        order = by_unit.argsort(descending=True, stable=True)
+        order = flat.argsort(descending=True, stable=True)  # all of a layer are equal, so together
         self._frozen |= self._budget.first(order, self._frozen, 1.0)
         self._kept = flat.clone()
 

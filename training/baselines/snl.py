@@ -58,10 +58,9 @@ class SelectiveLinearization(Baseline):
 
     def penalty(self) -> Tensor:
         """Omega * sum |1 - alpha|, until the budget is met."""
-        flat = self._slopes.read()
         if self._finished:
-            return flat.new_zeros(())
-        return self.omega * (1 - flat).abs().sum()
+            return self._slopes.zero()
+        return self.omega * (1 - self._slopes.read()).abs().sum()
 
     def _advance(self, flat: Tensor) -> None:
         distance = (1 - flat).abs()
