@@ -63,6 +63,13 @@ class Page:
         """Run JavaScript in the page."""
         return self.driver.execute_script(script, *arguments)
 
+    def ask_for(self, scheme: str) -> None:
+        """What the system asks for from here on, "light" or "dark"; back when the page knows it."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        # A page is told of a change when its next frame is made, before the frame's callbacks.
+        self.driver.execute_async_script("requestAnimationFrame(arguments[0])")
+
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)
 

@@ -1,12 +1,18 @@
-"""The processes that pytest-xdist runs the tests in: how many, and how many threads each has."""
+"""What all tests have in common: processes and threads, and what Hypothesis minds."""
 
 from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 # Before anything imports torch or numpy, and for the processes that tests start as well. Threads of
 # several processes that wait for each other on the same cores make everything many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How fast examples are made depends on what else the machine does.
+settings.register_profile("pathlen", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pathlen")
 
 
 def pytest_xdist_auto_num_workers() -> int | None:

@@ -189,8 +189,7 @@ def test_light_and_dark_by_the_system_and_by_the_switch(page):
     colour = "return document.querySelector('#lengths').data[0].marker.color"
     seen = {}
     for scheme in ("light", "dark"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        page.ask_for(scheme)
         seen[scheme] = page.run(ground), page.run(colour)
     assert seen["light"][0] == "rgb(255, 255, 255)"
     assert seen["dark"][0] != seen["light"][0]
@@ -198,7 +197,7 @@ def test_light_and_dark_by_the_system_and_by_the_switch(page):
     page.press("#theme")  # the system says dark, the switch light
     assert (page.run(ground), page.run(colour)) == seen["light"]
     page.press("#theme")
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    page.ask_for("light")  # and now the other way around
     assert (page.run(ground), page.run(colour)) == seen["dark"]
     page.press("#theme")
 
