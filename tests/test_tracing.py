@@ -238,6 +238,16 @@ def test_inside_a_device_context():
     assert report.normalized_average_path_length == 5.5
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_operators_that_are_taken_apart_inside_a_device_context(device):
+    cell = nn.GRUCell(4, 4)
+    model = Model(lambda m, y: torch.einsum("bi,ij->bj", cell(y), cell.weight_hh[:4]))
+    expected = pathlen.measure(model, X)
+    with torch.device(device):
+        found = pathlen.measure(model, X)
+    assert found.average_path_length == expected.average_path_length > 0
+
+
 def test_a_model_on_the_meta_device_that_reads_values_cannot_be_traced():
     with torch.device("meta"):
         model, x = Model(lambda m, y: y if y.sum() > 0 else -y), torch.empty(2, 3)
