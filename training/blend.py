@@ -43,7 +43,7 @@ def blend(
         Shape and dtype of phi(x). At slope 0 it equals phi(x) where x is finite.
     """
     if in_place:
-        if form == "relu" and not _plainly(x):
+        if form == "relu" and _is_kept_once(x):
             written: Tensor = _PReLU.apply(x, _like(slope, x), True)  # type: ignore[no-untyped-call]
             return written
         return x.copy_(blend(x.clone(), slope, phi, form, parameters=parameters))
@@ -66,10 +66,17 @@ def _plainly(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or not torch.is_grad_enabled() or type(x) is not Tensor
 
 
+def _is_kept_once(x: Tensor) -> bool:
+    """Whether to keep outputs where inputs follow from them. On a GPU to know that takes a wait."""
+    return not _plainly(x) and x.device.type == "cpu" and torch.finfo(x.dtype).bits >= 32
+
+
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
-    if not _plainly(x):
+    if _is_kept_once(x):
         result: Tensor = _PReLU.apply(x, slope, False)  # type: ignore[no-untyped-call]
         return result
+    if not _plainly(x):
+        return torch._prelu_kernel(x, slope)
     channels = slope.numel()
     if slope.ndim == x.ndim - 1 and x.ndim > 1 and slope.shape[:1].numel() == channels:
         return torch.prelu(x, slope.reshape(-1))
@@ -87,7 +94,7 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
         trains = ctx.needs_input_grad[1]
-        ctx.of_output = _follows(slope, _SMALLEST if trains else 0.0, x.dtype)
+        ctx.of_output = bool((slope > _SMALLEST if trains else slope >= 0).all())
         before = x if not in_place or ctx.of_output else x.clone()
         y = torch._prelu_kernel(x, slope)
         if in_place:
@@ -145,13 +152,6 @@ class _Blend(torch.autograd.Function):
             to_slope = _summed(gradient * distance, slope).to(slope.dtype)
         rest = [next(found) if p.requires_grad else None for p in parameters]
         return to_x.to(x.dtype), to_slope, None, *rest
-
-
-def _follows(slope: Tensor, above: float, dtype: torch.dtype) -> bool:
-    """Whether inputs follow from outputs. On a GPU nobody asks, for the answer takes a wait."""
-    if slope.device.type != "cpu" or torch.finfo(dtype).bits < 32:
-        return False
-    return bool((slope > above).all() if above else (slope >= 0).all())
 
 
 def _summed(tensor: Tensor, like: Tensor) -> Tensor:

@@ -269,8 +269,10 @@ class Activation(nn.Module):
                 y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
             return y
 
-        own = {name for name, _, _ in self._slope_sites}
-        parameters = [p for name, p in self.named_parameters() if name not in own]
+        parameters: list[nn.Parameter] = []
+        if slot.form != "relu":
+            own = {name for name, _, _ in self._slope_sites}
+            parameters = [p for name, p in self.named_parameters() if name not in own]
         in_place = self._writes_in_place
         return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
 
