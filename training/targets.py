@@ -8,7 +8,9 @@ long as the target allows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -132,11 +134,11 @@ class Budget:
         self.target = target
         self._cost = _costs(target.quantity, slopes, monitor)
         self._rest = _fixed(target.quantity, monitor)
-        whole = self._rest + float(self._cost.sum())
-        if target.value > whole:
+        self._whole = self._rest + float(self._cost.sum())
+        if target.value > self._whole:
             raise PathlenError(
                 f"a target of {target.value:g} {target.quantity} is more than the model has:"
-                f" {whole:g}"
+                f" {self._whole:g}"
             )
         if target.value * (1 + CLOSE) < self._rest:
             raise PathlenError(
@@ -145,25 +147,26 @@ class Budget:
             )
 
     def progress(self, frozen: Tensor) -> Progress:
-        """How far a set of frozen slopes is: bool[slopes]."""
-        cost = self._cost.to(frozen.device)
-        value = self._rest + float(cost[~frozen].sum())
+        """How far a set of frozen slopes is: bool[slopes]. Waits for the device, once."""
+        left = self._left(frozen)
+        cheapest = left.masked_fill(left == 0, math.inf).min()
+        value, price = torch.stack([left.sum() + self._rest, cheapest]).tolist()
         goal = self.target.value
         reached = value <= goal * (1 + CLOSE)
-        left = cost[~frozen & (cost > 0)]
-        stuck = not len(left) or value - float(left.min()) < goal * (1 - CLOSE)
+        stuck = value - price < goal * (1 - CLOSE)
         return Progress(self.target, value, reached, reached or stuck)
 
     def allowed(self, order: Tensor, frozen: Tensor) -> Tensor:
         """Which of some slopes, given in the order to try them in, may be frozen: bool[slopes]."""
-        cost = self._cost.to(frozen.device)
-        surplus = self._rest + float(cost[~frozen].sum()) - self.target.value * (1 - CLOSE)
+        left = self._left(frozen)
+        prices = left[order]
+        surplus = self._rest + float(left.sum()) - self.target.value * (1 - CLOSE)
         chosen = torch.zeros_like(frozen)
-        fits = cost[order].cumsum(0) <= surplus
+        fits = prices.cumsum(0) <= surplus
         chosen[order[fits]] = True
-        surplus -= float(cost[order[fits]].sum())
-        for slope in order[~fits].tolist():  # behind one that costs too much, others may fit
-            price = float(cost[slope])
+        surplus -= float(prices[fits].sum())
+        # behind one that costs too much, others may fit
+        for slope, price in zip(order[~fits].tolist(), prices[~fits].tolist(), strict=True):
             if price <= surplus:
                 chosen[slope] = True
                 surplus -= price
@@ -174,23 +177,29 @@ class Budget:
 
         They are the first of those not frozen, as many as leave the quantity no lower than it is to
         be after a share of the way. At the end of the way, where those leave it more than 2 % above
-        the target, later ones that cost less are taken too.
+        the target, later ones that cost less are taken too. Only that waits for the device.
 
         Args:
             order: Of all slopes, by their numbers: int64[slopes].
             frozen: What is frozen already.
             share: Of the way from the whole quantity to the target.
         """
-        cost = self._cost.to(frozen.device)
-        whole = self._rest + float(cost.sum())
-        goal = whole - share * (whole - self.target.value)
-        surplus = self._rest + float(cost[~frozen].sum()) - goal
-        order = order[~frozen[order]]
+        left = self._left(frozen)
+        goal = self._whole - share * (self._whole - self.target.value)
+        surplus = left.sum() + (self._rest - goal)
         chosen = torch.zeros_like(frozen)
-        chosen[order[cost[order].cumsum(0) <= surplus + ROUNDING * whole]] = True
+        chosen[order] = left[order].cumsum(0) <= surplus + ROUNDING * self._whole
+        chosen &= ~frozen
         if share >= 1 and not self.progress(frozen | chosen).reached:
-            chosen |= self.allowed(order[~chosen[order]], frozen | chosen)
+            rest = order[~(frozen | chosen)[order]]
+            chosen |= self.allowed(rest, frozen | chosen)
         return chosen
+
+    def _left(self, frozen: Tensor) -> Tensor:
+        """What slopes that are not frozen cost, and 0 for others: float64[slopes]."""
+        if self._cost.device != frozen.device:
+            self._cost = self._cost.to(frozen.device)
+        return self._cost.masked_fill(frozen, 0.0)
 
 
 def largest(quantity: Quantity, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> float:
@@ -244,6 +253,11 @@ def ranked(values: Tensor, seed: int) -> Tensor:
     Slopes of equal values come in an order drawn from the seed: their own order is that of the
     layers, which would make one of every pair of layers linear before the other.
     """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(values), generator=generator).to(values.device)
+    drawn = _drawn(len(values), seed, values.device)
     return drawn[values[drawn].argsort(stable=True)]
+
+
+@lru_cache(maxsize=8)  # a plan asks in every step
+def _drawn(count: int, seed: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator, device="cpu").to(device)
