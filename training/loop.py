@@ -129,10 +129,13 @@ def train_epoch(run: Run, watcher: Watcher, requests: Requests, home: RunFolder)
     for batch in batches:
         begun = time.monotonic()
         facts = train_step(run, fabric.to_device(batch), requests)
-        run.seconds += time.monotonic() - begun
         last = position.batch == run.steps_per_epoch
         due = recipe.checkpoint_steps is not None and position.step % recipe.checkpoint_steps == 0
-        if (last or due or run.is_look) and look(run, facts, watcher):
+        looked = last or due or run.is_look
+        if looked:
+            require_finite(run)  # waits for a GPU, which is part of the time of the steps
+        run.seconds += time.monotonic() - begun
+        if looked and look(run, facts, watcher):
             return True
         if due and not last:
             save(run, home)
@@ -200,15 +203,19 @@ def agreed(run: Run, count: Tensor, requests: Requests, loss: Tensor) -> Tensor:
     return run.sum_over_processes(facts)
 
 
-def look(run: Run, facts: Tensor, watcher: Watcher) -> bool:
-    """Read what was computed: stop if it went wrong, show how it goes; whether to stop.
+def require_finite(run: Run) -> None:
+    """Look whether the loss was a number in every step so far.
 
     Raises:
-        TrainingError: A loss was not finite.
+        TrainingError: It was not.
     """
     first_bad = int(run.trouble)
     if first_bad >= 0:
         raise _trouble(run, first_bad, "the loss is not finite")
+
+
+def look(run: Run, facts: Tensor, watcher: Watcher) -> bool:
+    """Show how it goes; whether the run was asked to stop."""
     loss, right, count = run.tally.tolist()
     numbers = {"train_loss": loss / max(1, count), "train_accuracy": right / max(1, count)}
     watcher.step(run.position.batch, numbers | depth(run))

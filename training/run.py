@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -285,6 +286,8 @@ def make_fabric(recipe: Recipe) -> Fabric:
         SettingsError: The machine has no such accelerator, or too few devices.
     """
     machine = recipe.machine
+    if machine.deterministic:  # read by cuBLAS when it starts, which is not yet
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         fabric = Fabric(
             accelerator=machine.accelerator,
