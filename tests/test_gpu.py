@@ -29,6 +29,7 @@ from pathlen.training import (
 )
 from pathlen.training.blend import blend
 from pathlen.training.resnet import channelwise_prelu
+from tests.constructs import Model
 from tests.path_graphs import residual_blocks
 from tests.processes import exit_code
 from tests.slopes import Blend, follow
@@ -126,6 +127,31 @@ def test_gradients_of_slopes(function: Any, in_place: bool) -> None:
     torch.testing.assert_close(found[1], found[0])
 
 
+def test_indices_that_a_model_moves_to_the_device() -> None:
+    def chosen(model: nn.Module, x: Tensor) -> Tensor:
+        y = model.first(x)
+        y = y if y.sum() > 0 or y.sum() <= 0 else -y  # reads values: traced with real tensors
+        return model.last(y[:, torch.tensor([0.0, 3.0]).to(x.device, torch.int64)].relu())
+
+    model = Model(chosen, first=nn.Linear(2, 4), last=nn.Linear(2, 1))
+    expected = pathlen.measure(model, torch.ones(1, 2))
+    found = pathlen.measure(model.cuda(), torch.ones(1, 2, device="cuda"))
+    assert found.path_count == expected.path_count == 4
+    assert found.status == expected.status == "exact"
+
+
+@pytest.mark.filterwarnings("ignore")  # what the compiler says of the device
+def test_a_compiled_model_with_slopes() -> None:
+    torch.manual_seed(0)
+    model = make_linearizable(CifarResNet(8, width=4), IMAGE).cuda().eval()
+    x, slopes = torch.randn(2, 3, 8, 8, device="cuda"), [own.parameter for own in slopes_of(model)]
+    found, expected = (
+        (y, *torch.autograd.grad(y.square().sum(), slopes))
+        for y in (torch.compile(model)(x), model(x))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_default_device() -> None:
     torch.manual_seed(0)
     here = nn.GRU(3, 4)
@@ -185,7 +211,8 @@ RUNS = {
         linearize__distillation={},
         checkpoint_steps=4,
     ),
-    "prior: 16 bits": changed(TINY, machine__precision="bf16-mixed", checkpoint_steps=4),
+    "prior: bfloat16": changed(TINY, machine__precision="bf16-mixed", checkpoint_steps=4),
+    "prior: float16, scaled": changed(TINY, machine__precision="16-mixed", checkpoint_steps=4),
     **{f"baseline: {name}": settings for name, settings in BASELINES.items()},
 }
 

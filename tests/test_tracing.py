@@ -13,6 +13,8 @@ from torch import nn
 import pathlen
 from pathlen import Policy, TraceError
 from pathlen.lowering import lower
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.values import Value
 from pathlen.tracing import module_path, trace_model
 from pathlen.tracing.eager import record
 from pathlen.tracing.export import record_export
@@ -246,6 +248,16 @@ def test_operators_that_are_taken_apart_inside_a_device_context(device):
     with torch.device(device):
         found = pathlen.measure(model, X)
     assert found.average_path_length == expected.average_path_length > 0
+
+
+def test_constants_are_computed_on_the_cpu_wherever_the_program_puts_them():
+    places = torch.tensor([0.0, 2.0])
+    model = Model(lambda m, y: (places.to(torch.device("meta"), torch.int64), y)[1])
+    recording = record(model, (X,), {}, None, fake=False)
+    (moved,) = (node for node in recording.graph.nodes if node.target == torch.ops.aten.to.device)
+    constants = Constants()
+    constants.add(recording.graph, recording.attributes)
+    assert constants.of(Value(places, torch.int64, False, moved)).tolist() == [0, 2]
 
 
 def test_a_model_on_the_meta_device_that_reads_values_cannot_be_traced():

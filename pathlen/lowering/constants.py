@@ -17,6 +17,7 @@ from pathlen.lowering.operations import (
 from pathlen.lowering.values import Value, bind_call
 
 Given = Mapping[fx.Node, Value]
+_CPU = torch.device("cpu")
 
 
 class UnknownConstantError(Exception):
@@ -172,8 +173,8 @@ class _ConstantProgram:
             self._forget_written(node)
             return None
         args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
-        if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": "cpu"}
+        # wherever the model was, here everything is on the CPU
+        args, kwargs = pytree.tree_map_only(torch.device, lambda _: _CPU, (args, kwargs))
         return node.target(*args, **kwargs)
 
     def _forget_written(self, node: fx.Node) -> None:
