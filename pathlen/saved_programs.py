@@ -15,6 +15,7 @@ import io
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +96,9 @@ def load_exported_program(path: Path) -> ExportedProgram:
             "path/file.py:CALLABLE"
         )
     try:
-        program = torch.export.load(io.BytesIO(content))
+        with warnings.catch_warnings():  # torch 2.11 warns of how it reads tensors itself
+            warnings.simplefilter("ignore", UserWarning)
+            program = torch.export.load(io.BytesIO(content))
     except Exception as error:
         raise _damaged(path, error) from error
     program._guards_code = []

@@ -1,14 +1,19 @@
-"""What all tests have in common: processes and threads, and what Hypothesis minds."""
+"""What all tests have in common: processes, threads, signals, and what Hypothesis minds."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
 # Before anything imports torch or numpy, and for the processes that tests start as well. Threads of
 # several processes that wait for each other on the same cores make everything many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How fast examples are made depends on what else the machine does.
 settings.register_profile("pathlen", suppress_health_check=[HealthCheck.too_slow])
