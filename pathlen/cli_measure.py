@@ -71,7 +71,7 @@ def measure(
     as_json: bool,
     device: str,
 ) -> None:
-    r"""Measure the model that SPEC names.
+    """Measure the model that SPEC names.
 
     \b
     SPEC is one of
@@ -83,7 +83,7 @@ def measure(
 
     Nothing is downloaded. CALLABLE is called without arguments and returns a module, or a pair of
     a module and its example arguments. ONNX files are not read.
-    """
+    """  # noqa: D301 - click reads the character itself
     import pathlen
     from pathlen.spec import resolve
 

@@ -38,7 +38,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def study() -> None:
-    r"""Carry out a grid of training runs, and look at what comes out.
+    """Carry out a grid of training runs, and look at what comes out.
 
     STUDY is a YAML file, or the name of a study that comes with pathlen. What it makes is kept in
     the folder studies/NAME of the study.
@@ -48,7 +48,7 @@ def study() -> None:
     pathlen study status STUDY  how it goes on
     pathlen study table STUDY   what came out, a row for each case
     pathlen study plot STUDY    a figure of it
-    """
+    """  # noqa: D301 - click reads the character itself
 
 
 study_argument = click.argument("source", metavar="STUDY")

@@ -23,7 +23,7 @@ INTERRUPTED = 130
 )
 @click.pass_context
 def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path | None) -> None:
-    r"""Train a network, and linearize it under the sparsity prior.
+    """Train a network, and linearize it under the sparsity prior.
 
     RECIPE is a YAML file, or the name of a recipe that comes with pathlen; KEY=VALUE sets a value
     of it, as train.epochs=5. The same command goes on where a run was stopped, by Ctrl-C or by a
@@ -32,7 +32,7 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
     \b
     pathlen train digits
     pathlen train digits linearize.prior.omega=0.3 seed=1 --out runs/strong
-    """
+    """  # noqa: D301 - click reads the character itself
     try:
         _train(recipe, overrides, out or Path("runs") / Path(recipe).stem)
     except KeyboardInterrupt:

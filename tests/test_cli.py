@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -310,3 +312,18 @@ def test_completion_for_shells(shell):
         env={**os.environ, "_PATHLEN_COMPLETE": f"{shell}_source"},
     )
     assert f"_PATHLEN_COMPLETE={shell}_complete" in source.stdout
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The command itself, and all below it."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+def test_help_shows_no_mark_of_click(path):
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "\\" not in result.output
+    assert "\b" not in result.output

@@ -52,6 +52,7 @@ _EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
     "aten.min.other",
     *aten(
         "hardswish prelu log_sigmoid rsub true_divide multiply subtract divide special_expit"
+        " leaky_relu"  # torch before 2.13 does not say that it is pointwise
         " dropout feature_dropout alpha_dropout feature_alpha_dropout"
         " alias contiguous to _to_copy type_as detach where lift_fresh_copy nan_to_num"
         " __and__ __or__ __xor__"
