@@ -321,7 +321,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
         yield from commands(inner, (*path, name))
 
 
-@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
 def test_help_shows_no_mark_of_click(path):
     result = CliRunner().invoke(main, [*path, "--help"])
     assert result.exit_code == 0
