@@ -7,12 +7,14 @@ each over one ReLU and one tanh; and model, process and arguments are afterwards
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
@@ -262,14 +264,85 @@ def gradient_by_func(m, x):
     return torch.func.grad(lambda y: m.net(y).sum())(x)
 
 
-@pytest.mark.parametrize("forward", [gradient_by_autograd, gradient_by_func])
+def gradient_by_vjp(m, x):
+    return torch.func.vjp(lambda y: m.net(y).sum(), x)[1](torch.ones(()))[0]
+
+
+def gradient_by_jacobian(m, x):
+    return torch.autograd.functional.jacobian(lambda y: m.net(y).sum(), x)
+
+
+def gradient_by_functional(m, x):
+    return torch.autograd.functional.vjp(lambda y: m.net(y).sum(), x)[1]
+
+
+REVERSE = [
+    gradient_by_autograd,
+    gradient_by_func,
+    gradient_by_vjp,
+    gradient_by_jacobian,
+    gradient_by_functional,
+]
+
+
+def differentiable(forward):
+    return Model(forward, net=nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))).double()
+
+
+@pytest.mark.parametrize("forward", REVERSE)
 def test_gradients_in_forward(forward):
     # W1' diag(1 - tanh(W1 x)^2) w2: 4 units, a scalar function of 3 inputs each, into 3 outputs
-    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
-    model = Model(forward, net=net)
+    model = differentiable(forward)
     state = state_of(model)
-    assert answer(model, X) == (3 * 4 * 3, 1, 1)
+    assert answer(model, X.double()) == (3 * 4 * 3, 1, 1)
+    assert pathlen.verify(model, X.double()).ok
     assert state_of(model) == state
+
+
+def test_an_energy_and_its_forces():
+    # The energy alone has 3 * 4 paths, the forces three times as many: they are no constant.
+    def forward(m, x):
+        return m.net(x).sum(), -torch.autograd.functional.jacobian(lambda y: m.net(y).sum(), x)
+
+    model = differentiable(forward)
+    assert answer(model, X[:1].double()) == (3 * 4 * (1 + 3), 1, 1)
+    assert pathlen.verify(model, X[:1].double()).ok
+
+
+def tangent_by_func(m, x):
+    return torch.func.jvp(m.net, (x,), (torch.ones_like(x),))[1]
+
+
+def tangent_by_dual_numbers(m, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(m.net(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+
+@pytest.mark.parametrize("forward", [tangent_by_func, tangent_by_dual_numbers])
+def test_derivatives_in_forward_mode_are_refused(forward):
+    with pytest.raises(TraceError, match=r"in forward mode .* take them in reverse mode"):
+        pathlen.measure(differentiable(forward), X.double())
+
+
+def test_derivatives_elsewhere_are_as_they_were():
+    """Torch's functions are shut to a forward in inference mode, not to others meanwhile."""
+    before = torch.autograd.functional._grad_preprocess
+    seen = []
+
+    def elsewhere():
+        with torch.inference_mode():
+            seen.append(torch.autograd.functional.jacobian(torch.sin, torch.zeros(1)).item())
+        seen.append(torch.autograd.functional.jacobian(torch.sin, torch.zeros(1)).item())
+
+    def forward(m, x):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        return m.net(x)
+
+    assert_plain(wrapped(forward))
+    assert seen == [0, 1]  # torch's own answers
+    assert torch.autograd.functional._grad_preprocess is before
 
 
 # --- sparse and nested tensors --------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pathlen.empirical.sites import Plan, difference, make_plan
 from pathlen.errors import ActivityError, DataError, PathlenError
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
+from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.eager import record
 from pathlen.tracing.recording import EAGER, GRADIENTS
 from pathlen.tracing.state import on_cpu, untouched
@@ -239,8 +240,7 @@ def _run(
         inputs.append(own.clone() if plan.writes else own)
         return inputs[-1]
 
-    autograd = torch.no_grad if gradients else torch.inference_mode
-    with untouched(model), _same_values(plan.written), autograd():
+    with untouched(model), _same_values(plan.written), autograd_mode(gradients):
         args, kwargs = pytree.tree_map_only(Tensor, enter, arguments)
         follower = Follower(plan.recording, inputs, state, observer.run)
         try:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.collection import uncollected
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
+from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
 from pathlen.tracing.state import untouched, untouched_process
@@ -61,9 +62,8 @@ def record(
     """
     mode = LazyFakeMode() if fake else None
     recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
-    autograd = torch.no_grad if gradients else torch.inference_mode
     collection = uncollected if fake else nullcontext  # real tensors may be large
-    with untouched(model), autograd(), collection():
+    with untouched(model), autograd_mode(gradients), collection():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or nullcontext(), recorder, _module_stack(recorder):

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
+from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.recording import Recording
 from pathlen.tracing.state import untouched
 
@@ -22,7 +23,7 @@ def record_export(
         TraceError: no floating-point output, or the size of a tensor depends on values.
         Exception: whatever torch.export or the model raises.
     """
-    with untouched(model), torch.no_grad(), warnings.catch_warnings():
+    with untouched(model), autograd_mode(gradients=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
         program = torch.export.export(model, args, kwargs, strict=False)
     for node in program.graph.nodes:

@@ -95,7 +95,8 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
 
 def _advice(error: Exception) -> str:
     """What to do about a model that raises."""
-    if "cuda" in str(error).lower() and not torch.cuda.is_available():
+    said = str(error).lower()  # "Found no NVIDIA driver" is what builds for CUDA say
+    if ("cuda" in said or "nvidia" in said) and not torch.cuda.is_available():
         return (
             "The model asks for CUDA, which is not available here: make it run on the device of its"
             " inputs, or trace it where CUDA is and save the graph (PathGraph.save)."

@@ -1,0 +1,101 @@
+"""How much of autograd is at work while a model runs, and derivatives that must not come out wrong.
+
+In `torch.inference_mode` nothing is kept for derivatives. `torch.autograd.grad` says so there, but
+`torch.autograd.functional` and, before torch 2.13, `torch.func` give zeros: a forward that takes
+derivatives by these would be recorded as one that computes a constant. Forward-mode derivatives
+multiply by tangents of parameters that are 0, which would count as connections.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import Lock, get_ident
+from typing import Any
+
+import torch
+from torch._functorch import eager_transforms
+from torch.autograd import forward_ad, functional
+
+from pathlen.errors import TraceError
+
+_REVERSE = ((functional, "_grad_preprocess"), (eager_transforms, "grad_increment_nesting"))
+_FORWARD = ((forward_ad, "enter_dual_level"), (eager_transforms, "jvp_increment_nesting"))
+
+
+@contextmanager
+def autograd_mode(gradients: bool) -> Iterator[None]:
+    """What a model runs in: inference mode, or no-grad mode, where its forward may differentiate.
+
+    Derivatives in inference mode raise a RuntimeError that tells of "require grad", as
+    `torch.autograd.grad` does; forward-mode derivatives raise TraceError in both.
+    """
+    with torch.no_grad() if gradients else torch.inference_mode(), _REFUSAL.in_this_thread():
+        yield
+
+
+class _Refusal:
+    """The entrances to torch's derivatives, shut to threads in which we run a model."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._threads: Counter[int] = Counter()
+        self._originals: list[tuple[Any, str, Callable[..., Any]]] = []
+
+    @contextmanager
+    def in_this_thread(self) -> Iterator[None]:
+        """Shut them inside of the block; to whoever else calls them they are what they were."""
+        own = get_ident()
+        with self._lock:
+            if not self._threads:
+                self._shut()
+            self._threads[own] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads[own] -= 1
+                self._threads += Counter()  # leaves out threads that are at 0
+                if not self._threads:
+                    self._open()
+
+    def _shut(self) -> None:
+        for entrances, check in ((_REVERSE, _require_autograd), (_FORWARD, _refuse_tangents)):
+            for owner, name in entrances:
+                original = getattr(owner, name)
+                self._originals.append((owner, name, original))
+                setattr(owner, name, self._guarded(original, check))
+
+    def _open(self) -> None:
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            setattr(owner, name, original)
+
+    def _guarded(
+        self, original: Callable[..., Any], check: Callable[[], None]
+    ) -> Callable[..., Any]:
+        @wraps(original)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if get_ident() in self._threads:
+                check()
+            return original(*args, **kwargs)
+
+        return guarded
+
+
+def _require_autograd() -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "the forward takes derivatives, for which its tensors have to require grad"
+        )
+
+
+def _refuse_tangents() -> None:
+    raise TraceError(
+        "the forward takes derivatives in forward mode (dual numbers, torch.func.jvp, jacfwd,"
+        " hessian), whose paths cannot be counted: it multiplies by tangents of parameters, which"
+        " are 0; take them in reverse mode (torch.func.vjp, jacrev, torch.autograd.grad)"
+    )
+
+
+_REFUSAL = _Refusal()
