@@ -26,6 +26,11 @@ from pathlen.tracing.shapes import (
     is_plain,
 )
 
+if not hasattr(TorchDispatchMode, "_should_skip_dynamo"):
+    # Older releases import it at the first call under any dispatch mode, which fails inside of the
+    # torch function mode that watches the calls of a model.
+    import torch._dynamo
+
 _CPU = torch.device("cpu")
 _META = torch.device("meta")
 _DEVICE = torch.ops.prim.device.default
