@@ -60,7 +60,7 @@ def matrix_of(layer: nn.Module) -> np.ndarray:
     inside, outside = rows.shape[1], layer.out_channels // layer.groups
     for group in range(layer.groups):
         out = slice(group * outside, (group + 1) * outside)
-        whole[out, group * inside : (group + 1) * inside] = rows[out]
+        whole[out, group * inside : (group + 1) * inside] = rows[out].numpy()
     return whole
 
 
