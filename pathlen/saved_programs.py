@@ -119,10 +119,8 @@ def _reason_to_refuse(content: bytes) -> str | None:
         # torch falls back on this format, in which weights are pickles.
         if any(name == "version" or name.startswith("serialized_") for name in archive.namelist()):
             return "it is of the format before torch 2.8"
-    try:
-        from torch.export.pt2_archive import PT2ArchiveReader
-    except ImportError:
-        return "this torch is too old for the format; it takes 2.8 or newer"
+    from torch.export.pt2_archive import PT2ArchiveReader
+
     reader = PT2ArchiveReader(io.BytesIO(content))
     names = reader.get_file_names()
     for name in names:

@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathlen.tracing import eager
 from pathlen.tracing.fake import LazyFakeMode
@@ -225,6 +226,10 @@ def test_axes_in_any_order(order, shape, monkeypatch):
     check(Calls(forward), (stored, torch.randn(shape)), monkeypatch)
 
 
+@pytest.mark.skipif(
+    not hasattr(TorchDispatchMode, "_should_skip_dynamo"),
+    reason="torch before 2.11 loads it for any dispatch mode",
+)
 def test_the_first_measurement_of_a_process_leaves_the_machinery_of_compilation_alone():
     loaded = modules_loaded_by(
         "import torch, pathlen\n"
