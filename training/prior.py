@@ -125,7 +125,7 @@ class SparsityPrior:
         if self._budget is None:
             self._frozen |= near
             return flat
-        if bool(near.any()) or not self._finished:
+        if not self._finished or bool(near.any()):
             if self._plan is None:
                 order = distance.argsort(stable=True)
                 allowed = self._budget.allowed(order[near[order]], self._frozen)
