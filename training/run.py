@@ -286,8 +286,6 @@ def make_fabric(recipe: Recipe) -> Fabric:
         SettingsError: The machine has no such accelerator, or too few devices.
     """
     machine = recipe.machine
-    if machine.deterministic:  # read by cuBLAS when it starts, which is not yet
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         fabric = Fabric(
             accelerator=machine.accelerator,
@@ -302,6 +300,8 @@ def make_fabric(recipe: Recipe) -> Fabric:
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     if machine.deterministic:
+        # read at the first matrix product on a GPU, which is still to come
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     return fabric

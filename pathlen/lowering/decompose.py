@@ -59,9 +59,7 @@ def decompose(call: Call) -> Recording | None:
 
     stack = list(call.node.meta.get("nn_module_stack", {}).values())
     try:
-        # under a torch function mode, such as a default device, an operator decomposes to itself
-        with torch._C.DisableTorchFunction():
-            return record_operator(run, examples, stack)
+        return record_operator(run, examples, stack)
     except Exception as error:  # written for data or devices that are not at hand
         raise UnsupportedOperation(
             f"its decomposition fails on tensors without data: {type(error).__name__}: {error}"

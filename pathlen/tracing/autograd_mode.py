@@ -6,7 +6,6 @@ derivatives by these would be recorded as one that computes a constant. Forward-
 multiply by tangents of parameters that are 0, which would count as connections.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -19,8 +18,28 @@ from torch.autograd import forward_ad, functional
 
 from pathlen.errors import TraceError
 
-_REVERSE = ((functional, "_grad_preprocess"), (eager_transforms, "grad_increment_nesting"))
-_FORWARD = ((forward_ad, "enter_dual_level"), (eager_transforms, "jvp_increment_nesting"))
+
+def _require_autograd() -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "the forward takes derivatives, for which its tensors have to require grad"
+        )
+
+
+def _refuse_tangents() -> None:
+    raise TraceError(
+        "the forward takes derivatives in forward mode (dual numbers, torch.func.jvp, jacfwd,"
+        " hessian), whose paths cannot be counted: it multiplies by tangents of parameters, which"
+        " are 0; take them in reverse mode (torch.func.vjp, jacrev, torch.autograd.grad)"
+    )
+
+
+_ENTRANCES = (
+    (functional, "_grad_preprocess", _require_autograd),
+    (eager_transforms, "grad_increment_nesting", _require_autograd),
+    (forward_ad, "enter_dual_level", _refuse_tangents),
+    (eager_transforms, "jvp_increment_nesting", _refuse_tangents),
+)
 
 
 @contextmanager
@@ -39,7 +58,7 @@ class _Refusal:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._threads: Counter[int] = Counter()
+        self._threads: list[int] = []
         self._originals: list[tuple[Any, str, Callable[..., Any]]] = []
 
     @contextmanager
@@ -49,22 +68,20 @@ class _Refusal:
         with self._lock:
             if not self._threads:
                 self._shut()
-            self._threads[own] += 1
+            self._threads.append(own)
         try:
             yield
         finally:
             with self._lock:
-                self._threads[own] -= 1
-                self._threads += Counter()  # leaves out threads that are at 0
+                self._threads.remove(own)
                 if not self._threads:
                     self._open()
 
     def _shut(self) -> None:
-        for entrances, check in ((_REVERSE, _require_autograd), (_FORWARD, _refuse_tangents)):
-            for owner, name in entrances:
-                original = getattr(owner, name)
-                self._originals.append((owner, name, original))
-                setattr(owner, name, self._guarded(original, check))
+        for owner, name, check in _ENTRANCES:
+            original = getattr(owner, name)
+            self._originals.append((owner, name, original))
+            setattr(owner, name, self._guarded(original, check))
 
     def _open(self) -> None:
         while self._originals:
@@ -81,21 +98,6 @@ class _Refusal:
             return original(*args, **kwargs)
 
         return guarded
-
-
-def _require_autograd() -> None:
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "the forward takes derivatives, for which its tensors have to require grad"
-        )
-
-
-def _refuse_tangents() -> None:
-    raise TraceError(
-        "the forward takes derivatives in forward mode (dual numbers, torch.func.jvp, jacfwd,"
-        " hessian), whose paths cannot be counted: it multiplies by tangents of parameters, which"
-        " are 0; take them in reverse mode (torch.func.vjp, jacrev, torch.autograd.grad)"
-    )
 
 
 _REFUSAL = _Refusal()

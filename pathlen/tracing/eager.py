@@ -93,7 +93,8 @@ def record_operator(
     mode = LazyFakeMode()
     recorder = _Recorder(None)
     recorder.stack = list(stack)
-    with untouched_process(), torch.inference_mode():
+    # under a torch function mode, such as a default device, an operator is made of itself
+    with untouched_process(), torch.inference_mode(), torch._C.DisableTorchFunction():
         entered = [recorder.enter(value, f"operand_{n}", mode) for n, value in enumerate(values)]
         with mode, recorder:
             result = function(*entered)
