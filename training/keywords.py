@@ -10,7 +10,7 @@ import difflib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 from pathlen.errors import SettingsError
 
@@ -27,7 +27,7 @@ def call_with_settings(
 
     Args:
         function: Takes keyword arguments, annotated with bool, int, float, str, None, Literals,
-            lists of these and unions of these.
+            lists of these and unions of these, or an unpacked TypedDict of such.
         settings: Their values. An int is taken for a float, nothing else is converted.
         where: What the settings belong to, for messages: "task 'digits'".
         positional: Arguments before them.
@@ -45,25 +45,37 @@ def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], wh
     Raises:
         SettingsError: As there.
     """
-    hints = get_type_hints(_initializer(function) if isinstance(function, type) else function)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    hints, required = _settings_of(function)
     problems = []
     for name, value in settings.items():
-        if name not in parameters:
-            problems.append(unknown_name("setting", name, parameters))
-        elif name in hints and not fits(value, hints[name]):
+        if name not in hints:
+            problems.append(unknown_name("setting", name, hints))
+        elif not fits(value, hints[name]):
             problems.append(f"{name} must be {describe(hints[name])}, not {value!r}")
     problems += [
-        f"{name} is missing ({describe(hints[name])})"
-        for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in settings
+        f"{name} is missing ({describe(hints[name])})" for name in required if name not in settings
     ]
     if problems:
         raise SettingsError(f"{where}: {'; '.join(problems)}")
+
+
+def _settings_of(function: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:
+    """Types of the keyword parameters of a function, by name, and those that have no default.
+
+    `**settings: Unpack[Shared]`, Shared being a TypedDict, stands for the settings in it, which
+    several functions have in common; all of them may be left out.
+    """
+    hints = get_type_hints(_initializer(function) if isinstance(function, type) else function)
+    found, required = {}, []
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints.get(name, Any)
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            found[name] = hint
+            if parameter.default is inspect.Parameter.empty:
+                required.append(name)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD and get_origin(hint) is Unpack:
+            found |= get_type_hints(get_args(hint)[0])
+    return found, required
 
 
 def _initializer(kind: type) -> Any:
@@ -82,6 +94,8 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
 def fits(value: object, hint: Any) -> bool:
     """Whether a value has the annotated type; an int is a float, a bool is no number."""
     origin = get_origin(hint)
+    if hint is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in get_args(hint))
     if origin is Literal:

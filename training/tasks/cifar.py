@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy
-from numpy.typing import NDArray
 
 from pathlen.errors import DataError
 from pathlen.training.task import Task
-from pathlen.training.tasks.classification import ImageSet, channel_statistics, image_task
+from pathlen.training.tasks.image_arrays import Images, ImageSettings, prepared_task
 
 PIXELS = 3 * 32 * 32
 """Bytes of an image: its red, then its green, then its blue plane, row by row."""
@@ -69,43 +69,41 @@ CIFAR100 = Archive(
 )
 
 
-def cifar10(*, folder: str, seed: int = 0, shift: int = 4, flip: bool = True) -> Task:
+def cifar10(*, folder: str, **settings: Unpack[ImageSettings]) -> Task:
     """Make the task of CIFAR-10.
 
     Args:
         folder: Holds cifar-10-batches-bin, or is that folder.
-        seed: Of the augmentation.
-        shift: Images to train on are shifted at random by up to this many pixels.
-        flip: Whether they are mirrored half of the time.
+        settings: See :class:`ImageSettings`; images are shifted by up to 4 pixels and mirrored
+            unless these say otherwise.
 
     Raises:
         DataError: Files are missing or are not what they should be.
+        SettingsError: A value is out of range or does not fit the images.
     """
-    return _cifar(CIFAR10, Path(folder), seed, shift, flip)
+    return _cifar(CIFAR10, Path(folder), settings)
 
 
-def cifar100(*, folder: str, seed: int = 0, shift: int = 4, flip: bool = True) -> Task:
+def cifar100(*, folder: str, **settings: Unpack[ImageSettings]) -> Task:
     """Make the task of CIFAR-100, with its 100 fine classes.
 
     Args:
         folder: Holds cifar-100-binary, or is that folder.
-        seed: Of the augmentation.
-        shift: Images to train on are shifted at random by up to this many pixels.
-        flip: Whether they are mirrored half of the time.
+        settings: See :class:`ImageSettings`; images are shifted by up to 4 pixels and mirrored
+            unless these say otherwise.
 
     Raises:
         DataError: Files are missing or are not what they should be.
+        SettingsError: A value is out of range or does not fit the images.
     """
-    return _cifar(CIFAR100, Path(folder), seed, shift, flip)
+    return _cifar(CIFAR100, Path(folder), settings)
 
 
-def _cifar(archive: Archive, folder: Path, seed: int, shift: int, flip: bool) -> Task:
+def _cifar(archive: Archive, folder: Path, settings: ImageSettings) -> Task:
     folder = _find(archive, folder)
-    images, classes = _read(archive, folder, archive.train)
-    mean, deviation = channel_statistics(images)
-    train = ImageSet(images, classes, mean, deviation, seed=seed, shift=shift, flip=flip)
-    test = ImageSet(*_read(archive, folder, archive.test), mean, deviation)
-    return image_task(archive.name, train, test, archive.num_classes)
+    train, test = _read(archive, folder, archive.train), _read(archive, folder, archive.test)
+    defaults: ImageSettings = {"shift": 4, "flip": True}
+    return prepared_task(archive.name, train, test, archive.num_classes, {**defaults, **settings})
 
 
 def _find(archive: Archive, folder: Path) -> Path:
@@ -127,14 +125,8 @@ def _find(archive: Archive, folder: Path) -> Path:
     raise DataError(message)
 
 
-def _read(
-    archive: Archive, folder: Path, names: tuple[str, ...]
-) -> tuple[NDArray[numpy.uint8], NDArray[numpy.int64]]:
-    """Read files of records: label bytes, then pixels.
-
-    Returns:
-        Images [n, 3, 32, 32] and classes [n].
-    """
+def _read(archive: Archive, folder: Path, names: tuple[str, ...]) -> Images:
+    """Read files of records: label bytes, then the pixels of an image, 3 x 32 x 32."""
     size = archive.label_bytes + PIXELS
     records = []
     for name in names:
@@ -152,4 +144,4 @@ def _read(
             f"{str(folder)!r} has an image of class {classes.max()}; {archive.name} has classes 0 "
             f"to {archive.num_classes - 1}: the files are of another data set"
         )
-    return table[:, archive.label_bytes :].reshape(-1, 3, 32, 32), classes
+    return Images(table[:, archive.label_bytes :].reshape(-1, 3, 32, 32), classes)

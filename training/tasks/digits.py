@@ -6,7 +6,7 @@ Repository, 1998, doi:10.24432/C50P49 (its test set, of 13 writers).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Unpack
 
 import numpy
 from numpy.typing import NDArray
@@ -14,33 +14,37 @@ from numpy.typing import NDArray
 from pathlen.errors import SettingsError
 from pathlen.training.libraries import library
 from pathlen.training.task import Task
-from pathlen.training.tasks.classification import ImageSet, channel_statistics, image_task
+from pathlen.training.tasks.image_arrays import (
+    Images,
+    ImageSettings,
+    first_classes,
+    prepared_task,
+)
 
 SIDE = 8
 """Height and width of an image."""
 
+DIGITS = 10
+"""Number of classes."""
+
 
 def digits(
     *,
-    classes: Literal[2, 5, 10] = 10,
     test_share: float = 0.25,
     split_seed: int = 0,
-    seed: int = 0,
-    shift: int = 0,
     canvas: int = SIDE,
+    **settings: Unpack[ImageSettings],
 ) -> Task:
     """Make the task of telling handwritten digits apart.
 
     Args:
-        classes: How many digits: 0 and 1, 0 to 4 or all.
         test_share: Share of each digit's images that is held out.
         split_seed: Decides which.
-        seed: Of the augmentation.
-        shift: Images to train on are shifted at random by up to this many pixels, if at all.
         canvas: Side in pixels of a black canvas that the images lie on, with as much to every side;
             if it is larger than 8, images held out lie at places drawn from `split_seed`, the
             same in each epoch. With `shift` half of what it is larger, all images lie anywhere, and
             what is linear in the pixels tells them apart badly.
+        settings: See :class:`ImageSettings`.
 
     Raises:
         SettingsError: A value is out of range, or scikit-learn is not installed.
@@ -48,20 +52,20 @@ def digits(
     if not 0 < test_share < 1:
         raise SettingsError(f"test_share must be between 0 and 1, not {test_share}")
     loaded = library("sklearn.datasets", "scikit-learn").load_digits()
-    # The pixels are counts from 0 to 16.
-    images = numpy.minimum(loaded.images * 16, 255).astype(numpy.uint8)[:, None]
-    labels = loaded.target.astype(numpy.int64)
-    images, labels = images[labels < classes], labels[labels < classes]
     if canvas < SIDE or (canvas - SIDE) % 2:
         raise SettingsError(f"canvas must be {SIDE} or larger by an even number, not {canvas}")
     margin = (canvas - SIDE) // 2
-    images = numpy.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
-    held_out = stratified(labels, test_share, split_seed)
-    images[held_out] = anywhere(images[held_out], margin, split_seed)
-    mean, deviation = channel_statistics(images[~held_out])
-    train = ImageSet(images[~held_out], labels[~held_out], mean, deviation, seed=seed, shift=shift)
-    test = ImageSet(images[held_out], labels[held_out], mean, deviation)
-    return image_task("digits", train, test, classes)
+    # The pixels are counts from 0 to 16.
+    pixels = numpy.minimum(loaded.images * 16, 255).astype(numpy.uint8)[:, None]
+    pixels = numpy.pad(pixels, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+    images = Images(pixels, loaded.target.astype(numpy.int64))
+    kept = settings.get("classes")
+    if kept is not None:
+        images = first_classes("digits", images, kept, DIGITS)
+    held_out = stratified(images.classes, test_share, split_seed)
+    test = images.take(held_out)
+    test = Images(anywhere(test.pixels, margin, split_seed), test.classes)
+    return prepared_task("digits", images.take(~held_out), test, DIGITS, settings)
 
 
 def anywhere(images: NDArray[numpy.uint8], margin: int, seed: int) -> NDArray[numpy.uint8]:
