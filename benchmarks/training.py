@@ -1,7 +1,8 @@
 """What training under the prior costs, and what is left of the accuracy.
 
-    python benchmarks/training.py [--tables cost digits number_words] [--rounds 7] [--batch 128]
-        [--threads 1] [--device cpu] [--seeds 0 1 2] [--set KEY=VALUE ...] [--folder runs/benchmark]
+    python benchmarks/training.py [--tables cost loop digits number_words] [--rounds 7]
+        [--batch 128] [--threads 1] [--device cpu] [--seeds 0 1 2] [--set KEY=VALUE ...]
+        [--folder runs/benchmark]
 
 Tables `digits` and `number_words` carry out the recipe of that name once for each seed: the dense
 network's result on the items held out, that of the network linearized to half of its normalized
@@ -18,6 +19,15 @@ storage, as a ratio to the original's.
 - `prior`: penalty, freezing and a reading of the monitor in every step, against slopes at 0.3
 - `plan`: the same as recipes have it: half of the depth by a plan, and on a GPU a reading every 20
   steps
+
+Table `loop`: the whole step (batch, augmentation, forward, backward, optimizer, metrics) of the
+same network on random bytes of CIFAR-10's shape, beside the loop that one writes by hand: images
+augmented one by one through a `DataLoader`, channels first. Seconds and ratios as above.
+
+- `batches`: making the augmented batches alone, of the loop by hand and of the task
+- `train`, `linearize`: a step of `pathlen.training.train` in that phase, with half of the depth by
+  a plan in the latter
+- `evaluate`: a batch held out, as after an epoch, beside a loop in eval mode under `no_grad`
 """
 
 from __future__ import annotations
@@ -25,13 +35,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 # In place of this folder, whose coverage.py would hide the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -44,10 +57,19 @@ from pathlen.training import (  # noqa: E402
     Target,
     load_recipe,
     make_linearizable,
+    make_recipe,
     parameter_groups,
     slopes_of,
     train,
 )
+from pathlen.training.batches import train_batches  # noqa: E402
+from pathlen.training.evaluate import evaluate  # noqa: E402
+from pathlen.training.loop import train_epoch  # noqa: E402
+from pathlen.training.run import Run, make_fabric  # noqa: E402
+from pathlen.training.run_folder import RunFolder  # noqa: E402
+from pathlen.training.stop_requests import Requests  # noqa: E402
+from pathlen.training.tasks.classification import ImageSet, image_task  # noqa: E402
+from pathlen.training.watch import Watcher  # noqa: E402
 
 AGAINST = {
     "slopes at 0": "original",
@@ -115,15 +137,156 @@ class Variant:
         return found
 
 
-def seconds(function: Callable[[], None], device: str) -> float:
+def seconds(function: Callable[[], None], device: str, calls: int | None = None) -> float:
     """Processor seconds of one call, or seconds by the clock of one on a GPU."""
     clock = time.process_time if device == "cpu" else time.perf_counter
+    calls = calls or STEPS[device]
     start = clock()
-    for _ in range(STEPS[device]):
+    for _ in range(calls):
         function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return (clock() - start) / STEPS[device]
+    return (clock() - start) / calls
+
+
+MEAN, DEVIATION = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
+TOGETHER = 4
+"""Steps of table `loop` that are timed together; an epoch has as many."""
+
+
+class Plain(Dataset[tuple[Tensor, int]]):
+    """Images padded, cropped at random and mirrored one by one, as one writes it by hand."""
+
+    def __init__(self, images: Tensor, classes: Tensor, augmented: bool) -> None:
+        self.images, self.classes, self.augmented = images, classes.tolist(), augmented
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.images[index]
+        if self.augmented:
+            padded = nn.functional.pad(image, (4, 4, 4, 4))
+            down, right = torch.randint(0, 9, (2,)).tolist()
+            image = padded[:, down : down + 32, right : right + 32]
+            image = image.flip(2) if torch.rand(()) < 0.5 else image
+        image = (image / 255 - MEAN[:, None, None]) / DEVIATION[:, None, None]
+        return image, self.classes[index]
+
+
+class ByHand:
+    """The loop that one writes by hand."""
+
+    def __init__(self, images: Tensor, classes: Tensor, batch: int, device: str) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        self.loader = DataLoader(Plain(images, classes, True), batch, shuffle=True, drop_last=True)
+        self.test = DataLoader(Plain(images, classes, False), batch)
+        self.model = CifarResNet(20).to(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
+        )
+
+    def batches(self) -> None:
+        for _ in self.loader:
+            pass
+
+    def train(self) -> None:
+        self.model.train()
+        losses = right = 0.0
+        for images, classes in self.loader:
+            images, classes = images.to(self.device), classes.to(self.device)
+            output = self.model(images)
+            loss = nn.functional.cross_entropy(output, classes)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses += loss.item() * len(images)
+            right += (output.argmax(1) == classes).sum().item()
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        self.model.eval()
+        losses = right = 0.0
+        for images, classes in self.test:
+            images, classes = images.to(self.device), classes.to(self.device)
+            output = self.model(images)
+            losses += nn.functional.cross_entropy(output, classes).item() * len(images)
+            right += (output.argmax(1) == classes).sum().item()
+
+
+class ByPathlen:
+    """Epochs of `pathlen.training.train`, in the phase of a name."""
+
+    def __init__(
+        self, phase: str, images: Tensor, classes: Tensor, arguments: argparse.Namespace
+    ) -> None:
+        pixels, labels = images.numpy(), classes.numpy()
+        data = ImageSet(pixels, labels, MEAN, DEVIATION, shift=4, flip=True)
+        held_out = ImageSet(pixels, labels, MEAN, DEVIATION)
+        settings: dict[str, Any] = {
+            "task": {"name": "random"},
+            "model": {"name": "resnet20"},
+            "batch_size": arguments.batch,
+            "machine": {"accelerator": arguments.device, "threads": arguments.threads},
+            phase: {"epochs": 10_000, "learning_rate": 0.01},
+        }
+        if phase == "linearize":
+            settings[phase]["prior"] = {"omega": 0.1, "target_napl": "50 %", "pace": {}}
+        recipe = make_recipe(settings)
+        task = image_task("random", data, held_out, 10)
+        self.run = Run(recipe, make_fabric(recipe), task)
+        self.folder = tempfile.TemporaryDirectory()
+        self.home = RunFolder(Path(self.folder.name), recipe)
+        self.run.enter_stage()
+
+    def batches(self) -> None:
+        run = self.run
+        for _ in self._made(run):
+            pass
+
+    def _made(self, run: Run) -> Iterator[Any]:
+        place, device = run.position, run.fabric.device
+        return train_batches(run.task, run.recipe.batch_size, 0, place.epoch, device=device)
+
+    def train(self) -> None:
+        with Requests() as requests:
+            train_epoch(self.run, Watcher(), requests, self.home)
+        position = self.run.position
+        position.batch, position.epoch = 0, position.epoch + 1
+        position.stage_epoch += 1
+        self.run.start_counting()
+
+    def evaluate(self) -> None:
+        evaluate(self.run)
+
+
+def loops(arguments: argparse.Namespace) -> None:
+    """Print seconds of whole steps, beside those of a loop written by hand."""
+    torch.set_num_threads(arguments.threads)
+    random = numpy.random.default_rng(0)
+    size = TOGETHER * arguments.batch
+    images = torch.from_numpy(random.integers(0, 256, (size, 3, 32, 32), dtype=numpy.uint8))
+    classes = torch.from_numpy(random.integers(0, 10, size))
+    plain = ByHand(images, classes, arguments.batch, arguments.device)
+    ours, linearizing = (
+        ByPathlen(phase, images, classes, arguments) for phase in ("train", "linearize")
+    )
+    rows = {
+        "batches": (plain.batches, ours.batches),
+        "train": (plain.train, ours.train),
+        "linearize": (plain.train, linearizing.train),
+        "evaluate": (plain.evaluate, ours.evaluate),
+    }
+    for name, (by_hand, by_pathlen) in rows.items():
+        pairs = []
+        for turn in range(arguments.rounds + 1):
+            pair = [seconds(one, arguments.device, 1) / TOGETHER for one in (by_hand, by_pathlen)]
+            if turn:  # the first one warms up
+                pairs.append(pair)
+        hand, own = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(two / one for one, two in pairs)
+        print(f"{name:<10} by hand {hand:.4f} s  pathlen {own:.4f} s  {ratio:.3f} x", flush=True)
 
 
 def accuracies(recipe: str, changes: list[str], seeds: list[int], folder: Path) -> None:
@@ -154,7 +317,7 @@ def _aligned(label: str, row: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ["cost", "digits", "number_words"]
+    names = ["cost", "loop", "digits", "number_words"]
     parser.add_argument("--tables", nargs="*", choices=names, default=names)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"))
@@ -166,6 +329,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if "cost" in arguments.tables:
         costs(arguments)
+    if "loop" in arguments.tables:
+        loops(arguments)
     for recipe in ("digits", "number_words"):
         if recipe in arguments.tables:
             accuracies(recipe, arguments.set, arguments.seeds, arguments.folder)

@@ -214,7 +214,7 @@ def test_foreign_folders_are_left_alone(tmp_path):
     ("spoil", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-5]), "cannot be read"),
-        (lambda path: _change(path, format=99), "has format 99, and this pathlen reads 1"),
+        (lambda path: _change(path, format=99), "has format 99, and this pathlen reads 2"),
         (lambda path: save_file({"a": torch.zeros(1)}, path), "was not written by pathlen"),
         (
             lambda path: _change(path, model={"first.weight": torch.zeros(2, 2)}),

@@ -180,6 +180,49 @@ def test_shifts_and_flips_are_those_of_a_padded_image_and_each_occurs():
     assert seen == set(expected)
 
 
+def test_a_batch_holds_the_items_wherever_they_stand_in_it():
+    data = image_set(shift=2, flip=True)
+    for epoch in (0, 5):
+        data.set_epoch(epoch)
+        items = [data[index] for index in range(6)]
+        for order in ([4], [5, 0, 2], [3, 3, 1, 0, 2]):
+            images, classes = data.get_batch(torch.tensor(order), torch.device("cpu"))
+            assert torch.equal(images, torch.stack([items[index][0] for index in order]))
+            assert classes.tolist() == [items[index][1] for index in order]
+
+
+def test_images_are_standardized_by_channel():
+    random = numpy.random.default_rng(1)
+    images = random.integers(0, 256, (4, 3, 5, 7), dtype=numpy.uint8)
+    mean, deviation = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 1.0, 0.3])
+    data = ImageSet(images, numpy.arange(4), mean, deviation)
+    found, _ = data.get_batch(torch.arange(4), torch.device("cpu"))
+    for image in range(4):
+        for channel in range(3):
+            centred = images[image, channel] / 255 - mean[channel].item()
+            wanted = centred / deviation[channel].item()
+            assert found[image, channel].numpy() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_shifts_are_drawn_apart_from_the_order_of_items():
+    """Both are functions of a seed and an epoch; had they one stream, they would go together."""
+    of_the_order = numpy.random.default_rng((0, 0)).integers(0, 5, (6, 2))
+    data, plain = image_set(shift=2), image_set()
+    padded = [torch.nn.functional.pad(image, (2,) * 4) for image, _ in plain]
+    crops = [
+        padded[index][:, down : down + 5, right : right + 5]
+        for index, (down, right) in enumerate(of_the_order)
+    ]
+    assert not all(torch.equal(data[index][0], crop) for index, crop in enumerate(crops))
+
+
+def test_no_index_beyond_the_images():
+    data = image_set()
+    assert torch.equal(data[-1][0], data[5][0])
+    with pytest.raises(IndexError, match="index 6 of 6 images"):
+        data[6]
+
+
 def test_without_augmentation_epochs_are_the_same():
     data = image_set()
     before = data[1][0]
@@ -230,7 +273,7 @@ def test_cifar10(tmp_path):
     # Red, row 2, column 5; then blue, the last pixel.
     assert grey[0, 2, 5].item() == pytest.approx(table[1, 1 + 2 * 32 + 5], abs=1e-3)
     assert grey[2, 31, 31].item() == pytest.approx(table[1, -1], abs=1e-3)
-    assert task.train.classes[3:6] == tables["data_batch_2.bin"][:, 0].tolist()
+    assert task.train.classes[3:6].tolist() == tables["data_batch_2.bin"][:, 0].tolist()
 
 
 def test_the_folder_itself_can_be_named(tmp_path):
@@ -252,7 +295,7 @@ def test_cifar100_has_the_fine_classes(tmp_path):
         (folder / name).write_bytes(table.tobytes())
     task = build_task({"name": "cifar100", "folder": str(tmp_path)})
     check_is_usable(task)
-    assert task.train.classes == [90, 91, 92, 93]
+    assert task.train.classes.tolist() == [90, 91, 92, 93]
     assert (task.test_size, task.model_arguments["num_classes"]) == (2, 100)
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pathlen.errors import SettingsError
-from pathlen.training.task import Augmented, Batch, Task
+from pathlen.training.task import Augmented, Batch, Batched, Task
+
+CPU = torch.device("cpu")
 
 
 def steps_per_epoch(task: Task, batch_size: int, processes: int) -> int:
@@ -42,8 +47,9 @@ def train_batches(
     rank: int = 0,
     processes: int = 1,
     workers: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
-    """The batches of an epoch from a step on, in an order drawn for the epoch.
+    """The batches of an epoch from a step on, in an order drawn for the epoch, on a device.
 
     With several processes, each gets every n-th item of a batch: what a batch holds does not
     depend on their number.
@@ -53,29 +59,50 @@ def train_batches(
     order = numpy.random.default_rng((seed, epoch)).permutation(task.train_size)
     count = task.train_size // batch_size
     chosen = order[first * batch_size : count * batch_size].reshape(-1, batch_size)
-    batches = [batch[rank::processes].tolist() for batch in chosen]
-    yield from _loader(task, task.train, batches, workers)
+    batches = [batch[rank::processes] for batch in chosen]
+    yield from _made(task, task.train, batches, workers, device)
 
 
 def held_out_batches(
-    task: Task, batch_size: int, *, rank: int = 0, processes: int = 1, workers: int = 0
+    task: Task,
+    batch_size: int,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The items held out; with several processes, each gets its share of them once."""
-    own = range(rank, task.test_size, processes)
-    batches = [list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)]
-    yield from _loader(task, task.test, batches, workers)
+    own = numpy.arange(rank, task.test_size, processes)
+    batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    yield from _made(task, task.test, batches, workers, device)
 
 
-def _loader(task: Task, data: object, batches: list[list[int]], workers: int) -> Iterator[Batch]:
+def _made(
+    task: Task,
+    data: object,
+    batches: Sequence[NDArray[numpy.int64]],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """The batches with these indices: made whole if the data can, else of items by a loader."""
+    if isinstance(data, Batched):
+        for indices in batches:
+            yield data.get_batch(torch.from_numpy(indices), device)
+        return
     loader: DataLoader[Batch] = DataLoader(
         data,  # type: ignore[arg-type]
-        batch_sampler=batches,
+        batch_sampler=[indices.tolist() for indices in batches],
         collate_fn=task.collate,
         num_workers=workers,
         worker_init_fn=_leave_interrupts if workers else None,
     )
     for batch in loader:
-        yield tuple(batch)
+        yield tuple(_moved(part, device) for part in batch)
+
+
+def _moved(part: object, device: torch.device) -> Any:
+    return part.to(device) if isinstance(part, Tensor) else part
 
 
 def _leave_interrupts(worker: int) -> None:

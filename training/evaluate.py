@@ -24,8 +24,8 @@ def evaluate(run: Run) -> dict[str, float]:
             rank=fabric.global_rank,
             processes=fabric.world_size,
             workers=settings.machine.workers,
+            device=fabric.device,
         ):
-            batch = fabric.to_device(batch)
             output = run.forward(run.model, task.inputs(batch))
             right, count = task.counts(output, batch)
             sums += torch.stack([task.loss(output, batch, 0.0) * count, right, count])

@@ -125,10 +125,11 @@ def train_epoch(run: Run, watcher: Watcher, requests: Requests, home: RunFolder)
         rank=fabric.global_rank,
         processes=fabric.world_size,
         workers=recipe.machine.workers,
+        device=fabric.device,
     )
     for batch in batches:
         begun = time.monotonic()
-        facts = train_step(run, fabric.to_device(batch), requests)
+        facts = train_step(run, batch, requests)
         last = position.batch == run.steps_per_epoch
         due = recipe.checkpoint_steps is not None and position.step % recipe.checkpoint_steps == 0
         looked = last or due or run.is_look

@@ -128,7 +128,9 @@ class Machine(Settings):
         deterministic: Whether a GPU uses deterministic algorithms only; a CPU always does.
         threads: Of a CPU process; torch decides if it is not given. Small networks are fastest with
             one, and another number gives other last digits.
-        workers: Processes that load data, for each process that trains.
+        workers: Processes that load data, for each process that trains; sets in memory need none.
+        data: Where sets in memory are kept: on the "device", in main memory ("host"), or "auto", on
+            the device if they take no more than a quarter of what is free there.
     """
 
     accelerator: str = "auto"
@@ -139,6 +141,7 @@ class Machine(Settings):
     deterministic: bool = False
     threads: Count | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    data: Literal["auto", "device", "host"] = "auto"
 
 
 class Recipe(Settings):

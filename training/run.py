@@ -25,6 +25,7 @@ from pathlen.training.linearizer import Linearizer
 from pathlen.training.make_linearizer import check_linearizer, make_linearizer, make_omega
 from pathlen.training.make_model import load_weights, make_model
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant
+from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
@@ -33,8 +34,8 @@ from pathlen.training.tasks.translation import evaluating
 LOOK = 20
 """Steps between looks at what a GPU computed; a CPU is looked at after every step."""
 
-FORMAT = 1
-"""Of checkpoints: raised whenever an older program could not read them."""
+FORMAT = 2
+"""Of checkpoints: raised whenever another program could not go on from them to the same end."""
 
 
 @dataclass(slots=True)
@@ -73,7 +74,8 @@ class Run:
     """
 
     def __init__(self, recipe: Recipe, fabric: Fabric, task: Task) -> None:
-        self.recipe, self.fabric, self.task = recipe, fabric, task
+        self.recipe, self.fabric = recipe, fabric
+        self.task = task = placed(task, fabric.device, recipe.machine.data)
         self.steps_per_epoch = steps_per_epoch(task, recipe.batch_size, fabric.world_size)
         self.stages = stages(recipe)
         self.position = Position()
@@ -195,11 +197,12 @@ class Run:
             self.position.epoch,
             rank=fabric.global_rank,
             processes=fabric.world_size,
+            device=fabric.device,
         )
         counter = SignCounter(self.model)
         with torch.random.fork_rng(devices=[]), evaluating(self.model), counter:
             for _, batch in zip(range(batches), found, strict=False):
-                self.forward(self.model, self.task.inputs(fabric.to_device(batch)))
+                self.forward(self.model, self.task.inputs(batch))
         return self.sum_over_processes(counter.counts)
 
     def sum_over_processes(self, tensor: Tensor) -> Tensor:

@@ -31,6 +31,30 @@ class Augmented(Protocol):
         """Give the items of this epoch from now on."""
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """A data set in memory that makes whole batches by indices, many times as fast as by items.
+
+    A batch holds what the collate function would make of the items, up to rounding. A set that
+    does not offer this is read item by item, by torch's `DataLoader`.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all items take."""
+
+    def on(self, device: torch.device) -> Any:
+        """The same set, its items kept on a device."""
+
+    def get_batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """Make a batch on a device, wherever the items are kept.
+
+        Args:
+            indices: Of the items, int64 [n], on the CPU.
+            device: Where the batch is to be.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """Data to train and test on, and what a model is to do with it.
@@ -38,7 +62,7 @@ class Task:
     Attributes:
         name: What the task is called.
         train: Items to train on: a map-style data set with a length, :class:`Augmented` where its
-            items change with the epoch.
+            items change with the epoch, :class:`Batched` if it makes whole batches.
         test: Items held out.
         example: Arguments of a model, a batch of one item: what a path graph is traced with.
         inputs: From a batch to the arguments of a model.
