@@ -273,7 +273,7 @@ def test_cifar10(tmp_path):
     # Red, row 2, column 5; then blue, the last pixel.
     assert grey[0, 2, 5].item() == pytest.approx(table[1, 1 + 2 * 32 + 5], abs=1e-3)
     assert grey[2, 31, 31].item() == pytest.approx(table[1, -1], abs=1e-3)
-    assert task.train.classes[3:6].tolist() == tables["data_batch_2.bin"][:, 0].tolist()
+    assert task.train.classes[3:6] == tables["data_batch_2.bin"][:, 0].tolist()
 
 
 def test_the_folder_itself_can_be_named(tmp_path):
@@ -295,7 +295,7 @@ def test_cifar100_has_the_fine_classes(tmp_path):
         (folder / name).write_bytes(table.tobytes())
     task = build_task({"name": "cifar100", "folder": str(tmp_path)})
     check_is_usable(task)
-    assert task.train.classes.tolist() == [90, 91, 92, 93]
+    assert task.train.classes == [90, 91, 92, 93]
     assert (task.test_size, task.model_arguments["num_classes"]) == (2, 100)
 
 

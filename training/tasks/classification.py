@@ -120,13 +120,13 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         # the pixels of an image one after another: most networks read them fastest so
         whole = torch.from_numpy(numpy.ascontiguousarray(images))
         self.images = whole.contiguous(memory_format=torch.channels_last)
-        self.classes = torch.from_numpy(classes)
+        self.labels = torch.from_numpy(classes)
         self.mean, self.deviation = (_row(own, images.shape[3]) for own in (mean, deviation))
         self.seed, self.shift, self.flip = seed, shift, flip
         self.set_epoch(0)
 
     def __len__(self) -> int:
-        return len(self.classes)
+        return len(self.labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Shift and flip as in this epoch from now on."""
@@ -134,14 +134,20 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._draws: Tensor | None = None
 
     @property
+    def classes(self) -> list[int]:
+        """Class of each image."""
+        found: list[int] = self.labels.tolist()
+        return found
+
+    @property
     def nbytes(self) -> int:
         """Bytes that all images and classes take."""
-        return self.images.nbytes + self.classes.nbytes
+        return self.images.nbytes + self.labels.nbytes
 
     def on(self, device: torch.device) -> ImageSet:
         """The same images, kept on a device."""
         moved = copy.copy(self)
-        for name in ("images", "classes", "mean", "deviation"):
+        for name in ("images", "labels", "mean", "deviation"):
             setattr(moved, name, getattr(self, name).to(device))
         return moved
 
@@ -161,7 +167,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         """
         places = indices.to(self.images.device)
         images = self.images[places].to(device, non_blocking=True)
-        classes = self.classes[places].to(device, non_blocking=True)
+        classes = self.labels[places].to(device, non_blocking=True)
         if self.shift or self.flip:
             images = self._augmented(images, self._drawn()[indices].to(device))
         mean, deviation = self.mean.to(device), self.deviation.to(device)
