@@ -121,7 +121,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         whole = torch.from_numpy(numpy.ascontiguousarray(images))
         self.images = whole.contiguous(memory_format=torch.channels_last)
         self.labels = torch.from_numpy(classes)
-        self.mean, self.deviation = (_row(own, images.shape[3]) for own in (mean, deviation))
+        self.mean, self.deviation = mean[:, None, None], deviation[:, None, None]
+        self._rows = torch.stack([_row(own, images.shape[3]) for own in (mean, deviation)])
         self.seed, self.shift, self.flip = seed, shift, flip
         self.set_epoch(0)
 
@@ -147,7 +148,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def on(self, device: torch.device) -> ImageSet:
         """The same images, kept on a device."""
         moved = copy.copy(self)
-        for name in ("images", "labels", "mean", "deviation"):
+        for name in ("images", "labels", "_rows"):
             setattr(moved, name, getattr(self, name).to(device))
         return moved
 
@@ -170,7 +171,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         classes = self.labels[places].to(device, non_blocking=True)
         if self.shift or self.flip:
             images = self._augmented(images, self._drawn()[indices].to(device))
-        mean, deviation = self.mean.to(device), self.deviation.to(device)
+        mean, deviation = self._rows.to(device)
         return images.float().div_(255).sub_(mean).div_(deviation), classes
 
     def _drawn(self) -> Tensor:
