@@ -18,8 +18,8 @@ from pathlen.training.tasks.image_arrays import (
     Images,
     pooled,
     prepared_task,
-    stratified_subset,
 )
+from pathlen.training.tasks.subsets import stratified_subset
 
 
 def images_of(number, classes=10, side=4, channels=3, seed=0):

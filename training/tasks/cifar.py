@@ -17,6 +17,7 @@ import numpy
 from pathlen.errors import DataError
 from pathlen.training.task import Task
 from pathlen.training.tasks.image_arrays import Images, ImageSettings, prepared_task
+from pathlen.training.tasks.places import find_place, missing_files
 
 PIXELS = 3 * 32 * 32
 """Bytes of an image: its red, then its green, then its blue plane, row by row."""
@@ -108,21 +109,14 @@ def _cifar(archive: Archive, folder: Path, settings: ImageSettings) -> Task:
 
 def _find(archive: Archive, folder: Path) -> Path:
     """Find the folder with all files of an archive."""
-    needed = (*archive.train, *archive.test)
-    places = [folder / archive.folder, folder]
-    for place in places:
-        if all((place / name).is_file() for name in needed):
-            return place
-    place = places[0] if places[0].is_dir() or folder.name != archive.folder else folder
-    missing = [name for name in needed if not (place / name).is_file()]
-    message = (
-        f"{archive.name}: no {', '.join(missing)} in {str(place)!r}; extract {archive.archive} "
-        "(the binary version) from https://www.cs.toronto.edu/~kriz/cifar.html into "
-        f"{str(folder)!r}"
+    hint = (
+        f"they are those of {archive.archive} (the binary version), "
+        "https://www.cs.toronto.edu/~kriz/cifar.html"
     )
     if (folder / archive.pickled).is_dir() or folder.name == archive.pickled:
-        message += f"; {archive.pickled} is the python version: pickles, which pathlen never reads"
-    raise DataError(message)
+        hint += f"; {archive.pickled} is the python version: pickles, which pathlen never reads"
+    needed = missing_files((*archive.train, *archive.test))
+    return find_place(archive.name, folder, (archive.folder,), needed, hint)
 
 
 def _read(archive: Archive, folder: Path, names: tuple[str, ...]) -> Images:

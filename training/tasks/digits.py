@@ -20,6 +20,7 @@ from pathlen.training.tasks.image_arrays import (
     first_classes,
     prepared_task,
 )
+from pathlen.training.tasks.subsets import stratified_share
 
 SIDE = 8
 """Height and width of an image."""
@@ -49,8 +50,6 @@ def digits(
     Raises:
         SettingsError: A value is out of range, or scikit-learn is not installed.
     """
-    if not 0 < test_share < 1:
-        raise SettingsError(f"test_share must be between 0 and 1, not {test_share}")
     loaded = library("sklearn.datasets", "scikit-learn").load_digits()
     if canvas < SIDE or (canvas - SIDE) % 2:
         raise SettingsError(f"canvas must be {SIDE} or larger by an even number, not {canvas}")
@@ -62,7 +61,7 @@ def digits(
     kept = settings.get("classes")
     if kept is not None:
         images = first_classes("digits", images, kept, DIGITS)
-    held_out = stratified(images.classes, test_share, split_seed)
+    held_out = stratified_share(images.classes, test_share, split_seed)
     test = images.take(held_out)
     test = Images(anywhere(test.pixels, margin, split_seed), test.classes)
     return prepared_task("digits", images.take(~held_out), test, DIGITS, settings)
@@ -79,20 +78,3 @@ def anywhere(images: NDArray[numpy.uint8], margin: int, seed: int) -> NDArray[nu
     steps = numpy.random.default_rng((seed, margin)).integers(-margin, margin + 1, (len(images), 2))
     moved = [numpy.roll(image, step, (1, 2)) for image, step in zip(images, steps, strict=True)]
     return numpy.stack(moved)
-
-
-def stratified(labels: NDArray[numpy.int64], share: float, seed: int) -> NDArray[numpy.bool_]:
-    """Choose the same share of each class, rounded, but at least one item; the rest remains.
-
-    Args:
-        labels: Classes of the items, [n].
-        share: Between 0 and 1.
-        seed: Decides which items of a class.
-    """
-    chosen = numpy.zeros(len(labels), dtype=bool)
-    for label in numpy.unique(labels):
-        places = numpy.flatnonzero(labels == label)
-        count = min(max(round(share * len(places)), 1), len(places) - 1)
-        random = numpy.random.default_rng((seed, int(label)))
-        chosen[random.permutation(places)[:count]] = True
-    return chosen

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pathlen.errors import SettingsError
 from pathlen.training.task import Task
 from pathlen.training.tasks.classification import ImageSet, channel_statistics, image_task
+from pathlen.training.tasks.subsets import stratified_subset
 
 
 class ImageSettings(TypedDict, total=False):
@@ -125,32 +126,6 @@ def _part(name: str, train: Images, num_classes: int, settings: ImageSettings) -
             f"the number of images to train on, not {size}"
         )
     return train.take(stratified_subset(train.classes, size, settings.get("subset_seed", 0)))
-
-
-def stratified_subset(classes: NDArray[numpy.int64], size: int, seed: int) -> NDArray[numpy.int64]:
-    """Choose items so that each class has the share that it has of all items, but for rounding.
-
-    Item k of the n of a class, in an order drawn for the class, comes at (k + 1/2) / n of a list
-    of all items, the beginning of which is chosen: so a smaller subset is part of a larger one.
-
-    Args:
-        classes: Of the items, [n].
-        size: How many items, at most n.
-        seed: Decides which.
-
-    Returns:
-        Their indices in ascending order, [size].
-    """
-    if seed < 0:
-        raise SettingsError(f"subset_seed must not be negative, not {seed}")
-    places = numpy.empty(len(classes))
-    for label in numpy.unique(classes):
-        items = numpy.flatnonzero(classes == label)
-        order = numpy.random.default_rng((seed, int(label))).permutation(len(items))
-        places[items] = (order + 0.5) / len(items)
-    # Classes of one size meet at the same places; which goes first there is drawn as well.
-    ties = numpy.random.default_rng(seed).random(len(classes))
-    return numpy.sort(numpy.lexsort((ties, places))[:size])
 
 
 def pooled(name: str, pixels: NDArray[numpy.uint8], side: int) -> NDArray[numpy.uint8]:

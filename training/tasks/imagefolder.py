@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pathlen.errors import DataError, SettingsError
+from pathlen.errors import SettingsError
 from pathlen.training.libraries import library
 from pathlen.training.task import Task
 from pathlen.training.tasks.classification import classification_task, draws
-
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"))
+from pathlen.training.tasks.image_files import (
+    class_names,
+    held_out_folder,
+    held_out_names,
+    labelled_files,
+    read_image,
+)
 
 # Of ImageNet's training images, as torchvision's reference training has them.
 MEAN = (0.485, 0.456, 0.406)
@@ -64,33 +69,14 @@ def imagefolder(
             f"image_size {image_size}, resize {resize} and smallest_crop {smallest_crop}"
         )
     root = Path(folder)
-    held_out = (
-        root / "val" if (root / "val").is_dir() or not (root / "test").is_dir() else (root / "test")
-    )
-    names = _class_names(root / "train", root)
-    unknown = sorted(set(_class_names(held_out, root)) - set(names))
-    if unknown:
-        raise DataError(f"{str(held_out)!r} has classes that train has not: {', '.join(unknown)}")
+    names = class_names("imagefolder", root / "train")
+    held_out = held_out_folder(root)
+    held_out_names("imagefolder", held_out, names)
     train = FileSet(root / "train", names, image_size, crop=smallest_crop, flip=flip, seed=seed)
     test = FileSet(held_out, names, image_size, resize=resize)
     arguments = {"num_classes": len(names), "in_channels": 3, "image_size": image_size}
     example = torch.zeros(1, 3, image_size, image_size)
     return classification_task("imagefolder", train, test, example, arguments)
-
-
-def _class_names(folder: Path, root: Path) -> list[str]:
-    """Names of the folders in a folder, in order."""
-    names = (
-        sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        if (folder.is_dir())
-        else []
-    )
-    if not names:
-        raise DataError(
-            f"imagefolder: {str(folder)!r} has no class folders; images are expected at "
-            f"{root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg ({', '.join(sorted(SUFFIXES))})"
-        )
-    return names
 
 
 class FileSet(Dataset[tuple[Tensor, int]]):
@@ -120,16 +106,7 @@ class FileSet(Dataset[tuple[Tensor, int]]):
         flip: bool = False,
         seed: int = 0,
     ) -> None:
-        self.files: list[tuple[Path, int]] = []
-        for label, name in enumerate(names):
-            if not (folder / name).is_dir():
-                continue
-            files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise DataError(
-                    f"{str(folder / name)!r} has no image ({', '.join(sorted(SUFFIXES))})"
-                )
-            self.files += [(path, label) for path in files]
+        self.files = labelled_files(folder, names)
         self.size, self.resize, self.crop, self.flip, self.seed = size, resize, crop, flip, seed
         self.mean = torch.tensor(MEAN)[:, None, None]
         self.deviation = torch.tensor(DEVIATION)[:, None, None]
@@ -143,14 +120,10 @@ class FileSet(Dataset[tuple[Tensor, int]]):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         path, label = self.files[index]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"{str(path)!r} cannot be read as an image: {error}") from error
+        image = read_image(path)
         box, mirrored = self._region(image.width, image.height, index % len(self))
         # PIL averages over what a pixel of the result covers, so scaling down does not alias.
         image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
