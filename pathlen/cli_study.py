@@ -19,6 +19,7 @@ from pathlen.cli_train import INTERRUPTED, check_libraries
 
 if TYPE_CHECKING:
     from pathlen.training.study.results import Case, Results
+    from pathlen.training.study.settings import Study
     from pathlen.training.study.verdict import Verdict
 
 STUDIES = Path("studies")
@@ -48,6 +49,7 @@ def study() -> None:
     pathlen study status STUDY  how it goes on
     pathlen study table STUDY   what came out, a row for each case
     pathlen study plot STUDY    a figure of it
+    pathlen study export STUDY  what came out as a text file, for a repository
     """  # noqa: D301 - click reads the character itself
 
 
@@ -65,6 +67,13 @@ folder_option = click.option(
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at a time on this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, as tcp://host:8786.")
 @click.option("--retry-failed", is_flag=True, help="Do runs that failed once more.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a value of all runs, as task.folder=data; may be given several times.",
+)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -73,17 +82,22 @@ def run(
     workers: int | None,
     scheduler: str | None,
     retry_failed: bool,
+    overrides: tuple[str, ...],
 ) -> None:
-    """Carry out a study, or go on where it was stopped."""
+    """Carry out a study, or go on where it was stopped.
+
+    Runs that are finished in the file of results beside the study are not repeated.
+    """
     if scheduler is not None:  # before torch is loaded, which takes seconds
         from pathlen.training.study.address import check_address
 
         check_address(scheduler)
     check_libraries()
-    from pathlen.training.study.settings import load_study
+    from pathlen.training.study.finished import results_file
+    from pathlen.training.study.settings import load_study, study_file
     from pathlen.training.study.worker import close_idle, prepare, workers_here
 
-    loaded = load_study(source)
+    loaded = load_study(source, overrides)
     folder = folder or STUDIES / loaded.name
     if scheduler is None:  # processes of runs load torch while this one does
         prepare(workers_here(workers or loaded.workers, loaded.threads), loaded.threads)
@@ -97,6 +111,7 @@ def run(
                 scheduler=scheduler,
                 workers=workers,
                 retry_failed=retry_failed,
+                results=results_file(study_file(source)),
                 say=click.echo,
             )
     except KeyboardInterrupt:
@@ -135,16 +150,21 @@ def _list_failed(folder: Path) -> None:
         click.echo("    " + "\n    ".join(one["error"].splitlines()), err=True)
 
 
-def _folder(source: str, folder: Path | None) -> Path:
-    """The folder of a study that is named, a file, or the folder itself."""
-    if folder is not None:
-        return folder
-    if Path(source).is_dir():
-        return Path(source)
-    check_libraries()
-    from pathlen.training.study.settings import load_study
+def _place(source: str, folder: Path | None) -> tuple[Path, Study | None, Path | None]:
+    """Where a study is: its folder, and unless that alone is given, its settings and its results.
 
-    return STUDIES / load_study(source).name
+    Args:
+        source: The name of a study, its file, or its folder.
+        folder: What the option says.
+    """
+    if Path(source).is_dir():
+        return folder or Path(source), None, None
+    check_libraries()
+    from pathlen.training.study.finished import results_file
+    from pathlen.training.study.settings import load_study, study_file
+
+    loaded = load_study(source)
+    return folder or STUDIES / loaded.name, loaded, results_file(study_file(source))
 
 
 @study.command()
@@ -155,7 +175,7 @@ def status(source: str, folder: Path | None, as_json: bool) -> None:
     """Tell how many runs are done, which are under way, and why others failed."""
     from pathlen.training.study.results import read_status
 
-    found = read_status(_folder(source, folder))
+    found = read_status(*_place(source, folder))
     if as_json:
         facts = {name: getattr(found, name) for name in ("counts", "running", "failed")}
         click.echo(json.dumps(facts | {"remaining_seconds": found.remaining}, indent=2))
@@ -180,7 +200,7 @@ def table(source: str, folder: Path | None, form: str | None) -> None:
     """Show what came out: a row for each case, mean ± standard deviation over its seeds."""
     from pathlen.training.study.results import read_results
 
-    results = read_results(_folder(source, folder))
+    results = read_results(*_place(source, folder))
     if form == "json":
         click.echo(json.dumps(_flat(results), indent=2))
     elif form == "csv":
@@ -301,5 +321,29 @@ def plot(source: str, folder: Path | None, out: Path, metric: str | None) -> Non
     from pathlen.training.study.figure import draw
     from pathlen.training.study.results import read_results
 
-    figures.save(draw(read_results(_folder(source, folder)), metric), out)
+    figures.save(draw(read_results(*_place(source, folder)), metric), out)
     click.echo(out)
+
+
+@study.command()
+@study_argument
+@folder_option
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the results.  [default: beside the file of the study, ending in .jsonl]",
+)
+def export(source: str, folder: Path | None, out: Path | None) -> None:
+    """Keep what came out as a text file without weights: a line for each finished run.
+
+    Lines that the file has are kept. Every command of a study finds the runs in the file beside it.
+    """
+    home, loaded, beside = _place(source, folder)
+    if loaded is None:
+        raise click.UsageError(f"{source} is a folder; give the study, and --folder {source}")
+    from pathlen.training.study.contents import export as write
+
+    path = out or beside
+    assert path is not None  # a study that is no folder has a file
+    click.echo(f"{write(loaded, home, path)} finished runs are in {path}")

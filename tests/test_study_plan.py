@@ -10,7 +10,8 @@ import yaml
 from pathlen.errors import SettingsError
 from pathlen.training.recipe_file import make_recipe
 from pathlen.training.study import load_study, make_study
-from pathlen.training.study.plan import ALIASES, plan_study, run_key
+from pathlen.training.study.keys import run_key
+from pathlen.training.study.plan import ALIASES, plan_study
 from pathlen.training.study.settings import Study, shipped_studies
 from tests.documentation import blocks_of
 from tests.studies import SHORT, settings

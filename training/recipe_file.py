@@ -118,6 +118,16 @@ def _parsed(text: str, where: str, what: str, first: str) -> dict[str, Any]:
 
 def _override(settings: dict[str, Any], override: str) -> None:
     """Set one value; a mapping whose 'name' is set anew loses the settings of the old name."""
+    key, value = read_override(override)
+    set_value(settings, key, value, repr(override))
+
+
+def read_override(override: str) -> tuple[str, Any]:
+    """The key and the value of "key=value", whose value is YAML.
+
+    Raises:
+        SettingsError: It is none.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SettingsError(f"{override!r} is no override; write key=value, as train.epochs=3")
@@ -125,7 +135,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"the value in {override!r} is no YAML: {error}") from error
-    set_value(settings, key, value, repr(override))
+    return key, value
 
 
 def set_value(settings: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -23,6 +23,7 @@ from pathlen.training.loop import train
 from pathlen.training.progress import Lines
 from pathlen.training.recipe_file import make_recipe
 from pathlen.training.study.jobs import GRACE, Job, Outcome
+from pathlen.training.study.machine import machine_in_words
 
 
 def live(job: Job, answers: int, parent: int) -> NoReturn:
@@ -80,7 +81,8 @@ def outcome_of(job: Job) -> Outcome:
             print(trace)
             name = "" if isinstance(error, PathlenError) else f"{type(error).__name__}: "
             return Outcome("failed", f"{name}{error}", trace)
-        return Outcome("done", summary=_plain(result.summary), rows=_plain(result.history))
+        summary = _plain(result.summary) | {"machine": machine_in_words()}
+        return Outcome("done", summary=summary, rows=_plain(result.history))
 
 
 def _plain(part: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 from pathlen.errors import CheckpointError, StudyError
 from pathlen.training.files import write_text
 from pathlen.training.study.executors import Cluster, Here, Place
+from pathlen.training.study.finished import read_finished
 from pathlen.training.study.jobs import GRACE, Job, Outcome, stop_file
 from pathlen.training.study.owners import new_owner
 from pathlen.training.study.plan import Plan, plan_study
@@ -40,6 +41,7 @@ def run_study(
     scheduler: str | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
+    results: Path | None = None,
     say: Say = lambda text: None,
 ) -> dict[str, int]:
     """Carry out a study, or go on where an earlier call stopped.
@@ -50,6 +52,8 @@ def run_study(
         scheduler: Address of a Dask scheduler; runs are carried out on this machine if not given.
         workers: Runs at a time on this machine, in place of the study's.
         retry_failed: Whether runs that failed before are done again.
+        results: A file of finished runs, which are not repeated; see
+            :mod:`pathlen.training.study.finished`.
         say: Is told of each run that ends.
 
     Returns:
@@ -57,14 +61,17 @@ def run_study(
 
     Raises:
         SettingsError: A recipe of the study is not valid.
-        StudyError: The store or the scheduler cannot be used, or the scheduler is gone.
+        StudyError: The store, the file of finished runs or the scheduler cannot be used, or the
+            scheduler is gone.
         KeyboardInterrupt: Runs under way were stopped, and are saved.
     """
     plan = plan_study(study)
+    finished = read_finished(results)
     home = Path(folder).absolute()
     token = _prepare(home)
     with Store(home, create=True) as store:
         store.take_up(plan)
+        store.adopt(finished)
         if retry_failed:
             store.retry_failed()
         store.fail_dependent()

@@ -1,13 +1,12 @@
 """The runs that a study asks for: a recipe and a key each.
 
-A key is a hash of everything that decides the result of a run, so that the same run has the same
-key in every study, and a study that is changed keeps what is done already.
+The same run has the same key in every study (:mod:`pathlen.training.study.keys`), so a study that
+is changed keeps what is done already.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import json
 import re
@@ -21,6 +20,7 @@ from pathlen.training.keywords import unknown_name
 from pathlen.training.models import check_model
 from pathlen.training.recipe import Finetune, Linearize, Phase, Recipe
 from pathlen.training.recipe_file import make_recipe, read_settings, set_value
+from pathlen.training.study.keys import run_key
 from pathlen.training.study.settings import Case, Study
 from pathlen.training.tasks import check_task
 
@@ -39,7 +39,6 @@ MOST_PROBLEMS = 5
 """Cases whose errors are shown."""
 
 _DEPTH_IN_NAME = re.compile(r"(resnet|plain|vgg)\d+(v[12])?")
-_NO_RESULT = ("machine", "checkpoint_steps", "tensorboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +105,7 @@ def plan_study(study: Study) -> Plan:
                 recipe = _recipe(base, {**study.set, **changes, "seed": seed}, study, where)
                 _check_parts(recipe, where, checked)
                 parts = share_training(recipe, where) if study.share_training else [_alone(recipe)]
+                _check_apart(parts, runs, where)
             except SettingsError as error:
                 problems[str(error)] = None  # seeds of a case have one problem
                 continue
@@ -173,6 +173,18 @@ def _check_parts(recipe: Recipe, where: str, checked: set[str]) -> None:
     checked.add(text)
 
 
+def _check_apart(parts: Iterable[PlannedRun], runs: Mapping[str, PlannedRun], where: str) -> None:
+    """Refuse cases that differ in nothing but where their data lie: they would be one run."""
+    for part in parts:
+        same = runs.get(part.key, part).recipe
+        if (same.task, same.weights) != (part.recipe.task, part.recipe.weights):
+            raise SettingsError(
+                f"{where}: differs from another case only in where data or weights lie"
+                f" ({part.recipe.weights or part.recipe.task}), which makes no other run; give them"
+                " other names"
+            )
+
+
 def _alone(recipe: Recipe) -> PlannedRun:
     return PlannedRun(run_key(recipe), recipe)
 
@@ -216,19 +228,3 @@ def share_training(recipe: Recipe, where: str) -> list[PlannedRun]:
 
 def _phases(recipe: Recipe) -> tuple[Phase, ...]:
     return recipe.train, recipe.linearize, recipe.finetune
-
-
-def run_key(recipe: Recipe, needs: str | None = None) -> str:
-    """The key of a run: equal for recipes that give the same result.
-
-    Args:
-        recipe: Of the run.
-        needs: Key of the dense run that it begins with.
-    """
-    settings = recipe.model_dump(mode="json")
-    precision = settings["machine"]["precision"]
-    for name in _NO_RESULT:
-        del settings[name]
-    whole = {"recipe": settings, "precision": precision, "needs": needs}
-    text = json.dumps(whole, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

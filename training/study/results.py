@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import StudyError
+from pathlen.training.study.contents import read_contents
 from pathlen.training.study.owners import is_dead
-from pathlen.training.study.store import LEASE, Store
+from pathlen.training.study.settings import Study
+from pathlen.training.study.store import LEASE
 
 COLUMNS = {"accuracy": "test_accuracy", "bleu": "bleu"}
 """The column of the metric that a task is judged by."""
@@ -89,23 +91,27 @@ class Results:
     cases: tuple[Case, ...]
 
 
-def read_results(folder: Path | str) -> Results:
+def read_results(
+    folder: Path | str, study: Study | None = None, results: Path | None = None
+) -> Results:
     """Read what is finished of a study; it may be under way.
 
+    Args:
+        folder: Of the study.
+        study: Its settings, for a study of which only finished runs are known, and no folder.
+        results: The file of its finished runs; see :mod:`pathlen.training.study.finished`.
+
     Raises:
-        StudyError: The folder holds no study.
+        StudyError: The folder holds no study, and no finished runs are known.
     """
-    with Store(Path(folder)) as store:
-        runs = {run["key"]: run for run in store.runs()}
-        members = store.members()
-        facts = store.facts
-        history = {key: store.rows(key) for key, run in runs.items() if run["state"] == "done"}
+    found = read_contents(Path(folder), study, results)
+    runs = {run["key"]: run for run in found.runs if run["state"] == "done"}
     records = []
-    for member in members:
-        run = runs[member["key"]]
-        if run["state"] != "done":
+    for member in found.members:
+        run = runs.get(member["key"])
+        if run is None:
             continue
-        rows, summary = history[member["key"]], run["summary"]
+        rows, summary = found.history[member["key"]], run["summary"]
         records.append(
             Record(
                 member["labels"],
@@ -119,7 +125,7 @@ def read_results(folder: Path | str) -> Results:
                 run["recipe"],
             )
         )
-    return Results(facts["study"], tuple(records), tuple(_cases(members, records)))
+    return Results(found.study, tuple(records), tuple(_cases(found.members, records)))
 
 
 def _cases(members: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> list[Case]:
@@ -192,14 +198,16 @@ class Status:
     remaining: float | None
 
 
-def read_status(folder: Path | str) -> Status:
-    """See how a study goes on.
+def read_status(
+    folder: Path | str, study: Study | None = None, results: Path | None = None
+) -> Status:
+    """See how a study goes on; see `read_results`.
 
     Raises:
-        StudyError: The folder holds no study.
+        StudyError: The folder holds no study, and no finished runs are known.
     """
-    with Store(Path(folder)) as store:
-        runs, members = store.runs(), store.members()
+    found = read_contents(Path(folder), study, results)
+    runs, members = found.runs, found.members
     names = {run["key"]: f"dense, seed {run['recipe']['seed']}" for run in runs}
     for member in members:
         names[member["key"]] = name_of(member["labels"], member["seed"])
@@ -234,7 +242,9 @@ def _remaining(
     runs: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]]
 ) -> float | None:
     """Seconds to the end, if as many runs as now go on side by side, as long as those before."""
-    took = [run["ended"] - run["started"] for run in runs if run["state"] == "done"]
+    took = [
+        run["ended"] - run["started"] for run in runs if run["state"] == "done" and run["ended"]
+    ]
     alive = [run["seconds"] for run in running if run["alive"]]
     if not took or not alive:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pathlen.errors import SettingsError
 from pathlen.training.keywords import unknown_name
-from pathlen.training.recipe_file import read_yaml, validated
+from pathlen.training.recipe_file import read_override, read_yaml, validated
 from pathlen.training.settings import Count, Settings
 from pathlen.training.study.claims import Claim, as_claims
 
@@ -76,7 +76,7 @@ class Study(Settings):
         labels = [case.label for case in self.cases]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two cases have the same label: {labels}")
-        for where, keys in self._keys():
+        for where, keys in self.keys_by_place():
             if "seed" in keys:
                 raise ValueError(f"{where}: seeds are given as 'seeds', beside the grid")
         for label in (label for claim in self.verdict for label in claim.labels):
@@ -86,7 +86,8 @@ class Study(Settings):
             raise ValueError(unknown_name("label", self.series, self.labels))
         return self
 
-    def _keys(self) -> list[tuple[str, list[str]]]:
+    def keys_by_place(self) -> list[tuple[str, list[str]]]:
+        """Where the study has values, in words, and the keys of these: "set" first."""
         places = [("set", list(self.set)), ("grid", list(self.grid))]
         return places + [(f"case {case.label!r}", list(case.set)) for case in self.cases]
 
@@ -101,25 +102,47 @@ def shipped_studies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def load_study(source: str | Path) -> Study:
+def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     """Read a study. Its recipe, if that is a file, is looked for beside it.
 
     Args:
         source: A YAML file, or the name of a study that comes with pathlen.
+        overrides: "key=value" each, of all runs, as for
+            :func:`pathlen.training.recipe_file.load_recipe`: "task.folder=data".
 
     Raises:
-        SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
+        SettingsError: There is no such file, it is no YAML, keys or values are wrong, or a case or
+            the grid has a value for a key that is overridden.
     """
-    path = Path(source)
-    if not path.suffix and not path.is_file():
-        path = SHIPPED / f"{source}.yaml"
-        if not path.exists():
-            raise SettingsError(unknown_name("study", str(source), shipped_studies()))
+    path = study_file(source)
     settings = read_yaml(path, str(source), "study", "name:")
     recipe = settings.get("recipe")
     if isinstance(recipe, str) and Path(recipe).suffix:
         settings["recipe"] = str(path.parent / recipe)
-    return make_study(settings, str(source))
+    study = make_study(settings, str(source))
+    given = dict(read_override(one) for one in overrides)
+    for where, keys in study.keys_by_place()[1:]:
+        for key in given.keys() & set(keys):
+            raise SettingsError(f"{key!r} cannot be set for all runs: {where} of the study sets it")
+    return study.model_copy(update={"set": {**study.set, **given}})
+
+
+def study_file(source: str | Path) -> Path:
+    """The file of a study.
+
+    Args:
+        source: That file, or the name of a study that comes with pathlen.
+
+    Raises:
+        SettingsError: No study of that name comes with pathlen.
+    """
+    path = Path(source)
+    if path.suffix or path.is_file():
+        return path
+    path = SHIPPED / f"{source}.yaml"
+    if not path.exists():
+        raise SettingsError(unknown_name("study", str(source), shipped_studies()))
+    return path
 
 
 def make_study(settings: Mapping[str, Any], where: str = "study") -> Study:

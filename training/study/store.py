@@ -14,6 +14,7 @@ from typing import Any
 
 from pathlen.errors import StudyError
 from pathlen.training.study.database import Database
+from pathlen.training.study.finished import Finished
 from pathlen.training.study.plan import Plan
 
 LEASE = 60.0
@@ -124,6 +125,37 @@ class Store(Database):
             [time.time(), owner],
         )
 
+    def adopt(self, finished: Mapping[str, Finished]) -> None:
+        """Take runs of the plan for done that are finished elsewhere, and are not done here.
+
+        A dense run that others still have to begin with is left to do: its weights are not kept.
+        """
+        with self._transaction():
+            for run in reversed(self._mine()):  # runs before those that they need
+                known = finished.get(run["key"])
+                if known is None or run["state"] == "done" or self._is_needed(run["key"]):
+                    continue
+                now, seconds = time.time(), known.took or known.summary["seconds"]
+                self._database.execute(
+                    "UPDATE runs SET state = 'done', owner = NULL, started = ?, ended = ?,"
+                    " attempts = 1, host = NULL, error = NULL, traceback = NULL, summary = ?"
+                    " WHERE key = ?",
+                    [now - seconds, now, _json(known.whole_summary), known.key],
+                )
+                self._write_rows(known.key, known.rows)
+
+    def _mine(self) -> list[Any]:
+        return self._database.execute(
+            "SELECT key, state FROM runs JOIN mine USING (key) ORDER BY mine.place"
+        ).fetchall()
+
+    def _is_needed(self, key: str) -> bool:
+        (number,) = self._database.execute(
+            "SELECT count(*) FROM runs JOIN mine USING (key) WHERE needs = ? AND state <> 'done'",
+            [key],
+        ).fetchone()
+        return bool(number)
+
     def retry_failed(self) -> int:
         """Set failed runs of the plan to be done again; how many."""
         return self._database.execute(
@@ -151,12 +183,15 @@ class Store(Database):
                 [time.time(), host, _json(summary), key, owner],
             ).rowcount
             if changed:
-                self._database.execute("DELETE FROM rows WHERE key = ?", [key])
-                self._database.executemany(
-                    "INSERT INTO rows VALUES (?, ?, ?, ?)",
-                    [(key, row["epoch"], row["phase"], _json(row)) for row in rows],
-                )
+                self._write_rows(key, rows)
         return bool(changed)
+
+    def _write_rows(self, key: str, rows: Sequence[Any]) -> None:
+        self._database.execute("DELETE FROM rows WHERE key = ?", [key])
+        self._database.executemany(
+            "INSERT INTO rows VALUES (?, ?, ?, ?)",
+            [(key, row["epoch"], row["phase"], _json(row)) for row in rows],
+        )
 
     def fail(self, key: str, owner: str, host: str, error: str, traceback: str) -> bool:
         """Write why a run failed, and that those that need it cannot run; False as for `finish`."""
