@@ -253,8 +253,25 @@ def test_lines_too_long_to_train_on_are_left_out_and_said(tmp_path):
     assert task.notes == (
         "1 of 31 pairs to train on are longer than 60 tokens; they were left out",
     )
-    with pytest.raises(DataError, match=r"held out has \d+ tokens.*set max_tokens higher"):
-        build_task({**settings, "max_tokens": 3})
+    with pytest.raises(
+        DataError, match=r"all 30 pairs held out have .* the longest \d+; set max_tok"
+    ):
+        build_task({**settings, "max_tokens": 2})
+
+
+def test_lines_held_out_that_are_too_long_are_left_out_and_said(tmp_path):
+    settings = write_pairs(tmp_path)
+    for side in ("source", "target"):
+        with (tmp_path / f"test.{side}").open("a", encoding="utf-8") as file:
+            file.write("".join(chr(0x400 + place) for place in range(100)) + "\n")
+    task = build_task({**settings, "max_tokens": 60})
+    assert (task.train_size, task.test_size) == (30, 30)
+    assert task.notes == ("1 of 31 pairs held out are longer than 60 tokens; they were left out",)
+    assert build_task({**settings, "max_tokens": 400}).test_size == 31
+    for side in ("source", "target"):
+        (tmp_path / f"test.{side}").write_text("nine hundred and ninety-nine thousand\n" * 2)
+    with pytest.raises(DataError, match=r"all 2 pairs held out have more than max_tokens = 4 "):
+        build_task({**settings, "max_tokens": 4})
 
 
 def test_missing_files_are_named(tmp_path):

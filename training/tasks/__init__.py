@@ -23,6 +23,8 @@ TASKS = {
     "imagefolder": "pathlen.training.tasks.imagefolder",
     "teacher": "pathlen.training.tasks.teacher",
     "number_words": "pathlen.training.tasks.number_words",
+    "multi30k": "pathlen.training.tasks.multi30k",
+    "tatoeba": "pathlen.training.tasks.tatoeba",
     "text_pairs": "pathlen.training.tasks.text_pairs",
 }
 

@@ -25,6 +25,8 @@ from pathlen.training.task import Batch, Task, size_of
 Lines = Sequence[tuple[str, str]]
 """Pairs of a source and its target."""
 
+ENCODED_AT_ONCE = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
@@ -49,21 +51,24 @@ class TextSettings:
     bleu_tokenizer: str = "13a"
 
 
-def translation_task(name: str, train: Lines, test: Lines, settings: TextSettings) -> Task:
+def translation_task(
+    name: str, train: Lines, test: Lines, settings: TextSettings, notes: tuple[str, ...] = ()
+) -> Task:
     """Make the task of translating lines.
 
     The vocabulary is trained on the lines to train on. Longer pairs than `max_tokens` are left out
-    of these, which a note says; of the lines held out none may be too long.
+    of these and of those held out, which notes say.
 
     Args:
         name: What it is called.
         train: Pairs to train on.
         test: Pairs held out.
         settings: See :class:`TextSettings`.
+        notes: See :class:`Task`; notes on pairs left out are added.
 
     Raises:
         SettingsError: A setting is out of range, or a library is not installed.
-        DataError: There is no pair, or one held out is too long.
+        DataError: There is no pair that is short enough.
     """
     if settings.beam < 1 or settings.max_tokens < 2:
         raise SettingsError(
@@ -78,21 +83,11 @@ def translation_task(name: str, train: Lines, test: Lines, settings: TextSetting
         subwords = Subwords.train(lines, settings.vocabulary_size)
     else:
         subwords = Subwords.load(Path(settings.vocabulary))
-    train_pairs, test_pairs = encode_pairs(subwords, train), encode_pairs(subwords, test)
-    kept = [pair for pair in train_pairs if longest([pair]) <= settings.max_tokens]
-    if not kept or longest(test_pairs) > settings.max_tokens:
-        raise DataError(
-            f"{name}: the longest line held out has {longest(test_pairs)} tokens and {len(kept)} "
-            f"of {len(train)} pairs to train on have at most max_tokens = {settings.max_tokens}; "
-            "set max_tokens higher or shorten the lines"
-        )
-    left_out = len(train) - len(kept)
-    note = (
-        f"{left_out} of {len(train)} pairs to train on are longer than {settings.max_tokens} tokens"
-    )
+    train_pairs, train_notes = _short_enough(name, subwords, train, settings, "to train on")
+    test_pairs, test_notes = _short_enough(name, subwords, test, settings, "held out")
     return Task(
         name=name,
-        train=PairSet(kept),
+        train=PairSet(train_pairs),
         test=PairSet(test_pairs),
         example=(torch.tensor([[BEGIN, END]]), torch.tensor([[BEGIN, END]])),
         inputs=source_and_beginning,
@@ -108,8 +103,26 @@ def translation_task(name: str, train: Lines, test: Lines, settings: TextSetting
         collate=pad_pairs,
         decode=functools.partial(translate_and_score, subwords, settings),
         artifacts={"tokenizer.json": subwords.to_json()},
-        notes=(f"{note}; they were left out",) if left_out else (),
+        notes=(*notes, *train_notes, *test_notes),
     )
+
+
+def _short_enough(
+    name: str, subwords: Subwords, lines: Lines, settings: TextSettings, use: str
+) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+    """Encode the pairs that have at most `max_tokens`; a note where others are left out."""
+    pairs = encode_pairs(subwords, lines)
+    kept = [pair for pair in pairs if longest([pair]) <= settings.max_tokens]
+    if not kept:
+        raise DataError(
+            f"{name}: all {len(pairs)} pairs {use} have more than max_tokens = "
+            f"{settings.max_tokens} tokens, the longest {longest(pairs)}; set max_tokens higher"
+        )
+    left_out = len(pairs) - len(kept)
+    if not left_out:
+        return kept, []
+    what = f"{left_out} of {len(pairs)} pairs {use} are longer than {settings.max_tokens} tokens"
+    return kept, [f"{what}; they were left out"]
 
 
 class PairSet(Dataset[tuple[Tensor, Tensor]]):
@@ -131,12 +144,17 @@ class PairSet(Dataset[tuple[Tensor, Tensor]]):
 
 def encode_pairs(subwords: Subwords, lines: Lines) -> list[tuple[Tensor, Tensor]]:
     """Give the tokens of pairs of lines, with those that begin and end them."""
-    sources = subwords.encode([source for source, _ in lines])
-    targets = subwords.encode([target for _, target in lines])
-    return [
-        (torch.tensor([*source, END]), torch.tensor([BEGIN, *target, END]))
-        for source, target in zip(sources, targets, strict=True)
-    ]
+    pairs = []
+    # What the library tells of a line takes far more memory than its tokens.
+    for start in range(0, len(lines), ENCODED_AT_ONCE):
+        part = lines[start : start + ENCODED_AT_ONCE]
+        sources = subwords.encode([source for source, _ in part])
+        targets = subwords.encode([target for _, target in part])
+        pairs += [
+            (torch.tensor([*source, END]), torch.tensor([BEGIN, *target, END]))
+            for source, target in zip(sources, targets, strict=True)
+        ]
+    return pairs
 
 
 def longest(pairs: list[tuple[Tensor, Tensor]]) -> int:
