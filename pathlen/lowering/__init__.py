@@ -9,7 +9,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   and those of users (`register`).
 - Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
   (`probe`).
-- What several calls make together: `regions`, `softmax`, and in-place writes (`aliases`).
+- What several calls make together: `regions`, `softmax`, and in-place writes (`aliases`, `memory`).
 - Which units are active: `activity`, from `constants`.
 - Edges with weights: `layer_weights`, `gains` and `scales`, and the `weighted_` modules.
 """

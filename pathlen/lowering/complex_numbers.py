@@ -44,7 +44,10 @@ def as_pairs(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, spread(units))
 
 
-@rule("elementwise", *aten("real imag conj resolve_conj resolve_neg conj_physical"))
+@rule(
+    "elementwise",
+    *aten("real imag conj _conj conj_physical _conj_physical resolve_conj resolve_neg _neg_view"),
+)
 def part(call: Call, lowering: Lowering) -> Value:
-    """One part of each element: the same units."""
+    """One part of each element, or its conjugate: the same units."""
     return lowering.result(call, call["self"].labels)

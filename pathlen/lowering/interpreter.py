@@ -79,6 +79,8 @@ class Interpreter:
                 node, self.values.get(node)
             ):
                 self._lowering.narrow(self.values[node])
+        for _, node in self._recording.outputs:
+            self._read(node)
         if self._refused and self._is_whole:
             raise UnsupportedOperation(_refusal(self._refused))
 
@@ -115,11 +117,11 @@ class Interpreter:
 
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
-            self.values[node] = self._item(node)
+            self._item(node)
             return
-        args, kwargs = pytree.tree_map_only(
-            fx.Node, self.values.__getitem__, (node.args, node.kwargs)
-        )
+        if self._postpones(node):
+            return
+        args, kwargs = pytree.tree_map_only(fx.Node, self._read, (node.args, node.kwargs))
         if not isinstance(node.target, torch._ops.OpOverload):
             self._other(node, args, kwargs)
             return
@@ -128,7 +130,23 @@ class Interpreter:
             self.values[node] = self._constant(node)
         else:
             self.values[node] = self._watched(call)
-        self._aliases.update(call, self.values, self._lowering)
+        written = self._aliases.update(call, self.values)
+        if written is not None and self._liveness is not None:
+            self._liveness.holds(written)
+
+    def _read(self, node: fx.Node) -> Any:
+        """What a node holds now."""
+        return self._aliases.read(node, self.values, self._lowering)
+
+    def _postpones(self, node: fx.Node) -> bool:
+        """Whether a call takes a view of memory that need not be known before the view is read."""
+        if self._lowering.steps is not None:  # a check wants to see every call
+            return False
+        if not any(self._aliases.is_written(operand) for operand in node.all_input_nodes):
+            return False
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return False
+        return self._aliases.postpones(bind_call(node.target, node.args, node.kwargs, node))
 
     def _watched(self, call: Call) -> Any:
         """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
@@ -189,12 +207,15 @@ class Interpreter:
             torch.Tensor, lambda _: self._lowering.passed(call, next(parts)), vals
         )
 
-    def _item(self, node: fx.Node) -> Any:
+    def _item(self, node: fx.Node) -> None:
+        """One of several results."""
         source, position = node.args
+        self._aliases.item(source, node)  # type: ignore[arg-type]
+        if source not in self.values:  # views that are taken when they are read
+            return
         value = self.values[source][position]  # type: ignore[index]
         if isinstance(value, Value):
-            self._aliases.item(source, node)  # type: ignore[arg-type]
-            return self._lowering.value(
+            value = self._lowering.value(
                 node,
                 value.labels,
                 value.dtype,
@@ -202,7 +223,7 @@ class Interpreter:
                 call=value.call,
                 softmax=value.softmax,
             )
-        return value
+        self.values[node] = value
 
     def _refuse(self, node: fx.Node, why: str) -> None:
         shapes = [

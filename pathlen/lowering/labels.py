@@ -246,6 +246,7 @@ def distinct_tuples(
     _, first, number = np.unique(key, return_index=True, return_inverse=True)
 
     def spread(of_tuple: np.ndarray) -> torch.Tensor:
-        return restore(collapse(torch.from_numpy(of_tuple[number.reshape(small[0].shape)])))
+        labels = np.asarray(of_tuple[number.reshape(small[0].shape)])  # of a scalar: no array
+        return restore(collapse(torch.from_numpy(labels)))
 
     return stacked[:, first].T, spread

@@ -45,6 +45,14 @@ class Liveness:
                     self._last[source] = max(self._last[source], self._last[node])
         self._ending: Counter[int] = Counter()
         self._live = 0
+        self._held: set[fx.Node] = set()
+
+    def holds(self, base: fx.Node) -> None:
+        """Take note of memory that the inputs reach because something was written to it."""
+        if base not in self._held:
+            self._held.add(base)
+            self._live += 1
+            self._ending[self._last[base]] += 1
 
     def narrows_at(self, node: fx.Node, value: Any) -> bool:
         """Take note of a node's value; whether nothing else that varies will be read any more."""

@@ -4,6 +4,7 @@ import torch
 from torch import fx
 
 from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.values import bind_call
 from pathlen.tracing import Recording
 
 
@@ -11,24 +12,47 @@ def count_readers(recording: Recording) -> dict[int, int]:
     """How many calls that matter for the outputs read each node's result.
 
     In-place calls count as mattering: they may write to what an output is a view of. Calls that
-    take no more than a shape (zeros_like) read nothing.
+    take no more than a shape (zeros_like) read nothing. What is read after an in-place call is the
+    call's result, whether by its own name or by that of the tensor that it wrote to.
     """
+    live = _live(recording)
+    count = dict.fromkeys(recording.graph.nodes, 0)
+    first: dict[fx.Node, fx.Node] = {}  # the tensor behind the result of an in-place call
+    latest: dict[fx.Node, fx.Node] = {}  # the call that wrote last to a tensor
+    for node in recording.graph.nodes:
+        if node in live:
+            for operand in node.all_input_nodes:
+                count[latest.get(first.get(operand, operand), operand)] += 1
+        target = _written(node)
+        if target is not None:
+            first[node] = first.get(target, target)
+            latest[first[node]] = node
+    for node in {node for _, node in recording.outputs}:
+        count[latest.get(first.get(node, node), node)] += 1
+    return {id(node): number for node, number in count.items()}
+
+
+def _live(recording: Recording) -> set[fx.Node]:
+    """The calls that matter for the outputs."""
     live: set[fx.Node] = set()
     queue = [node for _, node in recording.outputs]
-    for node in recording.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and written_argument(node.target) is not None:
-            queue.append(node)
+    queue += [node for node in recording.graph.nodes if _written(node) is not None]
     while queue:
         node = queue.pop()
         if node not in live and not _reads_shape_only(node):
             live.add(node)
             queue += node.all_input_nodes
-    outputs = {node for _, node in recording.outputs}
-    return {
-        id(node): sum(user in live for user in node.users) + (node in outputs)
-        for node in recording.graph.nodes
-    }
+    return live
+
+
+def _written(node: fx.Node) -> fx.Node | None:
+    """The node of the tensor that a call writes to, None where it writes to none."""
+    schema = getattr(node.target, "_schema", None)
+    name = written_argument(node.target) if schema is not None else None
+    if name is None:
+        return None
+    written = bind_call(node.target, node.args, node.kwargs, node)[name]
+    return written if isinstance(written, fx.Node) else None
 
 
 def _reads_shape_only(node: fx.Node) -> bool:
