@@ -11,7 +11,7 @@ tells which of them belongs to which channel.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,13 @@ import torch
 from torch import Tensor, fx
 
 from pathlen.lowering.activity import function_values
-from pathlen.lowering.constants import Constants, writers
-from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, aten, viewed_argument
+from pathlen.lowering.constants import Constants, UnknownConstantError, writers
+from pathlen.lowering.operations import (
+    READS_SHAPE_OF_OTHER,
+    aten,
+    makes_constant,
+    viewed_argument,
+)
 from pathlen.lowering.regions import SAME, SUMS, degree
 from pathlen.lowering.values import Call, Value, bind_call
 
@@ -30,9 +35,14 @@ _LEAST_RANGE = 0.05  # of the slopes of phi; what is flatter is evaluated
 _SAME = SAME - {"aten.nan_to_num"}
 _PRODUCTS = frozenset(aten("mul multiply"))
 _QUOTIENTS = frozenset(aten("div divide true_divide"))
-_VIEWS = frozenset(
-    aten("view reshape unsqueeze squeeze flatten unflatten expand expand_as view_as")
+_MOVES = frozenset(  # beside views
+    aten(
+        "reshape flatten unflatten expand_as view_as index index_select gather take_along_dim cat"
+        " stack flip roll repeat tile repeat_interleave constant_pad_nd channel_shuffle"
+        " native_channel_shuffle pixel_shuffle pixel_unshuffle"
+    )
 )
+Attribute = tuple[fx.Graph, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +52,8 @@ class Blend:
     Attributes:
         low: The smallest slope of phi on the grid.
         high: The largest.
-        element: int64[...], the element of alpha that each function has, in the shape of functions.
+        element: int64[...], the element of alpha that each function has, in the shape of functions;
+            -1 where it is no blend, as where zeros are padded.
     """
 
     low: float
@@ -69,25 +80,52 @@ class Blend:
         return 1 - above, 1 + below
 
 
+def find_elements(value: Value, key: Attribute, constants: Constants) -> Tensor | None:
+    """Which element of a tensor from outside stands in each place of a constant.
+
+    Args:
+        value: The constant.
+        key: The program and the name of the tensor; others that are behind it stay as they are.
+        constants: Gives them.
+
+    Returns:
+        int64 of the constant's shape, -1 where something else stands; None where it does not only
+        move elements.
+    """
+    alpha = constants.attributes_behind([value])[key]
+    if alpha.is_meta or _Degrees(None, alpha.dtype, key, constants).of_constant(value.node) != 1:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    trial = torch.rand(alpha.shape, generator=generator, dtype=torch.float64)
+    try:
+        zero, found = (_renewed(constants, key, t, [value]).of(value) for t in (0 * trial, trial))
+    except UnknownConstantError:
+        return None
+    known, order = trial.reshape(-1).sort()
+    place = torch.searchsorted(known, found.double().contiguous()).clamp(max=len(known) - 1)
+    return torch.where((known[place] == found) & (zero == 0), order[place], -1)
+
+
 def find_blend(
-    call: Call, entry: Value, reads: tuple[Value, ...], alpha: Tensor, constants: Constants
+    call: Call, entry: Value, reads: tuple[Value, ...], key: Attribute, constants: Constants
 ) -> Blend | None:
     """The blend that leads from `entry` to the result of a call, None where it is not shown to be.
 
     Args:
         call: The last call of the function.
         entry: What it is a function of.
-        reads: The constants that it has, all of which come from one tensor.
-        alpha: That tensor.
+        reads: The constants that it has.
+        key: The program and the name of the tensor that they come from, but for indices.
         constants: Gives them.
     """
+    alpha = constants.attributes_behind(reads)[key]
     if alpha.dtype not in (torch.float32, torch.float64) or not 0 < alpha.numel() <= _MOST_SLOPES:
         return None
-    if _Degrees(entry, alpha.dtype, constants).of_call(call) != 1:
+    if _Degrees(entry, alpha.dtype, key, constants).of_call(call) != 1:
         return None
 
     def evaluate(trial: Tensor) -> tuple[Tensor, Tensor] | None:
-        found = function_values(call, entry, constants.renewed(lambda *_: trial, reads))
+        found = function_values(call, entry, _renewed(constants, key, trial, reads))
         return found[:2] if found is not None and not found[2] else None
 
     kind: dict[str, Any] = {"dtype": alpha.dtype, "device": "cpu"}
@@ -103,9 +141,18 @@ def find_blend(
     element = _elements(points, phi, ends[1][1], between[1], trial)
     slopes = phi.diff() / points.diff()
     low, high = float(slopes.min()), float(slopes.max())
-    if element is None or high - low < _LEAST_RANGE:
+    if high - low < _LEAST_RANGE:
         return None
     return Blend(low, high, element)
+
+
+def _renewed(
+    constants: Constants, key: Attribute, trial: Tensor, values: Iterable[Value]
+) -> Constants:
+    """Constants with another tensor in the place of one from outside."""
+    values = tuple(values)
+    behind = {**constants.attributes_behind(values), key: trial}
+    return constants.renewed(lambda *own: behind[own], values)
 
 
 def _distinct(count: int) -> Tensor:
@@ -116,10 +163,8 @@ def _distinct(count: int) -> Tensor:
     return steps[torch.randperm(count, generator=generator)].double() / _STEPS - 0.5
 
 
-def _elements(
-    points: Tensor, phi: Tensor, linear: Tensor, values: Tensor, alpha: Tensor
-) -> Tensor | None:
-    """Which element of alpha stands in each function, None where they are no blends.
+def _elements(points: Tensor, phi: Tensor, linear: Tensor, values: Tensor, alpha: Tensor) -> Tensor:
+    """Which element of alpha stands in each function, -1 where it is no blend.
 
     Args:
         points: The grid.  # (points,)
@@ -131,24 +176,24 @@ def _elements(
     at = (-1, *[1] * (values.ndim - 1))
     x, bent = points.view(at), phi.view(at)
     size = 1e-9 * (1 + x.abs() + bent.abs())
-    if ((linear - x).abs() > size).any():
-        return None
     where = int((points - phi).abs().argmax())  # as large a difference as there is
     read = (values[where] - phi[where]) / (points[where] - phi[where])
-    if ((bent + read * (x - bent) - values).abs() > size).any():
-        return None
     known, order = alpha.double().reshape(-1).sort()
     nearest = torch.searchsorted(known, read - 0.25 / _STEPS).clamp(max=len(known) - 1)
-    if ((known[nearest] - read).abs() > 0.25 / _STEPS).any():
-        return None
-    return order[nearest]
+    other = ((linear - x).abs() > size).any(0)
+    other = other | ((bent + read * (x - bent) - values).abs() > size).any(0)
+    other = other | ((known[nearest] - read).abs() > 0.25 / _STEPS)
+    return torch.where(other, -1, order[nearest])
 
 
 class _Degrees:
     """Degree of the values of a region as functions of alpha: 0, 1, or inf where not known."""
 
-    def __init__(self, entry: Value, dtype: torch.dtype, constants: Constants) -> None:
+    def __init__(
+        self, entry: Value | None, dtype: torch.dtype, key: Attribute, constants: Constants
+    ) -> None:
         self._entry = entry
+        self._key = key
         self._bits = torch.finfo(dtype).bits
         self._constants = constants
         self._known: dict[Any, float] = {}
@@ -162,30 +207,35 @@ class _Degrees:
         if not isinstance(value, Value) or value is self._entry:
             return 0
         if not value.varies:
-            return self._of_node(value.node)
+            return self.of_constant(value.node)
         if id(value) not in self._known:
+            assert self._entry is not None
             fixed = degree(value, self._entry, self._of_entry) == 0  # a statistic, held fixed
             found = 0 if fixed else math.inf if value.call is None else self.of_call(value.call)
             self._known[id(value)] = found
         return self._known[id(value)]
 
-    def _of_node(self, node: Any) -> float:
+    def of_constant(self, node: Any) -> float:
         """Degree of a constant: of what is computed from alpha alone."""
         if not isinstance(node, fx.Node):
             return 0
         if node not in self._known:
-            self._known[node] = self._of_constant(node)
+            self._known[node] = self._of_node(node)
         return self._known[node]
 
-    def _of_constant(self, node: fx.Node) -> float:
+    def _of_node(self, node: fx.Node) -> float:
+        if writers(node):
+            return math.inf if self._constants.is_behind(self._key, node) else 0
         if node.op == "get_attr":
-            return math.inf if writers(node) else 1
+            return float((node.graph, str(node.target)) == self._key)
         given = self._constants.given(node)
         if given is not None:
-            return self._of_node(given.node)
-        if not hasattr(node.target, "_schema") or writers(node):
+            return self.of_constant(given.node)
+        if not isinstance(node.target, torch._ops.OpOverload):
             return math.inf
-        return self._degree(bind_call(node.target, node.args, node.kwargs, node), self._of_node)
+        if makes_constant(node.target):
+            return 0
+        return self._degree(bind_call(node.target, node.args, node.kwargs, node), self.of_constant)
 
     def _degree(self, call: Call, of: Callable[[Any], float]) -> float:
         degrees = {name: _highest(argument, of) for name, argument in call.arguments.items()}
@@ -195,7 +245,7 @@ class _Degrees:
         if highest == 0 or highest > 1:
             return highest
         found = _combined(call.name, degrees)
-        if call.name in _VIEWS and viewed_argument(call.func) is not None:
+        if call.name in _MOVES or viewed_argument(call.func) is not None:
             found = 1
         rounds = not call.output.is_floating_point() or (
             torch.finfo(call.output.dtype).bits < self._bits

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pathlen.lowering.constants import Constants
+from pathlen.lowering.elementwise import Split
 from pathlen.lowering.labels import compact
 from pathlen.monitor_sites import Function, Watch, value_of
 from pathlen.monitor_slopes import Total
@@ -30,8 +31,10 @@ class FunctionReader:
         self._tolerance = tolerance
         self._alive = site.numbers >= 0
         self._shares = shares[:, site.numbers[self._alive]]
+        self._traced = constants
         self._shape = site.functions(constants, tolerance).shape
-        _, self._function, self._unit_of = site.split(self._shape)
+        self._split = site.split(self._shape, constants)
+        self._unit_of = _numbered(self._split)
 
     def read(self, constants: Constants) -> Total | None:
         """What the units add now; None where the parameters make other units.
@@ -43,13 +46,18 @@ class FunctionReader:
         """
         active = self.site.functions(constants, self._tolerance)
         if active.shape != self._shape:
-            _, function, unit_of = self.site.split(active.shape)
-            if not _same(unit_of, self._unit_of):
+            split = self.site.split(active.shape, self._traced)
+            if not _same(_numbered(split), self._unit_of):
                 return None
-            self._shape, self._function = active.shape, function
-        flags = active.reshape(-1).numpy()[self._function][self._alive]
+            self._shape, self._split = active.shape, split
+        flags = self._split.of_units(active)[self._alive]
         average, normalized = self._shares @ flags
         return Total(float(average), float(normalized), [int(np.count_nonzero(flags))], False)
+
+
+def _numbered(split: Split) -> Tensor:
+    """The number of its unit for each element of the result."""
+    return split.labels_of(np.arange(len(split.entries)))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -5,25 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from pathlen.lowering.activity import active_functions
-from pathlen.lowering.constants import Constants, UnknownConstantError, writers
+from pathlen.lowering.activity import active_functions, per_channel
+from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import split_units
+from pathlen.lowering.elementwise import Split, split_units
 from pathlen.lowering.labels import broadcast
-from pathlen.lowering.operations import aten, operation_name
-from pathlen.lowering.regions import varying_operands
+from pathlen.lowering.regions import calls_between
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value
-from pathlen.monitor_blends import find_blend
+from pathlen.monitor_blends import Attribute, find_blend, find_elements
 from pathlen.monitor_sources import LiveTensors, Source
 from pathlen.tracing import module_path
-
-_SAME_ORDER = frozenset(
-    aten("view reshape unsqueeze squeeze flatten unflatten alias detach view_as")
-)
-Attribute = tuple[fx.Graph, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,16 +65,10 @@ class Function:
         # without values (meta device) units are taken as active
         return torch.ones((), dtype=torch.bool) if active is None else active
 
-    def split(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """How functions of this shape make units.
-
-        Returns:
-            Of each unit the label that it reads and its function; and for each element of the
-            result the number of its unit.
-        """
+    def split(self, shape: torch.Size, constants: Constants) -> Split:
+        """How functions of this shape make units, with constants of the time of the trace."""
         labels = broadcast(self.entry.labels, self.step.call.shape)
-        entries, function, labels_of = split_units(labels, shape)
-        return entries, function, labels_of(np.arange(len(entries)))
+        return split_units(self.step.call, self.entry, labels, shape, constants)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +146,7 @@ def find_sites(lowering: Lowering, live: LiveTensors) -> Sites:
                     functions.append(site)
                 else:
                     slopes.append(found)
+                    watches |= _places(site, behind, sources)
     return Sites(
         tuple(slopes),
         tuple(functions),
@@ -191,7 +180,7 @@ def _reads(step: Step, entry: Value, constants: Constants) -> tuple[Value, ...]:
     if all(value_of(value, constants) is not None for value in step.reads):
         return step.reads
     found: dict[int, Value] = {}
-    for call in _calls(step.call, entry):
+    for call in calls_between(step.call, entry):
         found.update({id(value): value for value in call.values() if not value.varies})
     return tuple(found.values())
 
@@ -203,21 +192,22 @@ def _watch(value: Value, sources: Mapping[Attribute, Source], constants: Constan
     return Watch(value, None if tensor is None else tensor.clone(), kept)
 
 
+def _places(
+    site: Function, behind: Mapping[Attribute, Tensor], sources: Mapping[Attribute, Source]
+) -> dict[int, Watch]:
+    """The indices that say where the slopes of a site lie: other ones are other slopes."""
+    kept = [
+        (sources[key], tensor.detach().clone())
+        for key, tensor in behind.items()
+        if not tensor.is_floating_point()
+    ]
+    # no value is compared: it is made of slopes, too
+    return {id(site): Watch(site.reads[0], None, tuple(kept))} if kept else {}
+
+
 def _paths(call: Call, entry: Value) -> set[str]:
     """Paths of the modules that the calls between an entry and a call belong to."""
-    return {module_path(at.node) for at in _calls(call, entry)}
-
-
-def _calls(call: Call, entry: Value) -> list[Call]:
-    """A call, and those between an entry and it."""
-    calls, seen = [call], {id(call)}
-    for at in calls:  # grows while it is walked
-        for operand in varying_operands(at):
-            before = operand.call
-            if before is not None and operand.order > entry.order and id(before) not in seen:
-                seen.add(id(before))
-                calls.append(before)
-    return calls
+    return {module_path(at.node) for at in calls_between(call, entry)}
 
 
 def _slopes(
@@ -226,43 +216,32 @@ def _slopes(
     sources: Mapping[Attribute, Source],
     lowering: Lowering,
 ) -> Slopes | None:
-    """A site as one that is read directly, None where it has to be evaluated."""
-    if len(behind) != 1:
+    """A site as one that is read directly, None where it has to be evaluated.
+
+    One tensor decides which units are active; others may say where its elements lie, by indices.
+    """
+    numbers = [key for key, tensor in behind.items() if tensor.is_floating_point()]
+    if len(numbers) != 1:
         return None
-    ((key, tensor),) = behind.items()
+    (key,) = numbers
     constants, tolerance = lowering.constants, lowering.policy.tolerance
     alive, call = site.numbers >= 0, site.step.call
     if call.name == "aten.prelu" and call["self"] is site.entry:
-        if tensor.is_meta or not _in_order(call["weight"], constants):
+        found = find_elements(call["weight"], key, constants)
+        if found is None:
             return None
-        _, element, _ = site.split(site.functions(constants, tolerance).shape)
-        return Slopes(site, sources[key], site.numbers[alive], element[alive])
-    blend = find_blend(call, site.entry, site.reads, tensor, constants)
-    between = None if blend is None else blend.linear_between(tolerance)
-    if blend is None or between is None:
+        split = site.split(site.functions(constants, tolerance).shape, constants)
+        element = split.of_units(per_channel(found, len(call.shape)))[alive]
+        between = None
+    else:
+        blend = find_blend(call, site.entry, site.reads, key, constants)
+        between = None if blend is None else blend.linear_between(tolerance)
+        if blend is None or between is None:
+            return None
+        split = site.split(blend.element.shape, constants)
+        if len(np.unique(split.entries)) < len(split.entries):
+            return None  # equal slopes would make one unit of several: the graph depends on them
+        element = split.of_units(blend.element)[alive]
+    if (element < 0).any():
         return None
-    entries, function, _ = site.split(blend.element.shape)
-    if len(np.unique(entries)) < len(entries):
-        return None  # equal slopes would make one unit of several: the graph depends on them
-    element = blend.element.reshape(-1).numpy()[function]
-    return Slopes(site, sources[key], site.numbers[alive], element[alive], between)
-
-
-def _in_order(value: Value, constants: Constants) -> bool:
-    """Whether a constant is a tensor from outside, at most in another shape."""
-    node = value.node
-    while not writers(node):
-        given = constants.given(node)
-        if node.op == "get_attr":
-            return True
-        if given is not None:
-            node = given.node
-        elif _operation(node) in _SAME_ORDER and isinstance(node.args[0], fx.Node):
-            node = node.args[0]
-        else:
-            return False
-    return False
-
-
-def _operation(node: fx.Node) -> str:
-    return operation_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+    return Slopes(site, sources[key], site.numbers[alive], element, between)

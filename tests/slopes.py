@@ -143,12 +143,22 @@ DIRECT = {
         lambda m, x: torch.addcmul(x.relu(), m.slope.expand_as(x), x - x.relu()),
         slope(4, 1, 1),
     ),
-}
-EVALUATED = {
     "turned round": (
         lambda m, x: channels(m.slope).flip(0) * x + (1 - channels(m.slope.flip(0))) * x.relu(),
         slope(4),
     ),
+    "prelu of half of them": (lambda m, x: F.prelu(x, m.slope[::2]), slope(8)),
+    "prelu turned round": (lambda m, x: F.prelu(x, m.slope.flip(0)), slope(4)),
+    "prelu by an index": (
+        lambda m, x: F.prelu(x, torch.cat([m.slope, m.slope.new_zeros(1)])[[2, 0, 3, 1]]),
+        slope(4),
+    ),
+    "blend by an index": (
+        lambda m, x: torch.lerp(F.silu(x), x, channels(m.slope[torch.tensor([2, 0, 0, 1])])),
+        slope(4),
+    ),
+}
+EVALUATED = {
     "clamped": (
         lambda m, x: m.slope.clamp(0, 1) * x + (1 - m.slope.clamp(0, 1)) * x.relu(),
         slope(4, 1, 1),
@@ -158,8 +168,6 @@ EVALUATED = {
         slope(4, 1, 1),
     ),
     "prelu of a function": (lambda m, x: F.prelu(x, m.slope**2), slope(4)),
-    "prelu of half of them": (lambda m, x: F.prelu(x, m.slope[::2]), slope(8)),
-    "prelu turned round": (lambda m, x: F.prelu(x, m.slope.flip(0)), slope(4)),
     "two slopes mixed": (
         lambda m, x: m.slope * x + (1 - m.slope.flip(0)) * x.relu(),
         slope(4, 1, 1),

@@ -31,6 +31,8 @@ from pathlen.errors import LinearizationError
 from pathlen.training.blend import blend
 from pathlen.training.call_actions import Action, Slot, Table
 from pathlen.training.call_sites import FrameKey
+from pathlen.training.slope_numbering import update_state
+from pathlen.training.slopes import SlopeSite
 
 
 @dataclass(slots=True, eq=False)
@@ -230,7 +232,7 @@ class Caller(nn.Module):
 
     _linearization: Linearization
     _frame_path: str
-    _slope_sites: tuple[tuple[str, str, int], ...]
+    _slope_sites: tuple[SlopeSite, ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module does, with the calls in it counted."""
@@ -238,7 +240,7 @@ class Caller(nn.Module):
             return super().forward(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        _keep_missing_slopes(self, state_dict, prefix)
+        update_state(self, self._slope_sites, state_dict, prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -249,7 +251,7 @@ class Activation(nn.Module):
     _activation_path: str
     _activation_slot: Slot | None  # None where several calls have slopes of their own
     _writes_in_place: bool
-    _slope_sites: tuple[tuple[str, str, int], ...]
+    _slope_sites: tuple[SlopeSite, ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Blend what the activation gives with its input."""
@@ -271,20 +273,14 @@ class Activation(nn.Module):
 
         parameters: list[nn.Parameter] = []
         if slot.form != "relu":
-            own = {name for name, _, _ in self._slope_sites}
+            own = {site.attribute for site in self._slope_sites}
             parameters = [p for name, p in self.named_parameters() if name not in own]
         in_place = self._writes_in_place
         return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        _keep_missing_slopes(self, state_dict, prefix)
+        update_state(self, self._slope_sites, state_dict, prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _keep_missing_slopes(module: Caller | Activation, state_dict: Any, prefix: str) -> None:
-    """A checkpoint from before the model had slopes leaves them as they are."""
-    for attribute, _, _ in module._slope_sites:
-        state_dict.setdefault(prefix + attribute, getattr(module, attribute).detach())
 
 
 @cache

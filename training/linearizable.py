@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
@@ -18,6 +17,8 @@ from pathlen.training.blend import Form
 from pathlen.training.call_actions import Action, Slot, Table
 from pathlen.training.call_sites import CallSite, FrameKey, FunctionCall, Observed, find_call_sites
 from pathlen.training.interception import Activation, Caller, Linearization, mixed
+from pathlen.training.slope_numbering import number_units, version_key, version_tensor
+from pathlen.training.slopes import SlopeSite
 
 Granularity = Literal["channel", "layer", "position"]
 _RELU = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -132,7 +133,7 @@ class _Installer:
         self._model, self._sites, self._seen, self._left = model, sites, seen, left
         self._granularity, self._batch = granularity, batch
         self._modules = dict(model.named_modules())
-        self._taken: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+        self._taken: dict[str, list[SlopeSite]] = defaultdict(list)
         self._several = self._owners_of_several()
 
     def install(self) -> None:
@@ -148,6 +149,11 @@ class _Installer:
         )
         for slot, parameter in slots:
             self._modules[slot.owner].register_parameter(slot.attribute, parameter)
+        for owner, taken in self._taken.items():
+            for own in taken:
+                if own.former is not None:
+                    name = version_key(own.attribute)
+                    self._modules[owner].register_buffer(name, version_tensor())
         activations = {site.module.path: site.module for site in self._sites if site.module}
         single = {slot.owner: slot for slot, _ in slots if calls[slot.owner] == 1}
         for path, call in activations.items():
@@ -180,10 +186,11 @@ class _Installer:
 
     def _slot(self, site: CallSite) -> tuple[Slot, nn.Parameter]:
         owner = _owner(site)
-        view, index, count = self._layout(site)
+        view, index, count, former = self._layout(site)
         taken = self._taken[owner]
         attribute = f"slope_{len(taken)}" if owner in self._several else "slope"
-        if owner not in self._modules or hasattr(self._modules[owner], attribute):
+        named = [attribute] if former is None else [attribute, version_key(attribute)]
+        if owner not in self._modules or any(hasattr(self._modules[owner], n) for n in named):
             raise LinearizationError(
                 f"module {owner!r} of {site.layer!r} has an attribute {attribute!r}, the name that"
                 " its slopes need; rename it"
@@ -191,29 +198,31 @@ class _Installer:
                 else f"{site.layer!r} is computed by a module that is made anew in each forward"
             )
         elements = site.shape.numel() // max(1, self._batch)
-        taken.append((attribute, site.layer, max(1, elements // count)))
+        taken.append(SlopeSite(attribute, site.layer, max(1, elements // count), former))
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         parameter = nn.Parameter(torch.zeros(count, dtype=site.dtype, device=device))
         slot = Slot(site.layer, owner, attribute, view, index, self._form(site))
         return slot, parameter
 
-    def _layout(self, site: CallSite) -> tuple[tuple[int, ...], Tensor | None, int]:
-        """Shape of the slopes beside the tensor; which one each element has; how many."""
+    def _layout(self, site: CallSite) -> tuple[tuple[int, ...], Tensor | None, int, Tensor | None]:
+        """Shape of the slopes beside the tensor; which one each element has; how many.
+
+        And their former numbers, where these were others.
+        """
         if self._granularity == "layer":
-            return (1,), None, 1
+            return (1,), None, 1, None
         if self._granularity == "position":
             shape = site.shape[1:] if len(site.shape) > 1 else site.shape
-            return tuple(shape), None, shape.numel()
+            return tuple(shape), None, shape.numel(), None
         labels = site.labels.numpy()
         while labels.ndim > 1 and labels.shape[0] == 1:
             labels = labels[0]
         labels = labels.reshape(labels.shape or (1,))
-        units, index = np.unique(labels[labels >= 0], return_inverse=True)
-        if len(units) == labels.size and (index == np.arange(labels.size)).all():
-            return labels.shape, None, len(units)
-        places = np.full(labels.shape, len(units))
-        places[labels >= 0] = index
-        return labels.shape, torch.from_numpy(places), len(units)
+        numbers, count, former = number_units(labels)
+        before = None if former is None else torch.from_numpy(former)
+        if count == labels.size:
+            return labels.shape, None, count, before
+        return labels.shape, torch.from_numpy(numbers), count, before
 
     def _form(self, site: CallSite) -> Form:
         if site.module is not None:

@@ -13,6 +13,7 @@ from pathlen.training.files import read_weights
 from pathlen.training.linearizable import make_linearizable
 from pathlen.training.models import build_model
 from pathlen.training.recipe import Recipe
+from pathlen.training.slope_numbering import version_key
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
 
@@ -44,7 +45,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
     """
     own = model.state_dict()
     slopes = {one.parameter_name for one in slopes_of(model) if one.positions is not None}
-    problems = [f"{key} is not in the model" for key in weights.keys() - own.keys()]
+    slopes |= {version_key(name) for name in slopes}
+    problems = [f"{key} is not in the model" for key in weights.keys() - own.keys() - slopes]
     problems += [f"{key} is not in the file" for key in own.keys() - weights.keys() - slopes]
     problems += [
         f"{key} has shape {tuple(weights[key].shape)}, not {tuple(own[key].shape)}"

@@ -27,6 +27,7 @@ from pathlen.training.make_model import load_weights, make_model
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant
 from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
+from pathlen.training.slope_numbering import update_optimizer_state
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
 from pathlen.training.tasks.translation import evaluating
@@ -260,6 +261,7 @@ class Run:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         groups = self.optimizer.state_dict()["param_groups"]
         own = {int(key): value for key, value in state["optimizer"].items()}
+        own = update_optimizer_state(own, self.optimizer, self.model, state["model"])
         self.optimizer.load_state_dict({"state": own, "param_groups": groups})
 
 

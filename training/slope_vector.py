@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import ActivityError, PathlenError
+from pathlen.training.slope_numbering import is_former, version_key, version_tensor
 from pathlen.training.slopes import slopes_of
 
 
@@ -77,21 +78,41 @@ class SlopeVector:
         torch._foreach_copy_(slopes, [_as_shape(part, slope.shape) for part, slope in parts])
 
     def by_name(self, flat: Tensor) -> dict[str, Tensor]:
-        """Something of each slope, by the names of their parameters; copies."""
+        """Something of each slope, by the names of their parameters, for files; copies.
+
+        Beside slopes that had other numbers once stands how they are numbered.
+        """
         parts = (part.clone() for part in flat.split(self.sizes))
-        return dict(zip(self._names, parts, strict=True))
+        changed = [own.parameter_name for own in self.sites if own.former is not None]
+        versions = {version_key(name): version_tensor() for name in changed}
+        return dict(zip(self._names, parts, strict=True)) | versions
 
     def from_names(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """What `by_name` was given.
+        """What `by_name` was given; what earlier releases wrote is put in order.
 
         Raises:
             PathlenError: It is of other slopes.
         """
-        sizes = {name: part.numel() for name, part in parts.items()}
+        versions = {version_key(name) for name in self._names}
+        sizes = {name: part.numel() for name, part in parts.items() if name not in versions}
         if sizes != dict(zip(self._names, self.sizes, strict=True)):
             apart = sorted(sizes.keys() ^ set(self._names))[:4] or "their numbers differ"
             raise PathlenError(f"this state is of a model with other slopes: {apart}")
-        return torch.cat([parts[name].reshape(-1) for name in self._names])
+        flat = torch.cat([parts[name].reshape(-1) for name in self._names])
+        former = self.former_numbers(parts)
+        return flat if former is None else flat[former.to(flat.device)]
+
+    def former_numbers(self, parts: Mapping[str, Tensor]) -> Tensor | None:
+        """The number that each slope had where `by_name` gave this, None if they are the same."""
+        if not any(is_former(own, parts) for own in self.sites):
+            return None
+        numbers = torch.arange(len(self)).split(self.sizes)
+        return torch.cat(
+            [
+                own_numbers[own.former] if is_former(own, parts) else own_numbers
+                for own, own_numbers in zip(self.sites, numbers, strict=True)
+            ]
+        )
 
 
 def _parameter(model: nn.Module, path: list[str]) -> nn.Parameter:

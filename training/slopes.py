@@ -5,9 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from pathlen.errors import PathlenError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlopeSite:
+    """A call of an activation whose slopes a module holds, as `make_linearizable` made them.
+
+    Attributes:
+        attribute: Name of the parameter.
+        layer: Name of the layer in the path graph.
+        positions: Elements of one sample that share one slope.
+        former: See :class:`Slopes`.
+    """
+
+    attribute: str
+    layer: str
+    positions: int
+    former: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,12 +37,15 @@ class Slopes:
         parameter: The slopes themselves, 1 where a unit is linear.
         positions: Elements of one sample that share one slope: evaluations of the nonlinearity that
             a slope stands for; None for PReLUs that `make_linearizable` did not make.
+        former: int64[slopes], the number that each had in files of earlier releases; None if the
+            same (`pathlen.training.slope_numbering`).
     """
 
     name: str
     parameter_name: str
     parameter: nn.Parameter
     positions: int | None
+    former: Tensor | None = None
 
 
 def slopes_of(model: nn.Module) -> tuple[Slopes, ...]:
@@ -56,9 +76,9 @@ def known_positions(slopes: tuple[Slopes, ...]) -> list[int]:
 def _slopes(model: nn.Module) -> Iterator[Slopes]:
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        made = getattr(module, "_slope_sites", ())
-        for attribute, layer, positions in made:
-            parameter = getattr(module, attribute)
-            yield Slopes(layer, prefix + attribute, parameter, positions)
+        made: tuple[SlopeSite, ...] = getattr(module, "_slope_sites", ())
+        for site in made:
+            parameter, name = getattr(module, site.attribute), prefix + site.attribute
+            yield Slopes(site.layer, name, parameter, site.positions, site.former)
         if isinstance(module, nn.PReLU) and not made:
             yield Slopes(path, prefix + "weight", module.weight, None)

@@ -98,7 +98,7 @@ def active_functions(
             return None
         if slopes.isnan().any():
             raise ActivityError(nan_message(call["weight"]))
-        return (1 - _per_channel(slopes, len(call.shape))).abs() > tolerance
+        return (1 - per_channel(slopes, len(call.shape))).abs() > tolerance
     found = function_values(call, entry, constants)
     if found is None:
         return None
@@ -217,7 +217,7 @@ class _Evaluation:
         return x
 
     def _channels(self, value: Value) -> torch.Tensor:
-        return _per_channel(self._constant(value), self._dimensions)
+        return per_channel(self._constant(value), self._dimensions)
 
     def _constant(self, value: Value) -> torch.Tensor:
         tensor = self._constants.of(value)
@@ -256,7 +256,7 @@ def nan_message(value: Value) -> str:
     )
 
 
-def _per_channel(parameter: torch.Tensor, dimensions: int) -> torch.Tensor:
+def per_channel(parameter: torch.Tensor, dimensions: int) -> torch.Tensor:
     """A parameter of one number a channel, in a shape that broadcasts along axis 1."""
     if parameter.ndim != 1 or parameter.numel() == 1 or dimensions < 2:
         return parameter.reshape(-1) if dimensions else parameter.reshape(())

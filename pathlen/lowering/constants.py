@@ -88,9 +88,14 @@ class Constants:
         """The tensors from outside that constants are computed from, by program and name."""
         return {
             (node.graph, str(node.target)): self._sources[node.graph][0][str(node.target)]
-            for node in self._behind(values)
+            for node in self._behind(value.node for value in values)
             if node.op == "get_attr"
         }
+
+    def is_behind(self, name: tuple[fx.Graph, str], node: fx.Node) -> bool:
+        """Whether a constant is computed from a tensor from outside, by its program and name."""
+        behind = self._behind([node])
+        return any(n.op == "get_attr" and (n.graph, str(n.target)) == name for n in behind)
 
     def renewed(
         self, tensor_of: Callable[[fx.Graph, str], torch.Tensor], values: Iterable[Value]
@@ -102,7 +107,7 @@ class Constants:
             values: the constants that can be asked for.
         """
         renewed = Constants()
-        wanted = self._behind(values)
+        wanted = self._behind(value.node for value in values)
         for graph in dict.fromkeys(node.graph for node in wanted):
             nodes = [node for node in graph.nodes if node in wanted]
             names = [str(node.target) for node in nodes if node.op == "get_attr"]
@@ -110,10 +115,10 @@ class Constants:
             renewed.add(graph, tensors, self._sources[graph][1], nodes)
         return renewed
 
-    def _behind(self, values: Iterable[Value]) -> set[fx.Node]:
+    def _behind(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
         """The nodes that constants are computed by, in all programs."""
         found: set[fx.Node] = set()
-        queue = [value.node for value in values]
+        queue = [*nodes]
         while queue:
             node = queue.pop()
             if node in found:

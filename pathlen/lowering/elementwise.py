@@ -1,14 +1,14 @@
 """Elementwise operations: passes, activations and merges."""
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions
-from pathlen.lowering.constants import UnknownConstantError
+from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -30,6 +30,7 @@ from pathlen.lowering.regions import (
     varying_operands,
 )
 from pathlen.lowering.rules import rule
+from pathlen.lowering.same_functions import function_numbers, places
 from pathlen.lowering.softmax import shift_entry, softmax_entry
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_merges import (
@@ -111,45 +112,75 @@ def _activation(call: Call, region: Region, lowering: Lowering) -> Value:
             f"{lowering.site(call)}: parameters without values (meta device); units taken as active"
         )
         active = torch.ones((), dtype=torch.bool)
-    value = lowering.result(call, activation_units(call, labels, active, lowering))
+    split = split_units(call, entry, labels, active.shape, lowering.constants)
+    value = lowering.result(call, activation_units(call, split, active, lowering))
     value.function_of = entry
     return value
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """The units of an activation: one for each label and function that meet in an element.
+
+    Attributes:
+        entries: of each unit, in order, the label that it reads.
+        function: and where its function is, among those laid out flat.
+        shape: of the functions; it broadcasts to that of the result.
+        labels_of: gives the labels of the result, once the units have ids.
+    """
+
+    entries: np.ndarray
+    function: np.ndarray
+    shape: torch.Size
+    labels_of: Callable[[np.ndarray], torch.Tensor]
+
+    def of_units(self, functions: torch.Tensor) -> np.ndarray:
+        """Something of each function, in a shape that broadcasts to theirs, by unit."""
+        found: np.ndarray = functions.expand(self.shape).reshape(-1).numpy()[self.function]
+        return found
+
+
 def activation_units(
-    call: Call, labels: torch.Tensor, active: torch.Tensor, lowering: Lowering
+    call: Call, split: Split, active: torch.Tensor, lowering: Lowering
 ) -> torch.Tensor:
     """Adds the units of an activation site; returns the labels of its result.
 
     Args:
         call: the call site.
-        labels: of its input, in the shape of the result.
+        split: the units.
         active: for each parameter index, in a shape that broadcasts to the result's.
         lowering: the lowering at work.
     """
-    flags = active.reshape(-1).numpy().astype(np.float64)
-    entries, function, labels_of = split_units(labels, active.shape)
     lowering.layer(call)
-    activity = flags[function] if active.numel() > 1 else flags[0]
-    if not lowering.policy.counts("activation"):
-        activity = 0.0
-    return labels_of(lowering.builder.units(entries, activity))
+    activity: np.ndarray | float = 0.0
+    if lowering.policy.counts("activation"):
+        activity = float(active) if active.numel() == 1 else split.of_units(active.double())
+    return split.labels_of(lowering.builder.units(split.entries, activity))
 
 
 def split_units(
-    labels: torch.Tensor, functions: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], torch.Tensor]]:
-    """The units of an activation: one for each label and function that meet in an element.
+    call: Call,
+    entry: Value,
+    labels: torch.Tensor,
+    functions: Sequence[int],
+    constants: Constants,
+) -> Split:
+    """Find the units of an activation.
 
     Args:
-        labels: of its input, in the shape of the result.
-        functions: a shape that broadcasts to that of the result; each index is a function.
-
-    Returns:
-        Of each unit, in order, the label and the number of the function; and what gives the labels
-        of the result, once the units have ids.
+        call: the last call of its functions.
+        entry: the tensor that they are functions of.
+        labels: of that, in the shape of the result.
+        functions: their shape, as the values of their parameters tell them apart.
+        constants: gives the parameters.
     """
-    index = torch.arange(math.prod(functions)).view(tuple(functions))
+    split = _split(labels, places(functions))
+    if len(np.unique(split.entries)) == len(split.entries):
+        return split
+    return _split(labels, function_numbers(call, entry, constants, functions))
+
+
+def _split(labels: torch.Tensor, index: torch.Tensor) -> Split:
     several = index.numel() > 1
     tuples, spread = distinct_tuples(
         [labels, broadcast(index, labels.shape)] if several else [labels]
@@ -162,7 +193,7 @@ def split_units(
         of_row[rows] = units
         return spread(of_row)
 
-    return tuples[rows, 0], function, labels_of
+    return Split(tuples[rows, 0], function, index.shape, labels_of)
 
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:

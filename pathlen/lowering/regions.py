@@ -56,6 +56,18 @@ def varying_operands(call: Call) -> list[Value]:
     return list({id(v): v for v in call.values() if v.varies}.values())
 
 
+def calls_between(call: Call, entry: Value) -> list[Call]:
+    """A call, and those between a value that it is a function of and it."""
+    calls, seen = [call], {id(call)}
+    for at in calls:  # grows while it is walked
+        for operand in varying_operands(at):
+            before = operand.call
+            if before is not None and operand.order > entry.order and id(before) not in seen:
+                seen.add(id(before))
+                calls.append(before)
+    return calls
+
+
 def find_region(call: Call) -> Region | None:
     """The smallest region that ends in an elementwise call, None where there is none.
 

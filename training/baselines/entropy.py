@@ -89,6 +89,9 @@ class LowestEntropy(Gradual):
         """
         super().load_state_dict(state)
         self._by_entropy, self._complete = state["by_entropy"], int(state["complete"])
+        former = self._slopes.former_numbers(state["frozen"])
+        if former is not None and self._by_entropy is not None:
+            self._by_entropy = former.argsort()[self._by_entropy]
 
 
 def entropies(counts: Tensor) -> Tensor:

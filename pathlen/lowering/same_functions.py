@@ -1,0 +1,57 @@
+"""Which of the scalar functions at an activation are one function, whatever its parameters are.
+
+A parameter may reach several elements of one unit: a slope for each unit, laid over a tensor in
+which units lie more than once (behind a pixel shuffle, a class token, a repeated channel). One
+function at many elements is one unit (docs/definitions.md), so functions are told apart not by
+their places but by themselves: the parameters are replaced by random ones, and functions that are
+the same then are the same for any parameters. Values that happen to be equal make no difference.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from pathlen.lowering.activity import function_values
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.regions import calls_between
+from pathlen.lowering.values import Call, Value
+
+
+def function_numbers(
+    call: Call, entry: Value, constants: Constants, shape: Sequence[int]
+) -> torch.Tensor:
+    """A number for the function at each index of the parameters, equal for those that are one.
+
+    Args:
+        call: the last call of the functions.
+        entry: the tensor that they are functions of.
+        constants: gives the parameters.
+        shape: of the functions, as they are told apart by the parameters' values.
+
+    Returns:
+        int64, in a shape that `shape` broadcasts to: the first place of each function there.
+    """
+    values = [v for at in calls_between(call, entry) for v in at.values() if not v.varies]
+    generator = torch.Generator().manual_seed(0)
+    generic = {
+        key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+        if tensor.is_floating_point()
+        else tensor
+        for key, tensor in constants.attributes_behind(values).items()
+    }
+    found = function_values(call, entry, constants.renewed(lambda *key: generic[key], values))
+    if found is None:
+        return places(shape)
+    _, on_grid, _ = found
+    whole = torch.broadcast_shapes(tuple(shape), on_grid.shape[1:])
+    columns = on_grid.expand(len(on_grid), *whole).reshape(len(on_grid), -1)
+    _, group = columns.unique(dim=1, return_inverse=True)
+    numbers = torch.arange(len(group))
+    first = torch.full_like(numbers, len(group)).scatter_reduce(0, group, numbers, "amin")
+    return first[group].view(whole)
+
+
+def places(shape: Sequence[int]) -> torch.Tensor:
+    """A number of its own for each index: int64[shape]."""
+    whole = torch.Size(shape)
+    return torch.arange(whole.numel()).view(whole)
