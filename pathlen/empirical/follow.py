@@ -1,8 +1,9 @@
 """Runs a model beside its recording, call for call, and refuses a run that goes another way.
 
 What is recorded of one batch says where the activations of another are only if the model makes
-the same calls on the same tensors. A model that reads values may not: so the operator of every
-call is compared, the shapes of its operands, where they come from, and its other arguments.
+the same calls on the same tensors. A model that reads values may not, nor one that asks whether it
+is being traced: so the operator of every call is compared, the shapes of its operands, where they
+come from, and its other arguments. Whoever follows records a batch anew that goes another way.
 """
 
 import operator
@@ -31,6 +32,10 @@ _PLAIN = (bool, int, str, torch.dtype, type(None))
 Run = Callable[[fx.Node, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
+class DepartureError(DataError):
+    """A run makes other calls than the recording that it is followed by."""
+
+
 class Follower(TorchDispatchMode):
     """Compares the calls of a model with those of a recording of the same shapes.
 
@@ -40,8 +45,11 @@ class Follower(TorchDispatchMode):
         state: Parameters and buffers of the model.
         run: Makes a call: given its node, the operator and its arguments, returns the result.
 
+    Attributes:
+        departure: The error of the first call that is another, None while all are the same.
+
     Raises:
-        DataError: (inside the run of the model, and from `finish`) a call is another.
+        DepartureError: (inside the run of the model, and from `finish`) a call is another.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class Follower(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._run = run
-        self._apart: DataError | None = None
+        self.departure: DepartureError | None = None
         nodes = list(recording.graph.nodes)
         self._todo = iter([node for node in nodes if _is_followed(node)])
         self._wires = _Wires(recording, state)
@@ -78,9 +86,9 @@ class Follower(TorchDispatchMode):
         return result
 
     def finish(self) -> None:
-        """Raise DataError unless the model has made all calls, and no others."""
-        if self._apart is not None:  # the model caught it and went on
-            raise self._apart
+        """Raise DepartureError unless the model has made all calls, and no others."""
+        if self.departure is not None:  # the model caught it and went on
+            raise self.departure
         node = next(self._todo, None)
         if node is not None:
             raise self._refusal(f"the model ends where the trace has {node.target}{_place(node)}")
@@ -129,12 +137,12 @@ class Follower(TorchDispatchMode):
                 f" {shapes[1]} in the trace"
             )
 
-    def _refusal(self, what: str) -> DataError:
-        self._apart = DataError(
+    def _refusal(self, what: str) -> DepartureError:
+        self.departure = DepartureError(
             f"the model does not do what it did when it was traced: {what}. A model whose calls"
-            " depend on the values in a batch has no units that could be followed over batches"
+            " are others at each run has no units that could be followed over batches"
         )
-        return self._apart
+        return self.departure
 
 
 class _Wires:

@@ -25,25 +25,10 @@ class Sums:
         self._moments = [no_pairs(len(site.nodes), self.device) for site in plan.sites]
         self.precision = [0.0] * len(plan.sites)
 
-    def add(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        """Add what a site has read and returned.
-
-        Args:
-            site: The call.
-            x: What entered, in the shape of what left, or in one that broadcasts to it.
-            y: What left.
-
-        Returns:
-            Whether all of it was finite, as a tensor on the device: nothing waits for it here.
-        """
-        x = x.expand(y.shape)
-        units = site.units.to(self.device)
-        more = moments_of(x, y, units, len(site.nodes))
+    def add(self, site: Site, more: Moments, precision: float) -> None:
+        """Add what a site has read and returned in a batch, and how precise that was."""
         self._moments[site.number] = self._moments[site.number].with_more(more)
-        used = [tensor.dtype for tensor in (x, y) if tensor.dtype.is_floating_point]
-        precision = max((torch.finfo(dtype).eps for dtype in used), default=0.0)
         self.precision[site.number] = max(self.precision[site.number], precision)
-        return torch.isfinite((more.mean_x + more.mean_y + more.xx + more.yy).sum())
 
     def moments(self) -> list[Moments]:
         """The sums of each site, on the CPU; one transfer."""
@@ -57,15 +42,15 @@ class Observer:
 
     Args:
         plan: What to take from which call.
-        sums: Takes it.
+        device: Where sums are taken.
     """
 
-    def __init__(self, plan: Plan, sums: Sums) -> None:
+    def __init__(self, plan: Plan, device: torch.device) -> None:
         self._plan = plan
-        self._sums = sums
+        self.device = home_of(device)
         self._entries: dict[int, Tensor] = {}
         self._uses = dict(plan.uses)
-        self._finite: list[tuple[Site, Tensor]] = []
+        self._seen: list[tuple[Site, Moments, float]] = []
 
     def run(self, node: fx.Node, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call, and take from it what the plan says.
@@ -91,15 +76,26 @@ class Observer:
             self._take(site, result)
         return result
 
+    def add_to(self, sums: Sums) -> None:
+        """Add what was seen, once the run is known to be one of the program."""
+        for site, moments, precision in self._seen:
+            sums.add(site, moments, precision)
+
     def not_finite(self) -> list[Site]:
         """The sites, in order, that NaN or infinities entered or left; waits for the device."""
-        if not self._finite:
+        if not self._seen:
             return []
-        finite = torch.stack([flag for _, flag in self._finite]).cpu().numpy()
-        return [self._finite[place][0] for place in np.flatnonzero(~finite).tolist()]
+        sums = [(m.mean_x + m.mean_y + m.xx + m.yy).sum() for _, m, _ in self._seen]
+        finite = torch.isfinite(torch.stack(sums)).cpu().numpy()
+        return [self._seen[place][0] for place in np.flatnonzero(~finite).tolist()]
 
-    def _take(self, site: Site, result: Tensor) -> None:
-        self._finite.append((site, self._sums.add(site, self._entries[site.entry], result)))
+    def _take(self, site: Site, y: Tensor) -> None:
+        """Sum up what a site has read and returned; nothing waits for the device here."""
+        x = self._entries[site.entry].expand(y.shape)
+        moments = moments_of(x, y, site.units.to(self.device), len(site.nodes))
+        used = [tensor.dtype for tensor in (x, y) if tensor.dtype.is_floating_point]
+        precision = max((torch.finfo(dtype).eps for dtype in used), default=0.0)
+        self._seen.append((site, moments, precision))
         self._uses[site.entry] -= 1
         if not self._uses[site.entry]:
             del self._entries[site.entry]

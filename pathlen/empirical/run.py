@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from pathlen.empirical import batches
-from pathlen.empirical.follow import Follower
+from pathlen.empirical.follow import DepartureError, Follower
 from pathlen.empirical.judge import judge
 from pathlen.empirical.observe import Observer, Sums
 from pathlen.empirical.result import EmpiricalActivity
@@ -26,7 +26,8 @@ from pathlen.tracing.eager import record
 from pathlen.tracing.recording import EAGER, GRADIENTS
 from pathlen.tracing.state import on_cpu, untouched
 
-_MOST_PLANS = 16  # shapes of batches that are remembered; one more is traced again
+_MOST_SHAPES = 16  # of batches that are remembered; one more is traced again
+_MOST_PROGRAMS = 8  # that are remembered of a shape
 _FEWEST_VALUES = 3  # two values are on a line, whatever the function
 
 
@@ -50,8 +51,9 @@ def from_data(
     that need the same memory however long the loader is. Mode, buffers, hooks and the random state
     are afterwards what they were.
 
-    The model is traced anew for batches of new shapes (a smaller last batch); their path graph
-    must be the same.
+    The model is traced anew for batches of new shapes (a smaller last batch), and on a batch itself
+    where it does there what it did not before (a language model builds other masks for texts that
+    fill their batch); all of these must have one path graph.
 
     Args:
         model: A module, or whatever else `pathlen.trace` takes.
@@ -112,20 +114,78 @@ class _Watching:
         self._outputs = outputs
         self._input_axis = input_axis
         self._unseen = unseen
-        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._plans: OrderedDict[Any, list[Plan]] = OrderedDict()
         self._first: Plan | None = None
         self._first_shapes = ""
         self._sums: Sums | None = None
         self._batches = 0
+        self._departed = False  # whether the model does on data what it does not without
 
     def add(self, arguments: batches.Arguments, place: str) -> None:
-        """Run the model on a batch."""
-        plan = self._plan(arguments, place)
-        if self._sums is None:
-            tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
-            self._sums = Sums(plan, tensors[0].device)
-        observer = Observer(plan, self._sums)
+        """Run the model on a batch, beside a recording of what it does on such batches.
+
+        Where it makes other calls, it is recorded on the batch itself, and run again.
+        """
+        plans = self._plans_for(batches.signature(arguments))
+        for plan in plans:
+            if self._follow(plan, arguments, place):
+                return
+        if not (plans or self._departed):
+            plan = self._new_plan(arguments, place, on_data=False)
+            if self._follow(plan, arguments, place):
+                plans.append(plan)
+                return
+        self._departed = True
+        plan = self._new_plan(arguments, place, on_data=True)
+        observer = self._run(plan, arguments, place)
+        self._take(plan, observer, arguments, place)
+        plans.insert(0, plan)
+        del plans[_MOST_PROGRAMS:]
+
+    def _plans_for(self, key: Any) -> list[Plan]:
+        """How to look at batches of certain shapes: a plan for each program that they were."""
+        plans = self._plans.setdefault(key, [])
+        self._plans.move_to_end(key)
+        if len(self._plans) > _MOST_SHAPES:
+            self._plans.popitem(last=False)
+        return plans
+
+    def _follow(self, plan: Plan, arguments: batches.Arguments, place: str) -> bool:
+        """Run the model on a batch; whether it did what the plan says, so that it counts."""
+        try:
+            observer = self._run(plan, arguments, place)
+        except DepartureError:
+            return False
+        self._take(plan, observer, arguments, place)
+        return True
+
+    def _run(self, plan: Plan, arguments: batches.Arguments, place: str) -> Observer:
+        tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        observer = Observer(plan, tensors[0].device)
         _run(self._model, plan, arguments, observer, place)
+        return observer
+
+    def _take(
+        self, plan: Plan, observer: Observer, arguments: batches.Arguments, place: str
+    ) -> None:
+        """Add what was seen of a batch.
+
+        Raises:
+            DataError: The path graph is another than that of the batches before, or something
+                is not finite.
+        """
+        shapes = batches.shapes(arguments)
+        if self._first is None or self._sums is None:
+            self._check(plan)
+            self._first, self._first_shapes = plan, shapes
+            self._sums = Sums(plan, observer.device)
+        told = difference(self._first, plan)
+        if told:
+            raise DataError(
+                f"{place}, of shape {shapes}, makes another path graph than batch 0, of shape"
+                f" {self._first_shapes}: {told}. Units are followed over batches of one graph; give"
+                " batches of one shape, of which the model makes the same"
+            )
         sites = observer.not_finite()
         if sites:
             own = batches.not_finite(arguments)
@@ -133,6 +193,7 @@ class _Watching:
                 f"{place}: NaN or infinities enter or leave the activation {sites[0].layer!r}"
                 + (f"; {own}" if own else "; the batch itself is finite")
             )
+        observer.add_to(self._sums)
         self._batches += 1
 
     def result(self) -> EmpiricalActivity:
@@ -165,40 +226,19 @@ class _Watching:
             unseen=tuple(self._first.unseen),
         )
 
-    def _plan(self, arguments: batches.Arguments, place: str) -> Plan:
-        """How to look at a batch of these shapes."""
-        key = batches.signature(arguments)
-        if key not in self._plans:
-            self._plans[key] = self._new_plan(arguments, place)
-            if len(self._plans) > _MOST_PLANS:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(key)
-        return self._plans[key]
-
-    def _new_plan(self, arguments: batches.Arguments, place: str) -> Plan:
-        shapes = batches.shapes(arguments)
+    def _new_plan(self, arguments: batches.Arguments, place: str, *, on_data: bool) -> Plan:
+        """What the model does on a batch, recorded without its values or on them."""
         try:
-            recording = _record(self._model, arguments, self._outputs)
+            recording = _record(self._model, arguments, self._outputs, on_data=on_data)
             with on_cpu():
-                plan = make_plan(recording, self._policy, self._input_axis)
+                return make_plan(recording, self._policy, self._input_axis)
         except PathlenError as error:
             if self._first is None:
                 raise
             raise DataError(
-                f"{place}, of shape {shapes}, does not fit the model as batch 0, of shape"
-                f" {self._first_shapes}, does: {error}"
+                f"{place}, of shape {batches.shapes(arguments)}, does not fit the model as batch 0,"
+                f" of shape {self._first_shapes}, does: {error}"
             ) from error
-        if self._first is None:
-            self._check(plan)
-            self._first, self._first_shapes = plan, shapes
-        told = difference(self._first, plan)
-        if told:
-            raise DataError(
-                f"{place}, of shape {shapes}, makes another path graph than batch 0, of shape"
-                f" {self._first_shapes}: {told}. Units are followed over batches of one graph; give"
-                " batches of one shape"
-            )
-        return plan
 
     def _check(self, plan: Plan) -> None:
         """Raise ActivityError unless there is something to see, and all of it can be."""
@@ -215,11 +255,12 @@ class _Watching:
             )
 
 
-def _record(model: Any, arguments: batches.Arguments, outputs: Any) -> Recording:
+def _record(model: Any, arguments: batches.Arguments, outputs: Any, *, on_data: bool) -> Recording:
     """Record a run of a model as it will be seen again: by a recorder of calls."""
     recording = trace_model(model, *arguments, outputs)
-    if recording.tracer not in EAGER:  # torch.export writes other calls
-        return record(model, *arguments, outputs, fake=False)
+    if on_data or recording.tracer not in EAGER:  # torch.export writes other calls
+        gradients = recording.tracer == GRADIENTS
+        return record(model, *arguments, outputs, fake=False, gradients=gradients)
     return recording
 
 
@@ -229,7 +270,8 @@ def _run(
     """Run a model on a batch under an observer; the model is left as it was.
 
     Raises:
-        DataError: The model raises, or goes another way than the recording.
+        DepartureError: It goes another way than the recording.
+        DataError: The model raises.
     """
     gradients = plan.recording.tracer == GRADIENTS
     state = list(_state(model))
@@ -246,16 +288,13 @@ def _run(
         try:
             with follower:
                 model(*args, **kwargs)
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-        except Exception as error:  # a model may raise anything
+            follower.finish()
+        except Exception as error:  # a model may raise anything, also about a departure
+            if follower.departure is not None:
+                raise DepartureError(f"{place}: {follower.departure}") from error
             raise DataError(
                 f"{place}: {type(model).__name__} raised {type(error).__name__}: {error}"
             ) from error
-        try:
-            follower.finish()
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
 
 
 def _state(model: Any) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.fake import LazyFakeMode
+from pathlen.tracing.meta_values import MetaValues
 from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
 from pathlen.tracing.state import untouched, untouched_process
 
@@ -66,7 +67,7 @@ def record(
     with untouched(model), autograd_mode(gradients), collection():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
-            with mode or nullcontext(), recorder, _module_stack(recorder):
+            with mode or nullcontext(), recorder, _module_stack(recorder), recorder.values():
                 result = model(*args, **kwargs)
         finally:
             recorder.restore_written()
@@ -119,9 +120,12 @@ class _Recorder(TorchDispatchMode):
         self.stack: list[tuple[str, type]] = []
         self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
         self._by_storage: dict[int, list[int]] = {}
-        self._names = _tensor_names(model)
+        state = _state(model)
+        self._names = {id(tensor): name for name, tensor in reversed(state)}
+        self._is_on_meta = any(tensor.is_meta for _, tensor in state)
         self._outside: dict[int, list[torch.Tensor]] = {}
         self._written: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._reshaped: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -133,14 +137,16 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         self._count()
-        if torch.Tag.inplace_view in func.tags:
-            self._keep_shape_of(args[0])
         if func.namespace == "prim":  # asks a tensor for its device, layout or the like
             return func(*args, **kwargs)
+        run = func
+        if torch.Tag.inplace_view in func.tags:
+            self._keep_shape_of(args[0])
+            run = _on_its_own(func, args[0])
         node_args, node_kwargs = pytree.tree_map_only(torch.Tensor, self.node_of, (args, kwargs))
         if func._schema.is_mutable:
             self._keep_values_of(pytree.tree_leaves((args, kwargs)))
-        result = func(*args, **kwargs)
+        result = run(*args, **kwargs)
         self._refuse_nested(func, result)
         node = self.graph.call_function(func, node_args, node_kwargs)
         node.meta["val"] = pytree.tree_map_only(torch.Tensor, _without_data, result)
@@ -195,6 +201,7 @@ class _Recorder(TorchDispatchMode):
 
     def enter(self, tensor: torch.Tensor, name: str, mode: FakeTensorMode | None) -> torch.Tensor:
         """A placeholder for a tensor; returns the tensor to call with in its place."""
+        self._is_on_meta |= tensor.is_meta
         own = tensor.detach()  # a tensor passed twice is two inputs
         own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it
         node = self.graph.placeholder(name.replace(".", "_"))
@@ -218,8 +225,15 @@ class _Recorder(TorchDispatchMode):
         values = list(entered.values())
         return tuple(values[: len(args)]), {key: entered[key] for key in kwargs}
 
+    def values(self) -> AbstractContextManager[Any]:
+        """Keeps the numbers that a program on the meta device writes down; elsewhere they are."""
+        return MetaValues() if self._is_on_meta else nullcontext()
+
     def restore_written(self) -> None:
-        """Give parameters, buffers and other tensors from outside the values they had before."""
+        """Give parameters, buffers and other tensors from outside what they were before."""
+        for tensor, before, requires_grad in reversed(self._reshaped):
+            tensor.data = before
+            tensor.requires_grad_(requires_grad)
         for kept in self._written.values():
             for tensor, values in kept:
                 tensor.copy_(values)
@@ -246,6 +260,10 @@ class _Recorder(TorchDispatchMode):
 
     def _keep_shape_of(self, tensor: torch.Tensor) -> None:
         """Before unsqueeze_ and its like: what was recorded of the tensor keeps its old shape."""
+        if not isinstance(tensor, FakeTensor):
+            with unset_fake_temporarily():
+                self._reshaped.append((tensor, tensor.detach(), tensor.requires_grad))
+            return
         before = tensor.detach()
         for node in self.graph.nodes:
             if node.meta["val"] is tensor:
@@ -269,11 +287,10 @@ class _Recorder(TorchDispatchMode):
         return OrderedDict((path, (path, kind)) for path, kind in self.stack)
 
 
-def _tensor_names(model: Any) -> dict[int, str]:
+def _state(model: Any) -> list[tuple[str, torch.Tensor]]:
     if not isinstance(model, torch.nn.Module):
-        return {}
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {id(tensor): name for name, tensor in reversed(named)}
+        return []
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 @contextmanager
@@ -302,6 +319,22 @@ def _module_stack(recorder: _Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _on_its_own(func: Any, tensor: torch.Tensor) -> Any:
+    """An operator that changes how a tensor is seen; fake mode lets it change only fake ones.
+
+    Real ones are those that a model has or makes past the dispatcher, such as
+    `torch.tensor([...], device="meta")`.
+    """
+    if isinstance(tensor, FakeTensor):
+        return func
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
+
+    return run
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:

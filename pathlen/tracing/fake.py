@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.tracing.shapes import (
     ANY_STRIDES,
     ATTENTION,
+    GROUPED,
     MAY_COPY,
     RESHAPE,
     SAME,
@@ -22,6 +23,7 @@ from pathlen.tracing.shapes import (
     VIEWS,
     attended,
     contiguous_strides,
+    grouped,
     is_ordinary,
     is_plain,
 )
@@ -34,6 +36,7 @@ if not hasattr(TorchDispatchMode, "_should_skip_dynamo"):
 _CPU = torch.device("cpu")
 _META = torch.device("meta")
 _DEVICE = torch.ops.prim.device.default
+_NEW = torch.ops.aten.new_empty.default
 _EMPTY = torch.ops.aten.empty_strided.default
 
 
@@ -74,6 +77,8 @@ class LazyFakeMode(FakeTensorMode):
         if result is not None:
             return result
         self._load()
+        if func is GROUPED and (shape := grouped(*args, **(kwargs or {}))):
+            func, args, kwargs = _NEW, (args[0], shape), {}
         return super().__torch_dispatch__(func, types, args, kwargs or {})
 
     def from_tensor(self, tensor: torch.Tensor, **options: Any) -> FakeTensor:

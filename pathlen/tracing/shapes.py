@@ -164,6 +164,21 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
+def grouped(
+    mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, *_: Any, **__: Any
+) -> Shape | None:
+    """Shape of a product of groups of rows or columns, one group after another, with matrices.
+
+    Torch's own answer on tensors without data is that of the kernel for bfloat16 alone.
+    """
+    if mat_a.dim() == 2 and mat_b.dim() == 2 and offs is not None:
+        return (len(offs), mat_a.shape[0], mat_b.shape[1])
+    if mat_a.dim() not in (2, 3) or mat_b.dim() not in (2, 3) or mat_a.shape[-1] != mat_b.shape[-2]:
+        return None
+    batch = mat_a.shape[:1] if mat_a.dim() == mat_b.dim() == 3 else ()
+    return (*batch, mat_a.shape[-2], mat_b.shape[-1])
+
+
 def _copied(input: Tensor, **options: Any) -> Shape | None:
     return None if options or input.is_contiguous() else tuple(input.shape)
 
@@ -236,6 +251,7 @@ SAME: dict[Any, Callable[..., bool]] = {
 }
 """Operators that return their first argument, and whether they do so for a call."""
 
+GROUPED = _aten._grouped_mm.default
 ATTENTION = _aten.scaled_dot_product_attention.default
 RESHAPE = _aten.reshape.default
 VIEWS = frozenset(
