@@ -21,6 +21,7 @@ import click
 
 from pathlen import __version__
 from pathlen.cli_backends import backends
+from pathlen.cli_data import data
 from pathlen.cli_demo import demo
 from pathlen.cli_export import export
 from pathlen.cli_measure import measure
@@ -56,6 +57,7 @@ def main() -> None:
 main.add_command(measure)
 main.add_command(export)
 main.add_command(verify)
+main.add_command(data)
 main.add_command(train)
 main.add_command(study)
 main.add_command(backends)
