@@ -152,9 +152,10 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
     recipe, position, fabric, prior = run.recipe, run.position, run.fabric, run.prior
     seed_step(recipe.seed, position.step, fabric.global_rank)
     rate = run.set_learning_rate()
-    output = run.wrapped(*run.task.inputs(batch))
+    inputs = run.inputs(batch)
+    output = run.wrapped(*inputs)
     right, count = run.task.counts(output.detach(), batch)
-    loss = data_loss(run, output, batch)
+    loss = data_loss(run, output, batch, inputs)
     facts = agreed(run, count, requests, loss)
     # the mean over all processes of these is the mean over all items, however they are shared
     total = loss * (count * fabric.world_size / facts[0]).to(loss.dtype)
@@ -185,14 +186,14 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
     return facts
 
 
-def data_loss(run: Run, output: Any, batch: Batch) -> Tensor:
+def data_loss(run: Run, output: Any, batch: Batch, inputs: tuple[Tensor, ...]) -> Tensor:
     """The task's loss, mixed with the teacher's if there is one."""
     loss = run.task.loss(output, batch, run.recipe.label_smoothing)
     taught = run.distillation
     if taught is None or run.teacher is None:
         return loss
     with torch.no_grad():
-        teacher = run.forward(run.teacher, run.task.inputs(batch))
+        teacher = run.forward(run.teacher, inputs)
     soft = run.task.distill(output, teacher, batch, taught.temperature)
     return (1 - taught.weight) * loss + taught.weight * soft
 
@@ -245,13 +246,16 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     row["learning_rate"] = run.last_learning_rate
     row["omega"] = run.prior.omega if run.prior is not None and stage.name == "linearize" else 0.0
     row |= {"train_loss": loss / count, "train_accuracy": right / count}
-    row |= evaluate(run) | depth(run)
-    if not math.isfinite(row["test_loss"]):
-        raise _trouble(run, position.step, "the loss on the test data is not finite")
-    position.epoch += 1
     position.stage_epoch += 1
+    last = position.stage_epoch == stage.epochs
+    if last or position.stage_epoch % run.recipe.evaluate_every == 0:
+        row |= evaluate(run)
+        if not math.isfinite(row["test_loss"]):
+            raise _trouble(run, position.step, "the loss on the test data is not finite")
+    row |= depth(run)
+    position.epoch += 1
     position.batch = 0
-    if position.stage_epoch == stage.epochs or _stops_early(run, row["test_loss"]):
+    if last or ("test_loss" in row and _stops_early(run, row["test_loss"])):
         row |= decode(run) | width(run)
         position.stage += 1
         position.stage_epoch, position.best_loss, position.without_fall = 0, None, 0

@@ -94,7 +94,8 @@ class Bars(Watcher):
         """Keep the accuracy on the test data in sight."""
         self._before += self._steps
         tested = {key: row[key] for key in ("test_accuracy", "bleu") if key in row}
-        self._tested = "  ".join(f"{name} {text}" for name, text in shown(tested).items())
+        if tested:  # not every epoch is evaluated
+            self._tested = "  ".join(f"{name} {text}" for name, text in shown(tested).items())
         self.step(0, {key: value for key, value in row.items() if key not in tested})
 
     def say(self, text: str) -> None:

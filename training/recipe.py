@@ -131,6 +131,8 @@ class Machine(Settings):
         workers: Processes that load data, for each process that trains; sets in memory need none.
         data: Where sets in memory are kept: on the "device", in main memory ("host"), or "auto", on
             the device if they take no more than a quarter of what is free there.
+        channels_last: Whether the channels of a pixel lie side by side in memory, which is faster
+            and gives other last digits; by default they do for models of images that take them so.
     """
 
     accelerator: str = "auto"
@@ -142,6 +144,7 @@ class Machine(Settings):
     threads: Count | None = None
     workers: Annotated[int, Field(ge=0)] = 0
     data: Literal["auto", "device", "host"] = "auto"
+    channels_last: bool | None = None
 
 
 class Recipe(Settings):
@@ -153,7 +156,10 @@ class Recipe(Settings):
         weights: A run's folder or a .safetensors file to begin with, in place of random weights.
         seed: Of the weights, the order of items, dropout.
         batch_size: Items in a step, over all processes.
-        test_batch_size: Items evaluated at once, in each process.
+        test_batch_size: Items evaluated at once, in each process; by default what suits the largest
+            activation of the model.
+        evaluate_every: Epochs of a phase from one evaluation on the test data to the next; there is
+            one after its last epoch in any case.
         optimizer: See :class:`SGD` and :class:`AdamW`.
         schedule: Of the learning rate.
         label_smoothing: Of the task's loss.
@@ -171,7 +177,8 @@ class Recipe(Settings):
     weights: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Count = 128
-    test_batch_size: Count = 512
+    test_batch_size: Count | None = None
+    evaluate_every: Count = 1
     optimizer: Optimizer = SGD()
     schedule: Schedule = Cosine()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -24,12 +24,13 @@ from pathlen.training.learning_rate import Stage, learning_rate, stages
 from pathlen.training.linearizer import Linearizer
 from pathlen.training.make_linearizer import check_linearizer, make_linearizer, make_omega
 from pathlen.training.make_model import load_weights, make_model
+from pathlen.training.memory_format import chosen_format, laid_out, like_parameters
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant
 from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
 from pathlen.training.slope_numbering import update_optimizer_state
 from pathlen.training.slopes import slopes_of
-from pathlen.training.task import Task
+from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
 
 LOOK = 20
@@ -86,10 +87,13 @@ class Run:
         self.monitor = DepthMonitor(self.model, task.example)
         if recipe.linearize.epochs:
             check_linearizer(recipe, self.model, self.monitor)
+        self.form = chosen_format(self.model, task.example, recipe.machine.channels_last)
         if fabric.world_size > 1:
             share_statistics(self.model)
         # now, and not when the module is set up: weights are loaded in this precision
         self.model = fabric.strategy.precision.convert_module(self.model).to(fabric.device)
+        if self.form is torch.channels_last:
+            self.model = self.model.to(memory_format=self.form)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, self.model)
         self.wrapped: nn.Module = self.model
         self.wrapped_optimizer: Any = self.optimizer
@@ -178,6 +182,10 @@ class Run:
         self.prior = make_linearizer(self.recipe, self.model, self.monitor, steps, self.count_signs)
         self.omega = make_omega(self.recipe, self.steps_per_epoch)
 
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Arguments of the model, in the run's memory format."""
+        return laid_out(self.task.inputs(batch), self.form)
+
     def forward(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         """A forward pass in the run's precision that waits for no other process."""
         precision = self.fabric.strategy.precision
@@ -203,7 +211,7 @@ class Run:
         counter = SignCounter(self.model)
         with torch.random.fork_rng(devices=[]), evaluating(self.model), counter:
             for _, batch in zip(range(batches), found, strict=False):
-                self.forward(self.model, self.task.inputs(batch))
+                self.forward(self.model, self.inputs(batch))
         return self.sum_over_processes(counter.counts)
 
     def sum_over_processes(self, tensor: Tensor) -> Tensor:
@@ -263,6 +271,7 @@ class Run:
         own = {int(key): value for key, value in state["optimizer"].items()}
         own = update_optimizer_state(own, self.optimizer, self.model, state["model"])
         self.optimizer.load_state_dict({"state": own, "param_groups": groups})
+        like_parameters(self.optimizer)
 
 
 def _with_text_keys(state: Mapping[int, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ def plot_training(run: Run, ax: Axes | None = None, *, metric: str | None = None
     active = np.array(column(rows, "active_units"))
     most = np.nanmax(active)
     quality = in_percent(column(rows, metric), metric)
+    tested = [place for place, value in enumerate(quality) if not math.isnan(value)]
     depth = column(rows, "napl")
     few = len(rows) <= 20
     looks: list[dict[str, Any]] = [
@@ -56,7 +58,12 @@ def plot_training(run: Run, ax: Axes | None = None, *, metric: str | None = None
     with style.axes_for(ax, 2.2) as axes:
         right = axes.twinx()
         lines = [
-            *axes.plot(epochs, quality, label=words, **looks[0]),
+            *axes.plot(
+                [epochs[place] for place in tested],
+                [quality[place] for place in tested],
+                label=words,
+                **looks[0],
+            ),
             *axes.plot(
                 epochs,
                 100 * active / most if most else active,
