@@ -223,6 +223,7 @@ def test_answers_that_do_not_say_their_length(tmp_path):
         assert len(site.log) == 1
         with pytest.raises(DataError, match="more than the 9,000 bytes expected"):
             download(site, tmp_path / "other.part", limit=9000)
+        assert left(tmp_path) == ["it.part", "it.part.json"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")

@@ -154,6 +154,7 @@ def _copy(
         while chunk := response.read1(CHUNK):
             have += len(chunk)
             if have > limit:
+                forget(part)
                 raise DataError(
                     f"{response.url} has more than the {limit:,} bytes expected at most"
                 )
