@@ -234,3 +234,6 @@ def test_values_are_set_for_all_runs(tmp_path):
             load_study(path, [key])
     with pytest.raises(SettingsError, match="'width' is no override"):
         load_study(path, ["width"])
+    result = CliRunner().invoke(main, ["study", "run", str(path), "--set", "omega=1.0"])
+    assert result.exit_code == 2
+    assert "'omega' cannot be set for all runs: grid of the study sets it" in result.stderr
