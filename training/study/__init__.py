@@ -3,13 +3,16 @@
 Importing this package is cheap, as importing `pathlen.training` is.
 
     settings     what a study is (STUDY.yaml)
-    plan         the runs it asks for, each with a key
+    plan         the runs it asks for
+    keys         the key of a run, the same on every machine
     store        SQLite: what is to be done, by whom, and what came out; one process writes
     nursery      a process with torch loaded, which forks one process for each run
     worker       carries out one run, in a thread here or on a cluster; never touches the store
     executors    where workers are: threads of this process, or a Dask cluster
     coordinator  claims runs, hands them to workers, writes what they return
-    results      the store as records, cases with means over seeds, and points of a figure
+    finished     finished runs as a text file, which a repository keeps
+    contents     what the store and that file tell of a study together
+    results      the same as records, cases with means over seeds, and points of a figure
 """
 
 from __future__ import annotations
