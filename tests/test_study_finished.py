@@ -20,6 +20,7 @@ from pathlen.training.study.finished import Finished, read_finished, write_finis
 from pathlen.training.study.keys import run_key
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.results import read_status
+from pathlen.training.study.settings import SHIPPED
 from pathlen.training.study.store import Store
 from tests.studies import SHORT, settings
 from tests.training_runs import changed
@@ -237,3 +238,14 @@ def test_values_are_set_for_all_runs(tmp_path):
     result = CliRunner().invoke(main, ["study", "run", str(path), "--set", "omega=1.0"])
     assert result.exit_code == 2
     assert "'omega' cannot be set for all runs: grid of the study sets it" in result.stderr
+
+
+@pytest.mark.parametrize("path", [*SHIPPED.glob("*.jsonl")], ids=lambda path: path.stem)
+def test_results_that_come_with_pathlen_are_found_by_their_studies(path):
+    plan = plan_study(load_study(path.stem))
+    labels = {member.key: dict(member.labels) for member in plan.members}
+    found = read_finished(path)
+    assert found
+    for run in found.values():
+        assert run.key in {one.key for one in plan.runs}
+        assert run.labels == labels.get(run.key)
