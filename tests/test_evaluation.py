@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import itertools
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import nn
 
 from pathlen.errors import SettingsError
 from pathlen.figures import plot_training
+from pathlen.training import load_run, renew_batch_norm
+from pathlen.training.batches import train_batches
 from pathlen.training.evaluate import inferring, sensible_batch
 from pathlen.training.files import load_tree
 from pathlen.training.loop import train
@@ -215,3 +219,84 @@ def test_a_sensible_batch(width, side, items):
 
 def test_texts_are_of_any_length():
     assert sensible_batch(nn.Embedding(9, 4), (torch.zeros(1, 2, dtype=torch.long),), CPU) == 512
+
+
+# --- statistics of batch norms -----------------------------------------------------------------
+
+
+def normalizing() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 3),
+        nn.BatchNorm1d(3),
+        nn.Dropout(0.5),
+        nn.BatchNorm1d(3, track_running_stats=False),
+        nn.BatchNorm1d(3, momentum=None),
+    )
+
+
+def test_renewed_statistics_are_the_means_over_the_batches():
+    model = normalizing()
+    torch.manual_seed(1)
+    batches = [torch.randn(8, 4) * (n + 1) for n in range(3)]
+    model(torch.full((8, 4), 100.0) * torch.randn(8, 1))  # far off
+    weights = [p.clone() for p in model.parameters()]
+    model[2].eval()
+    state = torch.get_rng_state()
+    assert renew_batch_norm(model, ((batch,) for batch in batches)) == 3
+    assert torch.equal(torch.get_rng_state(), state)
+    inner = [model[0](batch) for batch in batches]
+    mean = torch.stack([one.mean(0) for one in inner]).mean(0)
+    variance = torch.stack([one.var(0) for one in inner]).mean(0)
+    torch.testing.assert_close(model[1].running_mean, mean)
+    torch.testing.assert_close(model[1].running_var, variance)
+    assert [model[1].momentum, model[4].momentum] == [0.1, None]
+    assert [module.training for module in model] == [True, True, False, True, True]
+    assert all(torch.equal(p, w) for p, w in zip(model.parameters(), weights, strict=True))
+
+
+def test_statistics_stay_without_batches_and_after_errors():
+    model = normalizing().eval()
+    before = model[1].running_mean.clone()
+    assert renew_batch_norm(model, []) == 0
+    assert torch.equal(model[1].running_mean, before)
+    with pytest.raises(RuntimeError):
+        renew_batch_norm(model, [(torch.ones(8, 4),), (torch.ones(8, 5),)])
+    assert model[1].momentum == 0.1
+    assert not any(module.training for module in model.modules())
+
+
+def test_models_without_batch_norm_ask_for_no_batch():
+    def never():
+        raise AssertionError
+        yield
+
+    assert renew_batch_norm(nn.Linear(2, 2), never()) == 0
+
+
+def test_a_run_renews_statistics_before_it_evaluates_linearization(tmp_path):
+    settings = changed(
+        TINY,
+        model={"name": "resnet8", "width": 4},
+        linearize__prior__omega=4.0,
+        finetune__epochs=0,
+        task__shift=1,
+        task__classes=10,
+    )
+    lag = changed(settings, linearize__batch_norm_batches=0)
+    renewed, lagging = run(settings, tmp_path / "renewed"), run(lag, tmp_path / "lagging")
+    for row, other in zip(renewed.history, lagging.history, strict=True):
+        same = row["test_loss"] == other["test_loss"]
+        assert same == (row["phase"] == "train")
+        assert row["train_loss"] == other["train_loss"]  # training does not read them
+    one, other = (outcome(tmp_path / name)["model"] for name in ("renewed", "lagging"))
+    changed_keys = {key for key in one if one[key] != other[key]}
+    assert changed_keys
+    assert all("running" in key or "num_batches" in key for key in changed_keys)
+    found = load_run(tmp_path / "renewed")
+    batches = train_batches(found.task, 48, 0, 3)
+    model = copy.deepcopy(found.model)
+    seen = renew_batch_norm(model, ((images,) for images, _ in itertools.islice(batches, 8)))
+    assert seen == 8
+    for key, value in found.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-4, atol=1e-6)

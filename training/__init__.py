@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pathlen.training.batch_norm import renew_batch_norm as renew_batch_norm
     from pathlen.training.decoding import beam_search as beam_search
     from pathlen.training.decoding import greedy_search as greedy_search
     from pathlen.training.groups import parameter_groups as parameter_groups
@@ -73,6 +74,7 @@ _EXPORTS = {
     "parameter_groups": "pathlen.training.groups",
     "prox": "pathlen.training.proximal",
     "ramp": "pathlen.training.omega",
+    "renew_batch_norm": "pathlen.training.batch_norm",
     "slopes_of": "pathlen.training.slopes",
     "train": "pathlen.training.loop",
     "warn_of_decay": "pathlen.training.groups",

@@ -1,15 +1,18 @@
-"""Batch normalization over the whole batch when several processes share it.
+"""Batch normalization: over the whole batch when several processes share it, and renewed.
 
-torch has this for GPUs only (`nn.SyncBatchNorm`), and without it each process normalizes by the
-statistics of its own share: two processes would train another network than one does.
+torch has the former for GPUs only (`nn.SyncBatchNorm`), and without it each process normalizes by
+the statistics of its own share: two processes would train another network than one does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+Forward = Callable[[nn.Module, tuple[Tensor, ...]], Any]
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -22,6 +25,62 @@ def share_statistics(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) in _KINDS:
             module.__class__ = _SHARED[type(module)]
+
+
+@torch.no_grad()
+def renew_batch_norm(
+    model: nn.Module, batches: Iterable[tuple[Tensor, ...]], forward: Forward | None = None
+) -> int:
+    """Compute the running statistics of a model's batch norms anew: their means over some batches.
+
+    Running statistics are means over many steps, and weights and slopes that change fast, as when
+    units become linear, leave them behind. A few batches of the training data bring them up; the
+    weights and the caller's random numbers stay as they are. `torch.optim.swa_utils.update_bn` does
+    the same for models of one argument; it resets statistics where there is no batch, leaves the
+    momenta changed after an error, and all modules in one mode.
+
+    Args:
+        model: On whatever device; it is run in training mode, and its modules return to the modes
+            that they had.
+        batches: Arguments of the model, on its device. Nothing is asked of them where the model has
+            no batch norm with running statistics.
+        forward: From (model, arguments) to an output, where that takes more than a call.
+
+    Returns:
+        The number of batches; statistics stay as they are if it is 0.
+    """
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+    if not norms:
+        return 0
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    count = 0
+    with torch.random.fork_rng(_accelerators(model)):
+        try:
+            for arguments in batches:
+                if not count:
+                    model.train()
+                    for norm in norms:
+                        norm.reset_running_stats()
+                        norm.momentum = None  # the mean over all batches
+                model(*arguments) if forward is None else forward(model, arguments)
+                count += 1
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            for module, training in modes.items():
+                module.training = training
+    return count
+
+
+def _accelerators(model: nn.Module) -> list[int]:
+    """Indices of the GPUs that a model is on, whose random numbers it may draw."""
+    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
+    return [device.index for device in devices]
 
 
 class _Sum(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pathlen import measure
-from pathlen.training.batches import held_out_batches
+from pathlen.training.batch_norm import renew_batch_norm
+from pathlen.training.batches import held_out_batches, train_batches
 from pathlen.training.run import Run
 from pathlen.training.tasks.translation import evaluating
 
@@ -41,6 +43,22 @@ def evaluate(run: Run) -> dict[str, float]:
             sums += torch.stack([task.loss(output, batch, 0.0) * count, right, count])
     total_loss, total_right, total = added_up(run, sums)
     return {"test_loss": total_loss / total, "test_accuracy": total_right / total}
+
+
+def renew_statistics(run: Run) -> None:
+    """Bring the statistics of batch norms up to the slopes, where the recipe says so."""
+    fabric, recipe = run.fabric, run.recipe
+    made = train_batches(
+        run.task,
+        recipe.batch_size,
+        recipe.seed,
+        run.position.epoch,
+        rank=fabric.global_rank,
+        processes=fabric.world_size,
+        device=fabric.device,
+    )
+    chosen = itertools.islice(made, recipe.linearize.batch_norm_batches)
+    renew_batch_norm(run.model, (run.inputs(batch) for batch in chosen), run.forward)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pathlen.errors import ActivityError, CheckpointError, TrainingError
 from pathlen.training.batches import seed_step, train_batches
-from pathlen.training.evaluate import added_up, decode, depth, evaluate, width
+from pathlen.training.evaluate import added_up, decode, depth, evaluate, renew_statistics, width
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.libraries import library
 from pathlen.training.recipe import Recipe
@@ -249,6 +249,8 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     position.stage_epoch += 1
     last = position.stage_epoch == stage.epochs
     if last or position.stage_epoch % run.recipe.evaluate_every == 0:
+        if stage.name == "linearize":
+            renew_statistics(run)
         row |= evaluate(run)
         if not math.isfinite(row["test_loss"]):
             raise _trouble(run, position.step, "the loss on the test data is not finite")

@@ -66,6 +66,8 @@ class Linearize(Phase):
         distillation: See :class:`Distillation`.
         granularity: See :func:`pathlen.training.make_linearizable`.
         unplaced: See :func:`pathlen.training.make_linearizable`.
+        batch_norm_batches: Batches of the training data over which the running statistics of batch
+            norms are computed anew before each evaluation of this phase: they lag behind slopes.
     """
 
     start: Annotated[int, Field(ge=0)] | None = None
@@ -74,6 +76,7 @@ class Linearize(Phase):
     distillation: Distillation | None = None
     granularity: Literal["channel", "layer", "position"] = "channel"
     unplaced: Literal["refuse", "keep"] = "refuse"
+    batch_norm_batches: Annotated[int, Field(ge=0)] = 8
 
     @model_validator(mode="before")
     @classmethod
