@@ -10,7 +10,7 @@ from random import Random
 
 import pathlen
 from tests.spelling.constructs import CONSTRUCTS
-from tests.spelling.grammar import draw, draw_one
+from tests.spelling.grammar import STEMS, draw, draw_one
 from tests.spelling.network import Choice, Network, example, parameters, spelled
 from tests.spelling.oracle import Answer, answer
 from tests.spelling.path_dag import Numbers
@@ -176,7 +176,7 @@ def survey(networks: int, seed: int, spellings: int = 3, alone: int = 0) -> Surv
     """
     result = Survey()
     for number in range(alone):
-        for place, name in enumerate(sorted(CONSTRUCTS)):
+        for place, name in enumerate([*STEMS, *sorted(CONSTRUCTS)]):
             own = (seed * 1_000_003 + number) * 1000 + place
             result.examine(draw_one(Random(own).choice, name), own, spellings)
     for number in range(networks):
