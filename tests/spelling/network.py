@@ -19,7 +19,7 @@ from tests.spelling import (
 from tests.spelling.program import Node, Program
 from tests.spelling.rules import DETOURS, SPELLINGS, Call, key
 
-__all__ = ["Network", "computes_the_same", "example", "parameters", "spelled"]
+__all__ = ["Network", "applicable", "computes_the_same", "example", "parameters", "spelled"]
 FILLED_BY = (spellings_layers, spellings_meeting, spellings_moving, spellings_pointwise)
 
 BATCH = 2
@@ -139,7 +139,7 @@ def computes_the_same(first: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _applicable(program: Program, weights: list[dict[str, Any]]) -> list[list[int]]:
+def applicable(program: Program, weights: list[dict[str, Any]]) -> list[list[int]]:
     """For each node the spellings that apply to it, found by running all of them."""
     given = iter(example(program))
     values: list[Tensor] = []
@@ -171,14 +171,14 @@ def spelled(
     program: Program, weights: list[dict[str, Any]], number: int, random: Random
 ) -> list[Network]:
     """The plain spelling, the first that applies of each operation, and drawn ones."""
-    applicable = _applicable(program, weights)
-    none: tuple[tuple[int, ...], ...] = ((),) * len(applicable)
-    networks = [Network(program, weights, (tuple(indices[0] for indices in applicable), none))]
+    fitting = applicable(program, weights)
+    none: tuple[tuple[int, ...], ...] = ((),) * len(fitting)
+    networks = [Network(program, weights, (tuple(indices[0] for indices in fitting), none))]
     for _ in range(number - 1):
         detours = tuple(
             (random.randrange(len(DETOURS)),) if node.args and random.random() < DETOUR else ()
             for node in program.nodes
         )
-        drawn = tuple(random.choice(indices) for indices in applicable)
+        drawn = tuple(random.choice(indices) for indices in fitting)
         networks.append(Network(program, weights, (drawn, detours)))
     return networks

@@ -242,9 +242,6 @@ for _name, _form in {
     "matmul: both transposed": lambda a, b: (b.mT @ a.mT).mT,
     "matmul: product and sum": lambda a, b: (a[..., None] * b[:, None]).sum(2),
     "matmul: baddbmm": lambda a, b: torch.baddbmm(torch.zeros(()), a, b),
-    "matmul: row by row": lambda a, b: torch.stack(
-        [(r[:, None] @ b)[:, 0] for r in a.unbind(1)], 1
-    ),
 }.items():
     rule("matmul", _name)(_matmul(_form))
 

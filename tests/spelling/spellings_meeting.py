@@ -400,6 +400,5 @@ rules(
     "window:std",
     **{
         "std: plain": lambda c, x: x.std(_axes(c), correction=0, keepdim=True),
-        "std: var": lambda c, x: _back(c, _last(c, x).var(-1, correction=0).sqrt()),
     },
 )

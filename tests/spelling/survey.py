@@ -11,7 +11,7 @@ from random import Random
 import pathlen
 from tests.spelling.constructs import CONSTRUCTS
 from tests.spelling.grammar import STEMS, draw, draw_one
-from tests.spelling.network import Choice, Network, example, parameters, spelled
+from tests.spelling.network import Choice, Network, applicable, example, parameters, spelled
 from tests.spelling.oracle import Answer, answer
 from tests.spelling.path_dag import Numbers
 from tests.spelling.program import Program
@@ -86,6 +86,7 @@ class Survey:
     used: Counter[str] = field(default_factory=Counter)
     plain_wrong: Counter[str] = field(default_factory=Counter)
     rule_wrong: Counter[str] = field(default_factory=Counter)
+    alone: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     by_construct: dict[str, Disagreement] = field(default_factory=dict)
     by_rule: dict[str, Disagreement] = field(default_factory=dict)
@@ -114,6 +115,25 @@ class Survey:
             blamed = sorted(set(culprits(networks[0], network, expected.numbers)))
             self.rule_wrong.update(blamed)
             self._keep(self.by_rule, network, got, blamed, expected)
+
+    def examine_each_spelling(self, program: Program, seed: int, times: int) -> None:
+        """Every spelling of each operation, one at a time, that was not tried so often before."""
+        expected = answer(program)
+        weights = parameters(program, seed)
+        plain = spelled(program, weights, 1, Random(seed))[0]
+        if expected.open_cases or self._measured(plain) != expected.numbers:
+            return
+        for place, indices in enumerate(applicable(program, weights)):
+            for index in indices[1:]:
+                chosen = (*plain.choice[0][:place], index, *plain.choice[0][place + 1 :])
+                network = Network(program, weights, (chosen, plain.choice[1]))
+                rule = network.rules()[place][0]
+                if self.alone[rule] < times:
+                    self.alone[rule] += 1
+                    got = self._measured(network)
+                    if got != expected.numbers:
+                        self.rule_wrong[rule] += 1
+                        self._keep(self.by_rule, network, got, [rule], expected)
 
     def _measured(self, network: Network) -> Numbers | str:
         self.spellings += 1
@@ -172,13 +192,16 @@ def survey(networks: int, seed: int, spellings: int = 3, alone: int = 0) -> Surv
         networks: How many.
         seed: Another seed draws others.
         spellings: Of each network, the plain one among them.
-        alone: How many networks are made of each construct alone, before.
+        alone: How many networks are made of each construct alone, before; and how often each
+            spelling of an operation is tried alone in these.
     """
     result = Survey()
     for number in range(alone):
         for place, name in enumerate([*STEMS, *sorted(CONSTRUCTS)]):
             own = (seed * 1_000_003 + number) * 1000 + place
-            result.examine(draw_one(Random(own).choice, name), own, spellings)
+            program = draw_one(Random(own).choice, name)
+            result.examine(program, own, spellings)
+            result.examine_each_spelling(program, own, times=alone)
     for number in range(networks):
         own = seed * 1_000_003 + number
         result.examine(draw(Random(own).choice), own, spellings)
