@@ -1,4 +1,4 @@
-"""The model of a run, with its first weights or those of another run."""
+"""The model of a run, with its first weights or those that somebody has trained."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from pathlen.errors import CheckpointError
-from pathlen.training.files import read_weights
 from pathlen.training.linearizable import make_linearizable
 from pathlen.training.models import build_model
-from pathlen.training.recipe import Recipe
+from pathlen.training.recipe import Recipe, Weights
 from pathlen.training.slope_numbering import version_key
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
+from pathlen.training.weight_files import read_weight_file, suggested_rename, with_names_of_ours
+
+_COUNTER = "num_batches_tracked"
+"""Of batch norms: files of old releases lack it, and nothing reads it but averages over all."""
 
 
 def make_model(recipe: Recipe, task: Task) -> nn.Module:
@@ -31,10 +35,23 @@ def make_model(recipe: Recipe, task: Task) -> nn.Module:
             unplaced=recipe.linearize.unplaced,
         )
     if recipe.weights is not None:
-        path = Path(recipe.weights)
-        path = path / "model.safetensors" if path.is_dir() else path
-        load_weights(model, read_weights(path), path)
+        load_given_weights(model, recipe.weights)
     return model
+
+
+def load_given_weights(model: nn.Module, weights: Weights | str) -> None:
+    """Load the weights that a recipe names.
+
+    Args:
+        model: With or without slopes.
+        weights: Settings, or a path alone.
+
+    Raises:
+        CheckpointError: They cannot be read, or are of another model; what would help is said.
+    """
+    given = Weights(file=weights) if isinstance(weights, str) else weights
+    found = with_names_of_ours(read_weight_file(given), model.state_dict(), given)
+    load_weights(model, found, Path(given.file))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
@@ -46,8 +63,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
     own = model.state_dict()
     slopes = {one.parameter_name for one in slopes_of(model) if one.positions is not None}
     slopes |= {version_key(name) for name in slopes}
-    problems = [f"{key} is not in the model" for key in weights.keys() - own.keys() - slopes]
-    problems += [f"{key} is not in the file" for key in own.keys() - weights.keys() - slopes]
+    strange = {k: v.shape for k, v in weights.items() if k not in own and k not in slopes}
+    missing = {
+        key: value.shape
+        for key, value in own.items()
+        if key not in weights and key not in slopes and not key.endswith(_COUNTER)
+    }
+    problems = [f"{key} is not in the model" for key in strange]
+    problems += [f"{key} is not in the file" for key in missing]
     problems += [
         f"{key} has shape {tuple(weights[key].shape)}, not {tuple(own[key].shape)}"
         for key in own.keys() & weights.keys()
@@ -57,6 +80,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
         listed = "\n  ".join(sorted(problems)[:8])
         raise CheckpointError(
             f"{where} is of another model than {type(model).__name__}"
-            f" ({len(problems)} differences):\n  {listed}"
+            f" ({len(problems)} differences):\n  {listed}{_advice(strange, missing)}"
         )
     model.load_state_dict(dict(weights), strict=False)
+
+
+def _advice(strange: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]) -> str:
+    """How the names of a file could be made those of the model, if that is all that differs."""
+    counted = {name: shape for name, shape in strange.items() if not name.endswith(_COUNTER)}
+    rename = suggested_rename(counted, missing) if counted and missing else {}
+    if not rename:
+        return ""
+    line = yaml.safe_dump({"rename": rename}, default_flow_style=True, sort_keys=False, width=10000)
+    return f"\nwith these names it would fit; give the recipe weights: {{file: ..., {line[1:-2]}}}"

@@ -7,9 +7,10 @@ phase has no epochs, from epoch k one whose training phase has k.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pathlen.training.baselines.settings import AnyBaseline
 from pathlen.training.optimizer_settings import SGD, Cosine, Optimizer, Schedule
@@ -150,13 +151,48 @@ class Machine(Settings):
     channels_last: bool | None = None
 
 
+class Weights(Settings):
+    """Weights that somebody has trained, to begin with; see :mod:`pathlen.training.weight_files`.
+
+    Attributes:
+        file: A run's folder or a file.
+        pickled: Whether a file of `torch.save` is read, by `torch.load(weights_only=True)`.
+        part: Which entry of the file holds the weights, if several do.
+        rename: Regular expressions and what to put in the place of what they find in a name, one
+            after the other; "module." and "_orig_mod." before names are gone by then.
+    """
+
+    file: str
+    pickled: bool = False
+    part: str | None = None
+    rename: dict[str, str] | None = None
+
+    @field_validator("rename")
+    @classmethod
+    def _check_patterns(cls, rename: dict[str, str] | None) -> dict[str, str] | None:
+        for pattern, replacement in (rename or {}).items():
+            try:
+                re.compile(f"(?:{pattern})|").sub(replacement, "")
+            except re.error as error:
+                raise ValueError(f"{pattern!r} to {replacement!r}: {error}") from error
+        return rename
+
+
+AnyWeights = Annotated[
+    Annotated[str, Tag("path")] | Annotated[Weights, Tag("settings")],
+    Discriminator(lambda given: "path" if isinstance(given, str) else "settings"),
+]
+"""A path alone, or settings."""
+
+
 class Recipe(Settings):
     """Everything that decides the result of a run.
 
     Attributes:
         task: "name" and settings; see :func:`pathlen.training.build_task`.
         model: "name" and settings; see :func:`pathlen.training.build_model`.
-        weights: A run's folder or a .safetensors file to begin with, in place of random weights.
+        weights: What to begin with in place of random weights: a run's folder or a file, or
+            :class:`Weights`.
         seed: Of the weights, the order of items, dropout.
         batch_size: Items in a step, over all processes.
         test_batch_size: Items evaluated at once, in each process; by default what suits the largest
@@ -177,7 +213,7 @@ class Recipe(Settings):
 
     task: dict[str, Any]
     model: dict[str, Any]
-    weights: str | None = None
+    weights: AnyWeights | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Count = 128
     test_batch_size: Count | None = None
@@ -214,6 +250,17 @@ class Recipe(Settings):
                 " becomes its own teacher"
             )
         return self
+
+    @property
+    def weights_file(self) -> str | None:
+        """Path of the weights to begin with."""
+        return self.weights.file if isinstance(self.weights, Weights) else self.weights
+
+    def with_weights_file(self, file: str) -> Recipe:
+        """The same recipe with the weights in another place."""
+        given = self.weights
+        moved = given.model_copy(update={"file": file}) if isinstance(given, Weights) else file
+        return self.model_copy(update={"weights": moved})
 
     @property
     def train_epochs(self) -> int:

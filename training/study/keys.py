@@ -31,10 +31,10 @@ def run_key(recipe: Recipe, needs: str | None = None) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    if recipe.weights_file is not None:
+        recipe = recipe.with_weights_file(_last_parts(recipe.weights_file, 2))
     settings = {name: value for name, value in _deciding(recipe).items() if name not in _NO_RESULT}
     settings["task"] = _without_places(recipe.task)
-    if recipe.weights is not None:
-        settings["weights"] = _last_parts(recipe.weights, 2)
     whole = {"recipe": settings, "precision": recipe.machine.precision, "needs": needs}
     text = json.dumps(whole, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

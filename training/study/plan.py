@@ -142,8 +142,8 @@ def _recipe(
     recipe = make_recipe(settings, where)
     if (recipe.machine.devices, recipe.machine.nodes) != (1, 1):
         raise SettingsError(f"{where}: a run of a study is one process; set machine.devices to 1")
-    if recipe.weights is not None:
-        recipe = recipe.model_copy(update={"weights": str(Path(recipe.weights).absolute())})
+    if recipe.weights_file is not None:
+        recipe = recipe.with_weights_file(str(Path(recipe.weights_file).absolute()))
     return recipe
 
 
