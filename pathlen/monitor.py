@@ -154,6 +154,10 @@ class DepthMonitor:
             found[site.source.name] = added if before is None else before + added
         return found
 
+    def follows(self, name: str) -> bool:
+        """Whether the model computes with a tensor of this name, as "relu.weight"."""
+        return any(source.name == name for source in self._attributes.values())
+
     def fixed_part(self, weighting: str = "normalized") -> float:
         """What units without directly read slopes add to an average, as the graph was made.
 

@@ -18,6 +18,7 @@ TABLES = {
         "`step`": optimizer_settings.Step,
     },
     "phases": {
+        "`weights`": recipe.Weights,
         "`train`, `linearize` and `finetune`": recipe.Phase,
         "`early_stop`": recipe.EarlyStop,
         "`linearize`": recipe.Linearize,

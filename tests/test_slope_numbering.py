@@ -17,19 +17,17 @@ import pathlen
 from pathlen.training import (
     CifarResNet,
     SparsityPrior,
-    load_run,
     make_linearizable,
-    parameter_groups,
     slopes_of,
 )
-from pathlen.training.files import load_tree, save_tree
+from pathlen.training.baselines.entropy import LowestEntropy
+from pathlen.training.files import save_tree
+from pathlen.training.make_model import load_given_weights
 from pathlen.training.slope_numbering import number_units
 from pathlen.training.slope_vector import SlopeVector
-from pathlen.training.targets import Target
-from pathlen.training.watch import Watcher
+from pathlen.training.targets import Plan, Target
 from tests.constructs import Model
 from tests.slopes import require_fresh
-from tests.training_runs import TINY, changed, outcome, run
 
 IMAGE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -321,50 +319,49 @@ def test_states_of_priors_of_before_are_put_in_order() -> None:
     assert sorted(former.tolist()) == list(range(len(vector)))
 
 
-class Stopped(Watcher):
-    """Stops a run after some epochs, as Ctrl-C does."""
+def test_weights_of_runs_of_before_are_put_in_order(tmp_path: Any) -> None:
+    model, image = option_a()
+    dense = copy.deepcopy(model)
+    filled(make_linearizable(model, image), 1)
+    save_tree(tmp_path / "model.safetensors", by_label(model, model.state_dict()))
+    other = make_linearizable(dense, image)
+    load_given_weights(other, str(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(other.eval()(image), model(image))
 
-    def __init__(self, epochs: int) -> None:
-        self.left = epochs
 
-    def epoch(self, row: Any) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
+def test_an_order_of_entropies_of_before_is_put_in_order() -> None:
+    model, image = option_a()
+    make_linearizable(model, image)
+    count = len(SlopeVector(model))
+    seen = torch.stack([torch.arange(count), 100 + torch.arange(count)], 1)
+    plan = Plan(Target("units", 4), steps=10)
+    baseline = LowestEntropy(model, plan, count_signs=lambda: seen)
+    baseline.step()
+    now = baseline.state_dict()
+    names = [own.parameter_name for own in slopes_of(model)]
+    numbers = SlopeVector(model).by_name(torch.arange(count))
+    former = by_label(model, numbers)  # of each slope in the order of before, its number now
+    before = torch.cat([former[name] for name in names]).argsort()
+    old = now | {
+        "frozen": by_label(model, now["frozen"]),
+        "kept": by_label(model, now["kept"]) if now["kept"] is not None else None,
+        "by_entropy": before[now["by_entropy"]],
+    }
+    assert not torch.equal(old["by_entropy"], now["by_entropy"])
+    baseline.load_state_dict(old)
+    assert torch.equal(baseline.state_dict()["by_entropy"], now["by_entropy"])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_run_of_before_goes_on_to_the_same_end(optimizer: str, tmp_path: Any) -> None:
-    settings = changed(
-        TINY,
-        model={"name": "resnet8", "width": 4, "shortcut": "identity"},
-        optimizer={"name": optimizer, "learning_rate": 0.02},
-        linearize__prior={"omega": 0.1, "target_napl": "50 %", "pace": {}},
-        train__epochs=1,
-        linearize__epochs=3,
-        linearize__distillation={},
-    )
-    run(settings, tmp_path / "whole")
-    folder = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, folder, Stopped(3))  # the checkpoint is that of two epochs
-    path = folder / "checkpoint.safetensors"
-    state, model = load_tree(path), load_run(tmp_path / "whole").model
-    assert state["position"]["epoch"] == 2
-    frozen = state["prior"]["frozen"]
-    assert any(frozen[f"stage{stage}.0.activation2.slope"].any() for stage in (2, 3))
-    old = state | {"model": by_label(model, state["model"])}
-    old["teacher"] = by_label(model, state["teacher"])
-    old["prior"] = state["prior"] | {"frozen": by_label(model, state["prior"]["frozen"])}
-    groups = parameter_groups(model, 0.0)
-    names = {id(p): name for name, p in model.named_parameters()}
-    numbered = {names[id(p)]: str(n) for n, p in enumerate(p for g in groups for p in g["params"])}
-    for kept in state["optimizer"]["0"]:
-        parts = {name: state["optimizer"][n][kept] for name, n in numbered.items()}
-        if parts["fc.weight"].shape == model.fc.weight.shape:  # else a number of steps
-            for name, part in by_label(model, parts).items():
-                old["optimizer"][numbered[name]][kept] = part
-    save_tree(path, old)
-    run(settings, folder)
-    assert outcome(folder) == outcome(tmp_path / "whole")
-    assert "stage2.0.activation2.slope_version" in load_tree(path)["prior"]["frozen"]
+def test_what_has_no_centrality_is_told_with_the_reason() -> None:
+    model, image = option_a()
+    by_position = make_linearizable(copy.deepcopy(model), image, granularity="position")
+    early = pathlen.DepthMonitor(model, image)
+    make_linearizable(model, image)
+    late = pathlen.DepthMonitor(by_position, image)
+    for target, monitor, reason in (
+        (model, early, "the monitor does not know the slopes .* made before make_linearizable"),
+        (by_position, late, "one of the slopes .* alone .*granularity='channel' or 'layer'"),
+    ):
+        with pytest.raises(pathlen.PathlenError, match=reason):
+            SparsityPrior(target, omega=0.1, weights="napl", monitor=monitor)

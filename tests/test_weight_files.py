@@ -257,6 +257,16 @@ def test_names_that_cannot_be(rename: dict[str, str], told: str, tmp_path: Path)
     assert re.search(told, found)
 
 
+def test_the_names_on_the_page_are_those_of_this_layout(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    text = page.partition('title="trained.yaml"\n')[2].partition("```")[0]
+    recipe = make_recipe(yaml.safe_load(text))
+    assert isinstance(recipe.weights, Weights)
+    torch.save(STATE, tmp_path / "weights.th")
+    given = recipe.weights.model_copy(update={"file": str(tmp_path / "weights.th")})
+    torch.testing.assert_close(loaded(given)(IMAGES), WANTED)
+
+
 # --- recipes --------------------------------------------------------------------------------
 
 

@@ -28,7 +28,6 @@ from pathlen.training.memory_format import chosen_format, laid_out, like_paramet
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant
 from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
-from pathlen.training.slope_numbering import update_optimizer_state
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
@@ -269,7 +268,6 @@ class Run:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         groups = self.optimizer.state_dict()["param_groups"]
         own = {int(key): value for key, value in state["optimizer"].items()}
-        own = update_optimizer_state(own, self.optimizer, self.model, state["model"])
         self.optimizer.load_state_dict({"state": own, "param_groups": groups})
         like_parameters(self.optimizer)
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from pathlen.training.slopes import Slopes, SlopeSite, slopes_of
+from pathlen.training.slopes import Slopes, SlopeSite
 
 VERSION = 2
 """Of the numbering: 2, by first appearance; 1, which no file says of itself, by label."""
@@ -90,35 +89,6 @@ def in_order(tensor: Tensor, former: Tensor) -> Tensor:
 def is_former(own: Slopes, state: Mapping[str, Any]) -> bool:
     """Whether a state has the former numbers of slopes whose numbers have changed."""
     return own.former is not None and version_key(own.parameter_name) not in state
-
-
-def update_optimizer_state(
-    state: Mapping[int, Mapping[str, Any]],
-    optimizer: Optimizer,
-    model: nn.Module,
-    weights: Mapping[str, Any],
-) -> dict[int, Mapping[str, Any]]:
-    """Put what an optimizer keeps of slopes in order, where a checkpoint is older.
-
-    Args:
-        state: By number of the parameter, as in `optimizer.state_dict()["state"]`.
-        optimizer: Whose numbers these are.
-        model: Whose parameters it has.
-        weights: The `state_dict` of the model in the same checkpoint.
-    """
-    former = {id(o.parameter): o.former for o in slopes_of(model) if is_former(o, weights)}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    updated = dict(state)
-    for number, parameter in enumerate(parameters):
-        order = former.get(id(parameter))
-        if order is not None and number in state:
-            updated[number] = {
-                key: in_order(value, order)
-                if isinstance(value, Tensor) and value.shape == parameter.shape
-                else value
-                for key, value in state[number].items()
-            }
-    return updated
 
 
 def version_tensor() -> Tensor:

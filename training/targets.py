@@ -239,10 +239,16 @@ def slope_shares(slopes: tuple[Slopes, ...], monitor: DepthMonitor) -> Tensor:
     """
     shares = monitor.slope_centrality()
     missing = [own.parameter_name for own in slopes if own.parameter_name not in shares]
+    if missing and all(map(monitor.follows, missing)):
+        raise PathlenError(
+            f"no unit of the path graph is made linear by one of the slopes {missing[:3]} alone"
+            " (with granularity='position' a unit has many), so they have no centrality; use"
+            " granularity='channel' or 'layer', or count 'units' or 'relu_calls'"
+        )
     if missing:
         raise PathlenError(
-            f"the monitor does not read the slopes {missing[:3]} directly, so it knows no"
-            " centrality of theirs; is it of this model, made after make_linearizable?"
+            f"the monitor does not know the slopes {missing[:3]}: it is of another model, or was"
+            " made before make_linearizable; make pathlen.DepthMonitor(model, args) of this one"
         )
     return torch.cat([shares[own.parameter_name].reshape(-1) for own in slopes])
 
