@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.elementwise import merge_labels, scalar_function
 from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
@@ -22,10 +22,12 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import looked_up
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
+from pathlen.lowering.moving import places_of
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
+from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import rule
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, varying_operands
 
 _PLACES = ("index", "indices", "mask")
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
@@ -114,6 +116,10 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     At constant indices an assignment is a movement. Otherwise what may stand at an element is what
     was there and what may be written there, and both are predecessors.
     """
+    if any(place.varies and place.dtype == torch.bool for place in places_of(call)):
+        region = find_region(call, varying_operands(call), lowering.constants)
+        if region is not None and not region.affine:  # a mask made from the tensor itself
+            return scalar_function(region, lowering)
     target, written = call["self"], _written(call)
     adds = call.name in _ADDS or call.arguments.get("accumulate")
     places = _constant_places(call, lowering)

@@ -120,7 +120,9 @@ class Activities:
         own = (units >= step.nodes.start) & (units < step.nodes.stop)
         active = self._edges.activity[units] > 0
         tolerance = self._policy.tolerance
-        if result.softmax and not own.any():  # exp(x) / sum(exp(x)) written out passes units on
+        if (
+            result.softmax == "whole" and not own.any()
+        ):  # exp(x) / sum(exp(x)) written out passes units on
             logarithm = _by_unit(bend(points, lines.log()), result.labels, units)
             bent = np.minimum(bent, logarithm)
         is_active, is_linear = bent > _MARGIN * tolerance, bent < tolerance / _MARGIN

@@ -104,7 +104,7 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
         if call.name == "aten.scaled_dot_product_attention":
             return [value for value in path if value is call["value"]]
         if kind_of_call(call) == "contraction" and len(path) > 1:
-            return [value for value in path if not value.softmax]
+            return [value for value in path if value.softmax != "whole"]
     floating = [v for v in operands(call) if v.dtype.is_floating_point or v.dtype.is_complex]
     cut = floating or call.name in _WRITES
     return [v for v in path if not cut or v in floating or _touches(v, outside)]
@@ -145,7 +145,7 @@ def _meets_neighbours(step: Step) -> bool:
 
     The lowering says of a softmax that it is one.
     """
-    return step.call.name in _SHIFTS or any(value.softmax for value in results(step))
+    return step.call.name in _SHIFTS or any(value.softmax == "whole" for value in results(step))
 
 
 def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, tuple[Value, ...]]]:
