@@ -152,7 +152,8 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
     """The path values that a call is a scalar function of, statistics held fixed, nearest first.
 
     Walks back from the operands, latest first; whenever a single path value is left, everything
-    has passed through it. Ends where elements change places on the way, and at layers and inputs.
+    has passed through it. Ends at layers and inputs. Elements may change places on the way; whether
+    those that meet come from one place is seen by running the calls.
 
     Args:
         call: the call.
@@ -198,8 +199,7 @@ def _moving(
         held: the statistics among these, by identity.
 
     Returns:
-        Them in order, or None if one has elements that changed places, or there is no way but
-        through statistics.
+        Them in order, or None if there is no way but through statistics.
     """
     known = {id(value) for value in between}
     needed: dict[int, Value] = {}
@@ -215,8 +215,6 @@ def _moving(
     for value in sorted(needed.values(), key=lambda value: value.order):
         assert value.call is not None
         if any(id(operand) in moving for operand in operands(value.call)):
-            if kind_of(value) == "movement":
-                return None
             moving.add(id(value))
             inside.append(value)
     if not any(id(operand) in moving for operand in operands(call)):
