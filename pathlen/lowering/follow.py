@@ -55,11 +55,14 @@ class State:
         places: of the elements in the entry; of a statistic, of all that went into it.
         part: which part of a softmax it is: "exp" of an affine function, the "sum" of these, its
             "inverse", the "log" of a sum, "shifted" by that (log softmax) or a "softmax".
+        scale: what the elements are multiplied by in an affine function, or in the exponent: a
+            number, and what else; two are equal only if they are known to be.
     """
 
     degree: float
     places: tuple[Places, ...]
     part: str = ""
+    scale: tuple[Any, ...] = (1.0,)
 
 
 CONSTANT = State(0, ())
@@ -114,7 +117,7 @@ class Follower:
         pieces = stacked_pieces(call, self._constants)
         if pieces is not None:
             return self._over_pieces(call, pieces)
-        states = [self._of(value) for value in varying_operands(call)]
+        states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
         kind = kind_of_call(call)
@@ -148,7 +151,7 @@ class Follower:
         if places is None:
             return None
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
-        return State(degree, places, _part(call, states))
+        return State(degree, places, _part(call, states), _scale(call, states))
 
     def _meeting(self, states: list[State], shape: torch.Size) -> tuple[Places, ...] | None:
         """Places of elements that meet; None where those of different places do."""
@@ -243,7 +246,7 @@ class Follower:
             part = "sum"
         elif call.name == "aten.logsumexp" and state.degree == 1 and not state.part:
             part = "log"
-        return State(0, tuple(one for one in places if one is not None), part)
+        return State(0, tuple(one for one in places if one is not None), part, state.scale)
 
     def _around(self, call: Call, source: Value, state: State) -> State | None:
         """A statistic of the features around each one, as in a local response normalization."""
@@ -278,7 +281,7 @@ class Follower:
             return None
         operands, names, out = letters
         found: list[Places] = []
-        part = ""
+        part, scale = "", CONSTANT.scale
         for value, own in zip(operands, names, strict=True):
             if not value.varies:
                 if not self._only_adds(value):
@@ -291,10 +294,10 @@ class Follower:
                 if places.key is not None or places.numbers is not None:
                     return None
                 found.append(_contracted_places(places, own, out, call.shape))
-            part = "sum" if state.part == "exp" else ""
+            part, scale = ("sum" if state.part == "exp" else ""), state.scale
         if sum(value.varies for value in operands) > 1:
             part = ""
-        return State(0, tuple(dict.fromkeys(found)), part)
+        return State(0, tuple(dict.fromkeys(found)), part, scale)
 
     def _only_adds(self, value: Value) -> bool:
         """Whether a constant matrix holds one number only."""
@@ -356,7 +359,7 @@ class Follower:
         _, index, axis, places = own
         if axis != place[1] or _Same(place[0]) != index:
             return None
-        return State(0, places, state.part)
+        return State(0, places, state.part, state.scale)
 
     def _added_up(self, call: Call) -> State | None:
         place = place_of(call)
@@ -373,7 +376,13 @@ class Follower:
         key = ("added", _Same(place[0]), place[1], state.places)
         how = call.arguments.get("reduce", "sum")
         part = "sum" if state.part == "exp" and how in ("sum", "mean") else ""
-        return State(0, (Places(shape, (0,) * len(shape), key=key),), part)
+        return State(0, (Places(shape, (0,) * len(shape), key=key),), part, state.scale)
+
+
+def followed_operands(call: Call) -> list[Value]:
+    """The varying operands whose elements a call computes with: not the numbers that say where."""
+    where = {id(value) for value in places_of(call) if value.dtype != torch.bool}
+    return [value for value in varying_operands(call) if id(value) not in where]
 
 
 def degree_by_name(call: Call, of: Mapping[str, float]) -> float:
@@ -404,6 +413,29 @@ def _rounds(call: Call) -> bool:
     )
 
 
+def _scale(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
+    """What the elements of an entry are multiplied by after a call."""
+    carriers = {n: s for n, s in states.items() if s.degree or s.part}
+    if len(carriers) != 1:
+        return (1.0, call.node)  # of its own
+    ((name, state),) = carriers.items()
+    if state.part in ("exp", "sum", "inverse", "log") or call.name in EXPONENTIALS:
+        return state.scale
+    factor, *others = state.scale
+    if call.name in ("aten.neg", "aten.negative"):
+        return (-factor, *others)
+    if call.name in SUMS:
+        second = name == ("self" if call.name == "aten.rsub" else "other")
+        sign = -1.0 if second and call.name != "aten.add" else 1.0
+        return (factor * sign * (call.arguments.get("alpha", 1) if second else 1), *others)
+    if call.name in _PRODUCTS | _QUOTIENTS:
+        other = call["other" if name == "self" else "self"]
+        if isinstance(other, Value):
+            return (factor, *others, call.name, other.node)
+        return (factor * other if call.name in _PRODUCTS else factor / other, *others)
+    return state.scale if call.name in SAME else (*state.scale, call.node)
+
+
 def _part(call: Call, states: Mapping[str, State]) -> str:
     """Which part of a softmax the result of an elementwise call is."""
     varying = {name: state for name, state in states.items() if state.places}
@@ -420,12 +452,15 @@ def _part(call: Call, states: Mapping[str, State]) -> str:
     above, below = states.get("self", CONSTANT), states.get("other", CONSTANT)
     if call.name in _QUOTIENTS and call.arguments.get("rounding_mode") is None:
         if below.part == "sum":
-            return {"exp": "softmax"}.get(above.part, "inverse" if not above.places else "")
+            if above.part == "exp" and above.scale == below.scale:
+                return "softmax"
+            return "inverse" if not above.places else ""
         return above.part if not below.places and above.part != "shifted" else ""
     if call.name in _PRODUCTS and parts == {"exp", "inverse"}:
-        return "softmax"
+        return "softmax" if above.scale == below.scale else ""
     subtracts = call.name in ("aten.sub", "aten.subtract") and call.arguments.get("alpha", 1) == 1
-    if subtracts and above.degree == 1 and below.part == "log" and not above.part:
+    whole = above.degree == 1 and not above.part and above.scale == below.scale
+    if subtracts and whole and below.part == "log":
         return "shifted"
     return _kept_part(call, list(varying.values()))
 

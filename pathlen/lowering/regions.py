@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.follow import Follower, State, degree_by_name, follow
+from pathlen.lowering.follow import (
+    Follower,
+    State,
+    degree_by_name,
+    follow,
+    followed_operands,
+)
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -80,7 +86,7 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
         if value.call is None or kind_of(value) not in _EXPANDABLE:
             return None
         between.append(value)
-        for operand in varying_operands(value.call):
+        for operand in followed_operands(value.call):
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
@@ -99,11 +105,14 @@ def region_of(
         constants: gives the indices of movements.
     """
     ordered = tuple(sorted(between, key=lambda value: value.order))
-    state = follow(entry, ordered, call, constants)
+    follower = Follower(entry, constants)
+    for value in ordered:
+        follower.add(value)
+    state = follower.state_of_call(call, 0)
     if state is None or not state.degree:
         return None  # elements do not meet, or the entry is met again by its statistics only
-    has_statistics = any(kind_of(v) in ("reduction", "contraction", "softmax") for v in ordered)
-    return Region(entry, state, has_statistics, ordered, call)
+    held = (known for known in follower.known.values() if known is not None and not known.degree)
+    return Region(entry, state, any(one.places for one in held), ordered, call)
 
 
 def states(region: Region, constants: Constants) -> Mapping[int, State | None]:
