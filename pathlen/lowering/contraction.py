@@ -63,24 +63,22 @@ def contract(
     labels = [operand.labels for operand in operands]
     if lowering.policy.attention == "value":  # attention written out: its scores are dropped
         for position, operand in enumerate(operands):
-            if operand.softmax == "whole" and operands[1 - position].is_path:
+            if operand.softmax and operands[1 - position].is_path:
                 labels[position] = constant_labels(operand.shape)
     batch = [a for a in letters[0] if a in letters[1] and a in out]
     summed = [a for a in letters[0] if a in letters[1] and a not in out]
     free = [[a for a in own if a not in batch and a not in summed] for own in letters]
-    constant = [position for position in (0, 1) if not operands[position].varies]
-    if constant:
-        path = 1 - constant[0]
+    without_path = [position for position in (0, 1) if not operands[position].is_path]
+    if without_path:
+        other = without_path[0]
+        weight, path = operands[other], 1 - other
         units = lowering.unified(labels[path])
         own_batch = [a for a in batch if _varies_along(units, letters[path], a)]
-        shared = [
-            a for a in own_batch if _tells_apart(operands[constant[0]], letters, constant[0], a)
-        ]
-        form = (letters[path], letters[constant[0]], out)
-        weight = operands[constant[0]]
+        shared = [a for a in own_batch if _tells_apart(weight, letters[other], a)]
+        form = (letters[path], letters[other], out)
         if shared:
-            return _grouped_by_constant(call, labels[path], weight, form, shared, lowering)
-        return _by_constant(call, labels[path], weight, form, lowering)
+            return _grouped_by_weights(call, labels[path], weight, form, shared, lowering)
+        return _by_weights(call, labels[path], weight, form, lowering)
     sides = [
         Operand(
             _permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n])
@@ -177,20 +175,20 @@ def _aligned(one: Operand, other: Operand) -> tuple[np.ndarray, np.ndarray]:
     return aligned[0], aligned[1]
 
 
-def _by_constant(
+def _by_weights(
     call: Call,
     labels: torch.Tensor,
     weight: Value,
     form: tuple[str, str, str],
     lowering: Lowering,
 ) -> Value:
-    """A contraction with a constant tensor is a layer along the contracted axes.
+    """A contraction with a tensor without a path is a layer along the contracted axes.
 
     Args:
         call: the call site.
         labels: of the path tensor.
-        weight: the constant.
-        form: letters of the path tensor, of the constant and of the result.
+        weight: the other tensor.
+        form: letters of the path tensor, of the weight and of the result.
         lowering: the lowering at work.
     """
     own, others, out = form
@@ -207,13 +205,14 @@ def _by_constant(
         roles = (kept, created, summed)
         return None if found is None else arranged(found, others, roles, own, labels.shape)
 
-    result = dense_layer(call, merged, len(kept), features, matrix, lowering)
+    is_last = not summed or own[-1] in summed
+    result = dense_layer(call, merged, len(kept), features, matrix, lowering, is_last=is_last)
     result = result.reshape([*result.shape[:-1], *(sizes[a] for a in created)])
     order = [*kept, *created]
     return lowering.result(call, result.permute([order.index(a) for a in out]).expand(call.shape))
 
 
-def _grouped_by_constant(
+def _grouped_by_weights(
     call: Call,
     labels: torch.Tensor,
     weight: Value,
@@ -221,7 +220,7 @@ def _grouped_by_constant(
     shared: list[str],
     lowering: Lowering,
 ) -> Value:
-    """A constant with a matrix of its own for each index of `shared` axes: a grouped layer."""
+    """A weight with a matrix of its own for each index of `shared` axes: a grouped layer."""
     own, constant, out = form
     others = [a for a in own if a not in shared]
     created = [a for a in out if a not in own]
@@ -237,7 +236,8 @@ def _grouped_by_constant(
         slices = compact(_permuted(labels, own, [*shared, *kept, *summed]), _axes(shared, kept))
         slices = slices.reshape(groups, -1, int(np.prod(slices.shape[len(shared) + len(kept) :])))
         found = weights_of(call, weight, lowering)
-        assert found is not None  # it is constant
+        if found is None:  # it varies
+            found = torch.ones(weight.shape)
         matrix = arranged(found, constant, ([*shared, *kept], created, summed), own, labels.shape)
         matrix = matrix.unflatten(0, (groups, -1))
         nodes = grouped_units(call, slices.numpy(), matrix, lowering)
@@ -254,9 +254,9 @@ def _grouped_by_constant(
     return lowering.result(call, result.expand(call.shape))
 
 
-def _tells_apart(weight: Value, letters: tuple[str, str], position: int, letter: str) -> bool:
-    """Whether a constant has a matrix of its own for each index of a batch axis."""
-    axis = letters[position].index(letter)
+def _tells_apart(weight: Value, letters: str, letter: str) -> bool:
+    """Whether a weight has a matrix of its own for each index of a batch axis."""
+    axis = letters.index(letter)
     val = weight.node.meta["val"]
     return bool(weight.shape[axis] > 1 and val.stride(axis) != 0)
 

@@ -1,10 +1,14 @@
-"""Layers: linear maps of path tensors by constant weights, and look-ups in constant tables."""
+"""Layers: linear maps of path tensors by weights without a path, and look-ups in tables of these.
+
+Weights may depend on the input all the same: gathered by an index, masked by a comparison.
+"""
 
 import numpy as np
 import torch
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -19,6 +23,7 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.layer_weights import looked_up, weights_of
 from pathlen.lowering.operations import aten
+from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import Matrix, convolution_nodes, dense_units
@@ -31,6 +36,8 @@ def dense_layer(
     features: torch.Size,
     matrix: Matrix,
     lowering: Lowering,
+    *,
+    is_last: bool = True,
 ) -> torch.Tensor:
     """Adds an ungrouped linear map along one axis; returns the labels of its result.
 
@@ -45,13 +52,18 @@ def dense_layer(
         features: their number.  # (1,)
         matrix: gives the weights, where edges carry them.
         lowering: the lowering at work.
+        is_last: whether the axis is the last of the tensor. There a single unit that is repeated
+            is taken for features, elsewhere for positions.
     """
+    structure = lowering.unified(labels)
+    read = distinct(structure)
+    is_same = labels.shape[axis] > 1 and is_position_axis(structure, axis)
+    mixes_positions = is_same and (len(read) > 1 or not is_last)
     if lowering.weights is not None:
-        return dense_units(call, labels, axis, features, matrix, lowering)
+        return dense_units(call, labels, axis, features, matrix, lowering, mixes_positions)
     shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
-    read = distinct(labels)
     lowering.layer(call)
-    if len(read) > 1 and labels.shape[axis] > 1 and is_position_axis(labels, axis):
+    if mixes_positions:
         return rename(compact(labels), read, lowering.builder.units(read)).expand(shape)
     hub = lowering.builder.hub(read)
     return channel_labels(lowering.builder.units(np.broadcast_to(hub, features)), shape, axis)
@@ -66,13 +78,16 @@ def dense_layer(
 )
 def convolution(call: Call, lowering: Lowering) -> Value:
     """One new unit per output channel, behind one hub per group."""
-    groups, labels = call["groups"], call["input"].labels
     if call["weight"].is_path:
-        return _dynamic_convolution(call, lowering)
-    require_constant(call, ("weight", "bias"), lowering)
+        return plus_bias(call, _dynamic_convolution(call, lowering), lowering)
     if not call["input"].is_path:
-        return lowering.result(call, constant_labels(call.shape))
-    axis = labels.ndim - call["weight"].labels.ndim + 1  # 0 for an input without a batch axis
+        return plus_bias(call, lowering.result(call, constant_labels(call.shape)), lowering)
+    return plus_bias(call, _convolution(call, lowering), lowering)
+
+
+def _convolution(call: Call, lowering: Lowering) -> Value:
+    groups, labels = call["groups"], call["input"].labels
+    axis = _channel_axis(call)
     if lowering.weights is not None:
         units = convolution_nodes(call, axis, lowering)
         return lowering.result(call, channel_labels(units, call.shape, axis))
@@ -91,15 +106,21 @@ def convolution(call: Call, lowering: Lowering) -> Value:
 
 @rule("layer", "aten.embedding")
 def embedding(call: Call, lowering: Lowering) -> Value:
-    """A look-up in a constant table is a layer from the units of the indices."""
-    require_constant(call, ("weight", "bias"), lowering)
+    """A look-up in a table of parameters is a layer from the units of the indices.
+
+    A table that comes from the input is read at places, which have no path.
+    """
+    table = call["weight"]
+    if table.is_path:
+        rows = union_over(call, table.labels, [0], lowering).squeeze(0)
+        return lowering.result(call, rows.expand(call.shape))
     return look_up(call, call["indices"], call["weight"], lowering)
 
 
 @rule("layer", "aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
 def embedding_bag(call: Call, lowering: Lowering) -> Result:
     """Sums of rows of a table; what else it returns serves its gradient."""
-    require_constant(call, ("weight", "bias"), lowering)
+    require_no_path(call, ("weight",), lowering)
     if call["mode"] == 0:
         lowering.uncertain(call, "the number of rows in a sum")
     bags = look_up(call, call["indices"], call["weight"], lowering)
@@ -114,7 +135,7 @@ def experts(call: Call, lowering: Lowering) -> Value:
     """Tokens sorted by expert times the experts' matrices: a layer whichever expert they meet."""
     names = [argument.name for argument in call.func._schema.arguments]
     tokens, weights = call[names[0]], call[names[1]]
-    require_constant(call, (names[1],), lowering)
+    require_no_path(call, (names[1],), lowering)
     if not tokens.is_path or weights.labels.ndim != 3:
         raise UnsupportedOperation(f"{lowering.site(call)}: no matrices of experts")
     axis = len(call.shape) - 1
@@ -140,14 +161,32 @@ def look_up(call: Call, indices: Value, table: Value, lowering: Lowering) -> Val
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 
-def require_constant(call: Call, names: tuple[str, ...], lowering: Lowering) -> None:
-    """Refuse a layer whose parameters are computed from the model's input.
+def plus_bias(call: Call, result: Value, lowering: Lowering) -> Value:
+    """The result of a layer, merged with a bias that comes from the input."""
+    bias = call["bias"]
+    if bias is None or not bias.is_path:
+        return result
+    axis = _channel_axis(call)
+    along = bias.labels.reshape([-1 if a == axis else 1 for a in range(len(call.shape))])
+    added = lowering.result(call, along.expand(call.shape))
+    if not result.is_path:
+        return added
+    return lowering.result(call, merge_labels(call, [result, added], lowering))
+
+
+def _channel_axis(call: Call) -> int:
+    """The axis of channels of a convolution; 0 for an input without a batch axis."""
+    return len(call["input"].shape) - len(call["weight"].shape) + 1
+
+
+def require_no_path(call: Call, names: tuple[str, ...], lowering: Lowering) -> None:
+    """Refuse a layer whose parameters the model's input decides on, other than by choosing them.
 
     Raises:
-        UnsupportedOperation: one of the arguments depends on the input.
+        UnsupportedOperation: a path leads through one of the arguments.
     """
     for name in names:
-        if isinstance(call.arguments.get(name), Value) and call[name].varies:
+        if isinstance(call.arguments.get(name), Value) and call[name].is_path:
             raise UnsupportedOperation(
                 f"{lowering.site(call)}: its {name} is computed from the model's input"
             )
@@ -157,27 +196,29 @@ def _dynamic_convolution(call: Call, lowering: Lowering) -> Value:
     """A convolution whose weight comes from the input: a product of input and weight.
 
     One new unit per output channel, with a hub over what its group reads and a hub over the
-    channel's weights as predecessors.
+    channel's weights as predecessors. Groups that read the same units by weights of the same units
+    (the items of a batch, where each has its own weights) are one.
     """
-    labels, weight, groups = call["input"].labels, call["weight"].labels, call["groups"]
-    require_constant(call, ("bias",), lowering)
+    weight, groups = lowering.unified(call["weight"].labels), call["groups"]
     lowering.by_data()
-    if "transpose" in call.name:
-        raise UnsupportedOperation(f"{lowering.site(call)}: its weight is computed from the input")
-    axis = labels.ndim - weight.ndim + 1
+    axis = _channel_axis(call)
+    if "transpose" in call.name or call.arguments.get("transposed"):
+        weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # channels out
     channels = weight.shape[0]
     rows = np.full((channels, 2), CONSTANT)
     lowering.layer(call)
     for column, (tensor, along, count) in enumerate(
-        ((lowering.unified(labels), axis, groups), (lowering.unified(weight), 0, channels))
+        ((lowering.unified(call["input"].labels), axis, groups), (weight, 0, channels))
     ):
         small = compact(tensor, [a for a in range(tensor.ndim) if a != along])
         sets, number = label_sets(small.movedim(along, 0).reshape(count, -1).numpy())
         hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
         rows[:, column] = np.repeat(hubs[number], channels // count)
-    sets = sets_of_rows(rows)
+    within_group = np.arange(channels) % (channels // groups)
+    kinds, kind = np.unique(np.column_stack([rows, within_group]), axis=0, return_inverse=True)
+    sets = sets_of_rows(kinds[:, :2])
     alive = sets.sizes > 0
-    nodes = np.full(channels, CONSTANT)
+    nodes = np.full(len(kinds), CONSTANT)
     activity = float(lowering.policy.counts("product"))
     nodes[alive] = lowering.builder.merges(LabelSets(sets.members, sets.sizes[alive]), activity)
-    return lowering.result(call, channel_labels(nodes, call.shape, axis))
+    return lowering.result(call, channel_labels(nodes[kind.reshape(-1)], call.shape, axis))

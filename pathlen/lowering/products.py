@@ -9,10 +9,10 @@ import torch
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import contract
-from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
-from pathlen.lowering.layers import dense_layer, require_constant
+from pathlen.lowering.layers import dense_layer, require_no_path
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
@@ -76,7 +76,7 @@ def bilinear(call: Call, lowering: Lowering) -> Value:
     if call.name != "aten.bilinear":
         raise UnsupportedOperation(f"{lowering.site(call)}: only whole bilinear layers have a rule")
     inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
-    require_constant(call, ("weight", "bias"), lowering)
+    require_no_path(call, ("weight", "bias"), lowering)
     lowering.layer(call)
     if lowering.weights is not None:
         units = bilinear_units(call, inputs, lowering)
@@ -108,4 +108,4 @@ def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value
         return product
     if not product.is_path:
         return lowering.result(call, added.labels.expand(call.shape))
-    return merged_sum(call, [product, added], lowering)
+    return lowering.result(call, merge_labels(call, [product, added], lowering))

@@ -18,7 +18,6 @@ from pathlen.lowering.labels import (
     channel_labels,
     compact,
     distinct,
-    is_position_axis,
     rename,
 )
 from pathlen.lowering.layer_weights import absolute, kernel_sums, weights_of
@@ -36,6 +35,7 @@ def dense_units(
     features: torch.Size,
     matrix: Matrix,
     lowering: Lowering,
+    mixes_positions: bool,
 ) -> torch.Tensor:
     """`layers.dense_layer` with explicit edges; the same units.
 
@@ -46,6 +46,7 @@ def dense_units(
         features: their number.  # (1,)
         matrix: gives the weights.
         lowering: the lowering at work.
+        mixes_positions: whether the axis is one of positions.
     """
     assert lowering.weights is not None
     shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
@@ -53,7 +54,7 @@ def dense_units(
     read = distinct(structure)
     weight = matrix()
     lowering.layer(call)
-    if len(read) > 1 and labels.shape[axis] > 1 and is_position_axis(structure, axis):
+    if mixes_positions:
         row_sum = 1.0 if weight is None else float(absolute(weight).sum(-1).amax())
         units = lowering.weights.units(read, weights=row_sum)
         return rename(compact(structure), read, units).expand(shape)
@@ -149,7 +150,8 @@ def bilinear_units(call: Call, inputs: list[Value], lowering: Lowering) -> np.nd
     builder, features = lowering.weights, call.shape[-1]
     assert builder is not None
     found = weights_of(call, call["weight"], lowering)
-    assert found is not None  # it is constant
+    if found is None:
+        found = torch.ones(call["weight"].shape)
     hubs: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     for name, summed in (("input1", "i"), ("input2", "j")):
         other = call["input2" if name == "input1" else "input1"]
