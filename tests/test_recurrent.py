@@ -174,7 +174,7 @@ def test_packed_sequences_are_refused_with_operation_and_place():
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
         return nn.utils.rnn.pad_packed_sequence(m.rnn(packed)[0])[0]
 
-    with pytest.raises(UnsupportedOperation, match=r"(?s)_pack_padded_sequence.*'rnn'.*rule"):
+    with pytest.raises(UnsupportedOperation, match=r"(?s)gru.*'rnn'.*rule"):
         pathlen.measure(Model(forward, rnn=nn.GRU(2, 3)), SEQUENCE)
 
 
@@ -263,9 +263,7 @@ def test_the_magnitude_of_a_short_time_fourier_transform():
     model = Model(lambda m, x: m.b(transform(x).abs()), b=nn.Conv1d(3, 4, 1))
     assert answer(model, torch.randn(1, 8))[1:] == (1, 1)
     back = Model(lambda m, x: torch.istft(transform(x), 4, hop_length=2, window=torch.ones(4)))
-    report = pathlen.measure(back, torch.randn(1, 8), exact=True)
-    assert (report.average_path_length, report.normalized_average_path_length) == (0, 0)
-    assert report.status == "bound"  # overlapping frames are added up at the same places
+    assert answer(back, torch.randn(1, 8))[1:] == (0, 0)
 
 
 def test_token_mixing():

@@ -1,6 +1,6 @@
-"""Reading and writing at indices: by constant indices a movement, by computed ones a mixture."""
+"""Reading at indices: by constant indices a movement, by computed ones a mixture."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,58 +9,115 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_labels, scalar_function
 from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
     channel_labels,
-    collapse,
-    compact,
     constant_labels,
     distinct,
 )
 from pathlen.lowering.layer_weights import looked_up
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
-from pathlen.lowering.moving import places_of
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
-from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import rule
-from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.values import Call, Value
 
 _PLACES = ("index", "indices", "mask")
-_PUTS = aten("index_put _index_put_impl _unsafe_index_put")
-_ADDS = aten("scatter_add scatter_reduce index_add index_reduce")
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Along which axes `x[indices]` picks elements of x, and where these lie in the result.
+
+    Attributes:
+        axes: of x.
+        first: their first axis in the result.
+        count: how many axes they have there.
+        by_mask: whether a mask picks them.
+    """
+
+    axes: tuple[int, ...]
+    first: int
+    count: int
+    by_mask: bool
+
+    @staticmethod
+    def by(indices: list[Value | None]) -> "Picked":
+        """What a list of indices picks, an entry None keeping its axis whole.
+
+        A mask of several axes stands for as many indices. Axes that are picked along stand where
+        the first of them was, if they are neighbours, else in front.
+        """
+        axes: list[int] = []
+        axis, count, masks = 0, 0, False
+        for index in indices:
+            if index is None:
+                axis += 1
+                continue
+            is_mask = index.dtype in (torch.bool, torch.uint8)
+            width = len(index.shape) if is_mask else 1
+            axes += range(axis, axis + width)
+            axis += width
+            count = max(count, 1 if is_mask else len(index.shape))
+            masks |= is_mask
+        neighbours = axes == list(range(axes[0], axes[0] + len(axes)))
+        return Picked(tuple(axes), axes[0] if neighbours else 0, count, masks)
+
+    def in_result(self, labels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Labels of x, with the axes picked along cut to length 1, as labels of the result."""
+        kept = labels.squeeze(self.axes)
+        for _ in range(self.count):
+            kept = kept.unsqueeze(self.first)
+        return kept.expand(shape)
+
+    def in_source(self, labels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Labels of the result, with the axes of what is picked cut to length 1, as labels of x."""
+        kept = labels.squeeze(tuple(range(self.first, self.first + self.count)))
+        for axis in self.axes:
+            kept = kept.unsqueeze(axis)
+        return kept.expand(shape)
 
 
 @rule("movement", *aten("gather index_select take_along_dim"))
 def gather(call: Call, lowering: Lowering) -> Value:
     """Elements along one axis: at constant indices a movement, else any of them."""
-    source, places = call["self"], _constant_places(call, lowering)
+    source, places = call["self"], constant_places(call, lowering)
     if not source.is_path:
         return _looked_up(call, lowering)
     if places is not None:
-        return _moved(call, places, lowering)
+        return moved(call, places, lowering)
     if call.arguments.get("dim") is None:
-        return _any_element(call, source, lowering)
+        labels = union_over(call, source.labels, range(source.labels.ndim), lowering)
+        return lowering.result(call, labels.reshape(()).expand(call.shape))
     return lowering.result(call, mixed(call, source, [call["dim"]], lowering), softmax_of=source)
 
 
 @rule("movement", *aten("index _unsafe_index masked_select"))
 def index(call: Call, lowering: Lowering) -> Value:
     """The elements `x[indices]`; an entry None keeps its axis whole."""
-    source, places = call["self"], _constant_places(call, lowering)
+    source, places = call["self"], constant_places(call, lowering)
     if not source.is_path:
         return _looked_up(call, lowering)
     if places is not None:
-        return _moved(call, places, lowering)
-    indices = call["indices"] if "indices" in call.arguments else [call["mask"]]
-    if any(i is not None and i.dtype == torch.bool for i in indices):
-        return _any_element(call, source, lowering)
-    axes = [axis for axis, i in enumerate(indices) if i is not None]
-    merged = union_over(call, source.labels, axes, lowering)
-    return _moved(call, {"self": merged, "indices": _first(indices)}, lowering)
+        return moved(call, places, lowering)
+    labels = source.labels
+    if call.name == "aten.masked_select":
+        labels = labels.expand(torch.broadcast_shapes(labels.shape, call["mask"].shape))
+        picked = Picked(tuple(range(labels.ndim)), 0, 1, by_mask=True)
+    else:
+        picked = Picked.by(call["indices"])
+    if call.shape.numel() == 0 and labels.numel() > 0:
+        lowering.remark(
+            f"{lowering.site(call)}: picks nothing in this example; what another example picks"
+            " there has connections that are missing here"
+        )
+    nodes = lowering.builder.num_nodes
+    merged = union_over(call, labels, picked.axes, lowering)
+    if picked.by_mask and lowering.builder.num_nodes > nodes:  # different units met in hubs
+        lowering.remark(f"{lowering.site(call)}: may read any element", "bound")
+    return lowering.result(call, picked.in_result(merged, call.shape), softmax_of=source)
 
 
 def _looked_up(call: Call, lowering: Lowering) -> Value:
@@ -71,7 +128,7 @@ def _looked_up(call: Call, lowering: Lowering) -> Value:
     parameters: what is read there, the degrees of the nodes of a graph, has no path either.
     """
     table = call["self"]
-    if table.varies:
+    if table.varies and not _holds_parameters(table):
         return lowering.result(call, constant_labels(call.shape))
     read = [distinct(lowering.unified(v.labels)) for v in call.values() if v.is_path]
     hub_over = np.unique(np.concatenate(read))
@@ -86,7 +143,23 @@ def _looked_up(call: Call, lowering: Lowering) -> Value:
     if axis is None:
         return lowering.result(call, torch.full((), int(units[0])).expand(call.shape))
     labels = channel_labels(units, table.shape, axis)
-    return _moved(call, {"self": labels, **_first(given)}, lowering)
+    return moved(call, {"self": labels, **_first(given)}, lowering)
+
+
+def _holds_parameters(table: Value) -> bool:
+    """Whether numbers of the model stand in a table, and not only what was counted or compared."""
+    reached, queue = {table.node}, [table.node]
+    while queue:
+        node = queue.pop()
+        if node.op == "get_attr":
+            return True
+        for operand in node.all_input_nodes:
+            val = operand.meta.get("val")
+            floating = isinstance(val, torch.Tensor) and (val.is_floating_point())
+            if floating and operand not in reached:
+                reached.add(operand)
+                queue.append(operand)
+    return False
 
 
 def _feature_axis(call: Call, table: Value, given: dict[str, Any]) -> int | None:
@@ -104,112 +177,12 @@ def _feature_axis(call: Call, table: Value, given: dict[str, Any]) -> int | None
     return max(whole, default=None)
 
 
-@rule(
-    "movement",
-    *_PUTS,
-    *_ADDS,
-    *aten("scatter index_copy index_fill masked_scatter"),
-)
-def scatter(call: Call, lowering: Lowering) -> Value:
-    """A tensor with elements written to it.
-
-    At constant indices an assignment is a movement. Otherwise what may stand at an element is what
-    was there and what may be written there, and both are predecessors.
-    """
-    if any(place.varies and place.dtype == torch.bool for place in places_of(call)):
-        region = find_region(call, varying_operands(call), lowering.constants)
-        if region is not None and not region.affine:  # a mask made from the tensor itself
-            return scalar_function(region, lowering)
-    target, written = call["self"], _written(call)
-    adds = call.name in _ADDS or call.arguments.get("accumulate")
-    places = _constant_places(call, lowering)
-    if places is not None and not adds and call.name != "aten.masked_scatter":
-        return _moved(call, places, lowering)
-    if written is None or not written.is_path:
-        return lowering.result(call, target.labels, softmax_of=target)
-    if adds:
-        lowering.uncertain(call, "how many elements are added up at an index")
-    labels = _written_at(call, written.labels, places) if places is not None else None
-    if labels is None:
-        labels = _written_anywhere(call, written, lowering)
-        if places is not None:
-            lowering.remark(f"{lowering.site(call)}: taken to write anywhere on its axis", "bound")
-    source = lowering.result(call, labels)
-    if not target.is_path:
-        return source
-    return lowering.result(call, merge_labels(call, [target, source], lowering))
-
-
-def _written_at(call: Call, labels: torch.Tensor, places: dict[str, Any]) -> torch.Tensor | None:
-    """Labels of what is added at constant places; None where different units meet at one place.
-
-    They are assigned and read again: where the same comes back everywhere, nothing met.
-    """
-    target = torch.full(call.shape, CONSTANT)
-    if call.name in _PUTS:
-        index = tuple(slice(None) if i is None else i for i in places["indices"])
-        target[index] = labels
-        read = target[index]
-    elif call.name == "aten.index_add":
-        target = target.index_copy(call["dim"], places["index"], labels.contiguous())
-        read = target.index_select(call["dim"], places["index"])
-    elif call.name in aten("scatter_add scatter_reduce"):
-        labels = labels[tuple(slice(size) for size in places["index"].shape)]
-        target = target.scatter(call["dim"], places["index"], labels.contiguous())
-        read = target.gather(call["dim"], places["index"])
-    else:
-        return None
-    return collapse(target) if bool((read == labels).all()) else None
-
-
-def _written_anywhere(call: Call, written: Value, lowering: Lowering) -> torch.Tensor:
-    """Labels of what may be written to each element of the target.
-
-    Axes of what is written that are also axes of the target keep their elements apart.
-    """
-    shape, axes = call.shape, range(written.labels.ndim)
-    if call.name in _PUTS:
-        kept = len(shape) - len(call["indices"])
-        axes = range(max(written.labels.ndim - kept, 0))
-    elif "dim" in call.arguments:
-        axes = range(call["dim"] % len(shape), call["dim"] % len(shape) + 1)
-    elif written.shape[-1:] == shape[-1:]:  # whole rows are written, as embeddings of tokens
-        axes = range(written.labels.ndim - 1)
-        lowering.remark(f"{lowering.site(call)}: taken to write whole rows", "bound")
-    small = compact(union_over(call, written.labels, axes, lowering))
-    small = small.reshape(small.shape[max(small.ndim - len(shape), 0) :])
-    if any(s not in (1, t) for s, t in zip(small.shape[::-1], shape[::-1], strict=False)):
-        small = compact(union_over(call, small, range(small.ndim), lowering)).reshape(())
-        lowering.remark(f"{lowering.site(call)}: any element may be written anywhere", "bound")
-    return small.expand(shape)
-
-
-def _written(call: Call) -> Value | None:
-    for name in ("src", "source", "values", "value"):
-        value = call.arguments.get(name)
-        if isinstance(value, Value):
-            return value
-    return None
-
-
 def _first(indices: Any) -> Any:
     """Zeros in place of all indices."""
     return pytree.tree_map_only(Value, lambda i: torch.zeros(i.shape, dtype=torch.int64), indices)
 
 
-def _any_element(call: Call, source: Value, lowering: Lowering) -> Value:
-    """Positions are picked by the data; features on the last axis stay apart if it stays whole."""
-    labels, shape = source.labels, call.shape
-    keeps_last = len(shape) > 0 and labels.ndim > 1 and shape[-1] == labels.shape[-1]
-    axes: Iterable[int] = range(labels.ndim - 1) if keeps_last else range(labels.ndim)
-    merged = union_over(call, labels, axes, lowering)
-    row = [1] * (len(shape) - 1) + [labels.shape[-1]] if keeps_last else [1] * len(shape)
-    if not keeps_last and len(distinct(labels)) > 1:
-        lowering.remark(f"{lowering.site(call)}: may read any element", "bound")
-    return lowering.result(call, merged.reshape(row).expand(shape))
-
-
-def _constant_places(call: Call, lowering: Lowering) -> dict[str, Any] | None:
+def constant_places(call: Call, lowering: Lowering) -> dict[str, Any] | None:
     """The index arguments with their values; None if the input decides on them."""
 
     def tensor(value: Value) -> torch.Tensor:
@@ -227,7 +200,7 @@ def _constant_places(call: Call, lowering: Lowering) -> dict[str, Any] | None:
         return None
 
 
-def _moved(call: Call, replaced: dict[str, Any], lowering: Lowering) -> Value:
+def moved(call: Call, replaced: dict[str, Any], lowering: Lowering) -> Value:
     """The operation run on labels; numbers and constants that it writes are -1."""
     arguments = {**call.replace_values(lambda value: value.labels), **replaced}
     if isinstance(arguments.get("value"), (int, float)):

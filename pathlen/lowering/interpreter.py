@@ -189,7 +189,14 @@ class Interpreter:
     def _without_rule(self, call: Call) -> Any:
         """An operation that no rule knows: decompose it, and lower what it is made of."""
         steps = self._lowering.steps
-        program = decompose(call) if steps is not None else self._lowering.decompositions.of(call)
+        known = decompose if steps is not None else self._lowering.decompositions.of
+        try:
+            program = known(call)
+        except UnsupportedOperation as error:  # it needs values: then these show what it reads
+            try:
+                return probe(call, self._lowering)
+            except UnsupportedOperation:
+                raise error from None
         if program is None:
             return probe(call, self._lowering)
         if steps is not None:  # a program of its own, because steps go by nodes

@@ -6,11 +6,13 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import constant_labels
+from pathlen.lowering.labels import CONSTANT, compact, constant_labels
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
+
+_MOST_BEFORE = 1 << 24  # elements in all sets of elements up to each
 
 
 def mixed(
@@ -37,29 +39,61 @@ def mixed(
     return merged.expand(call.shape)
 
 
-@rule("reduction", *aten("sort topk msort cummax cummin"))
+@rule("reduction", *aten("sort topk msort"))
 def ordering(call: Call, lowering: Lowering) -> Result:
     """Values in another order: which element comes where depends on the data; indices cut."""
-    labels = mixed(call, call["self"], [call.arguments.get("dim", 0)], lowering)
-    if isinstance(call.node.meta["val"], torch.Tensor):
-        return lowering.result(call, labels)
-    indices = constant_labels(call.shape)
-    return (
-        lowering.result(call, labels),
-        lowering.result(call, indices, dtype=torch.int64),
+    return _with_indices(
+        call, mixed(call, call["self"], [call.arguments.get("dim", 0)], lowering), lowering
     )
 
 
-@rule("reduction", *aten("cumsum cumprod logcumsumexp"))
-def cumulative(call: Call, lowering: Lowering) -> Value:
-    """Over positions the same units; over features a hub over all, also those that come after."""
-    source, axis = call["self"], call["dim"]
-    nodes = lowering.builder.num_nodes
+@rule("reduction", *aten("median nanmedian mode kthvalue"))
+def order_statistic(call: Call, lowering: Lowering) -> Result:
+    """One of the elements along an axis, or of all: the same units, a hub over features."""
+    source, axis = call["self"], call.arguments.get("dim")
+    axes = range(source.labels.ndim) if axis is None else [axis % max(source.labels.ndim, 1)]
+    merged = union_over(call, source.labels, axes if source.labels.ndim else [], lowering)
+    if not call.arguments.get("keepdim"):
+        merged = merged.squeeze(tuple(axes)) if source.labels.ndim else merged
+    return _with_indices(call, merged.expand(call.shape), lowering)
+
+
+@rule("reduction", *aten("cumsum cumprod logcumsumexp cummax cummin"))
+def cumulative(call: Call, lowering: Lowering) -> Result:
+    """Over positions the same units; over features a hub over each and those before it."""
+    source = call["self"]
+    axis = call["dim"] % max(source.labels.ndim, 1)
     divisor = 1.0 if call.name == "aten.cumsum" else None
-    labels = mixed(call, source, [axis], lowering, divisor)
-    if lowering.builder.num_nodes > nodes:  # different units met in hubs
-        lowering.remark(f"{lowering.site(call)}: each feature reads those before it only", "bound")
-    return lowering.result(call, labels)
+    before = _up_to_each(source.labels, axis)
+    if before is not None:
+        labels = union_over(call, before, [before.ndim - 1], lowering, divisor).squeeze(-1)
+    else:
+        nodes = lowering.builder.num_nodes
+        labels = mixed(call, source, [axis], lowering, divisor)
+        if lowering.builder.num_nodes > nodes:  # different units met in hubs
+            lowering.remark(f"{lowering.site(call)}: reads those after it too", "bound")
+    return _with_indices(call, labels.expand(call.shape), lowering)
+
+
+def _up_to_each(labels: torch.Tensor, axis: int) -> torch.Tensor | None:
+    """On one axis more, the labels up to each index of an axis; None where these are too many."""
+    small = compact(labels)
+    size = small.shape[axis] if small.ndim else 1
+    if size == 1:
+        return None
+    if small.numel() * size > _MOST_BEFORE:
+        return None
+    is_before = torch.ones(size, size, dtype=torch.bool).tril()  # (index, those up to it)
+    along = small.movedim(axis, -1).unsqueeze(-2)
+    return torch.where(is_before, along, CONSTANT).movedim(-2, axis)
+
+
+def _with_indices(call: Call, labels: torch.Tensor, lowering: Lowering) -> Result:
+    """The result, with the indices that some operators return beside it."""
+    if isinstance(call.node.meta["val"], torch.Tensor):
+        return lowering.result(call, labels)
+    indices = constant_labels(call.shape)
+    return lowering.result(call, labels), lowering.result(call, indices, dtype=torch.int64)
 
 
 @rule(

@@ -30,7 +30,8 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
         "stack hstack vstack dstack column_stack roll flip fliplr flipud rot90 repeat tile"
         " repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"
         " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"
-        " replication_pad2d replication_pad3d slice_scatter select_scatter view_copy"
+        " replication_pad2d replication_pad3d slice_scatter select_scatter diagonal_scatter"
+        " view_copy"
         " permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
         " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
     ),

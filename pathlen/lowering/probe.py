@@ -10,17 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.labels import CONSTANT, collapse, distinct, is_position_axis, sets_of_rows
+from pathlen.lowering.labels import (
+    CONSTANT,
+    collapse,
+    constant_labels,
+    distinct,
+    is_position_axis,
+    sets_of_rows,
+)
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.values import Call, Value
 
 _SAMPLES = 3
 _MOST_UNITS = 1024
-_MOST_WORK = 1 << 28  # elements written in all runs together
+_MOST_WORK = 1 << 28  # steps in all runs together
 _SEED = 2211_17180
 
 
@@ -30,18 +38,22 @@ def probe(call: Call, lowering: Lowering) -> Any:
     One new unit for each set of units that an element of the result depends on, and for each
     position along the axes on which the operands' units vary: those are taken for features.
 
+    Integers and masks among several results carry no path.
+
     Raises:
         UnsupportedOperation: the operator does not run on random inputs here, or is too large.
     """
-    vals = call.node.meta["val"]
-    if not isinstance(vals, torch.Tensor) or not vals.is_floating_point():
-        raise UnsupportedOperation("no rule, no decomposition, and it returns no single tensor")
+    vals, structure = pytree.tree_flatten(call.node.meta["val"])
+    if not any(map(_carries_path, vals)):
+        raise UnsupportedOperation("no rule, no decomposition, and it returns no numbers")
     units = distinct(torch.cat([v.labels.reshape(-1) for v in call.values() if v.is_path]))
-    if len(units) > _MOST_UNITS or len(units) * _SAMPLES * vals.numel() > _MOST_WORK:
+    elements = sum(val.numel() for val in vals if _carries_path(val))
+    work = elements * _steps_an_element(call)
+    if len(units) > _MOST_UNITS or len(units) * _SAMPLES * work > _MOST_WORK:
         raise UnsupportedOperation("no rule, no decomposition, and it is too large to be probed")
     generator = torch.Generator().manual_seed(_SEED)
-    depends = np.zeros((vals.numel(), len(units)), dtype=np.bool_)
-    bent = np.zeros(vals.numel(), dtype=np.bool_)
+    depends = np.zeros((elements, len(units)), dtype=np.bool_)
+    bent = np.zeros(elements, dtype=np.bool_)
     for _ in range(_SAMPLES):
         operator = _Runnable(call, lowering, generator)
         depends |= operator.dependencies(units)
@@ -52,8 +64,32 @@ def probe(call: Call, lowering: Lowering) -> Any:
         "bound",
     )
     lowering.uncertain(call, "the gain of an operator without a rule")
-    labels = _units(call, depends, bent, units, lowering)
-    return lowering.result(call, labels)
+    results, start = [], 0
+    for val in vals:
+        if not _carries_path(val):
+            is_tensor = isinstance(val, torch.Tensor)
+            labels = constant_labels(val.shape) if is_tensor else None
+        else:
+            own = slice(start, start := start + val.numel())
+            labels = _units(call, val.shape, depends[own], bent[own], units, lowering)
+        results.append(val if labels is None else lowering.result(call, labels, dtype=val.dtype))
+    return pytree.tree_unflatten(results, structure)
+
+
+def _of_matrices(call: Call) -> bool:
+    """Whether an operator may want matrices that can be inverted or have a square root."""
+    return "linalg" in call.name or "cholesky" in call.name
+
+
+def _steps_an_element(call: Call) -> int:
+    """About how many steps each element of a result takes: a row of the matrix, if there is one."""
+    if not _of_matrices(call):
+        return 1
+    return max(int(size) for value in call.values() for size in (*value.shape[-2:], 1))
+
+
+def _carries_path(val: Any) -> bool:
+    return isinstance(val, torch.Tensor) and (val.is_floating_point() or val.is_complex())
 
 
 class _Runnable:
@@ -63,6 +99,8 @@ class _Runnable:
         self._func = functional(call.func)
         self._call = call
         self._generator = generator
+        vals = pytree.tree_leaves(call.node.meta["val"])
+        self._sizes = [val.numel() for val in vals if _carries_path(val)]
         self._inputs = {id(v): self._tensor(v, lowering) for v in call.values()}
         self._base = self._run(self._inputs)
 
@@ -76,7 +114,7 @@ class _Runnable:
                 else self._inputs[id(v)]
                 for v in self._call.values()
             }
-            columns.append((self._run(changed) != self._base).reshape(-1).numpy())
+            columns.append((self._run(changed) != self._base).numpy())
         return np.stack(columns, axis=1)
 
     def nonlinear(self) -> np.ndarray:
@@ -88,11 +126,12 @@ class _Runnable:
             key: (value + self._inputs[key]) / 2 if value.is_floating_point() else value
             for key, value in other.items()
         }
-        ends = (self._base.double() + self._run(other).double()) / 2
-        gap = (self._run(middle).double() - ends).abs()
-        return (gap > 1e-3 * (1 + ends.abs())).reshape(-1).numpy()
+        ends = (self._base + self._run(other)) / 2
+        gap = (self._run(middle) - ends).abs()
+        return (gap > 1e-3 * (1 + ends.abs())).numpy()
 
     def _run(self, inputs: dict[int, torch.Tensor]) -> torch.Tensor:
+        """All numbers that the operator returns, one after another."""
         arguments = self._call.replace_values(lambda value: inputs[id(value)])
         try:
             with torch.no_grad():
@@ -103,7 +142,16 @@ class _Runnable:
                 f"no rule, no decomposition, and it cannot be run to probe it:"
                 f" {type(error).__name__}: {told}"
             ) from error
-        return torch.as_tensor(result)
+        found = [
+            leaf.reshape(-1).to(torch.complex128 if leaf.is_complex() else torch.float64)
+            for leaf in map(torch.as_tensor, pytree.tree_leaves(result))
+            if _carries_path(leaf)
+        ]
+        if [leaf.numel() for leaf in found] != self._sizes:
+            raise UnsupportedOperation(
+                "no rule, no decomposition, and what it returns at random inputs has other shapes"
+            )
+        return torch.cat(found)
 
     def _tensor(self, value: Value, lowering: Lowering) -> torch.Tensor:
         if not value.varies:
@@ -117,16 +165,23 @@ class _Runnable:
         shape = tuple(value.shape)
         if not value.dtype.is_floating_point:
             return torch.zeros(shape, dtype=value.dtype)
-        return torch.randn(shape, generator=self._generator).to(value.dtype)
+        random = torch.randn(shape, generator=self._generator)
+        if _of_matrices(self._call) and len(shape) > 1 and shape[-1] == shape[-2]:
+            random += (2.5 * shape[-1] ** 0.5 + 2) * torch.eye(shape[-1])  # positive definite
+        return random.to(value.dtype)
 
 
 def _units(
-    call: Call, depends: np.ndarray, bent: np.ndarray, units: np.ndarray, lowering: Lowering
+    call: Call,
+    shape: torch.Size,
+    depends: np.ndarray,
+    bent: np.ndarray,
+    units: np.ndarray,
+    lowering: Lowering,
 ) -> torch.Tensor:
-    """Adds the units of a probed call; returns the labels of its result."""
-    shape = call.shape
+    """Adds the units of a result of a probed call; returns its labels."""
     features = np.zeros(shape, dtype=np.int64)
-    for axis in _feature_axes(call):
+    for axis in _feature_axes(call, len(shape)):
         along = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
         features = features * shape[axis] + along
     keys = np.concatenate([features.reshape(-1, 1), np.packbits(depends, axis=1)], axis=1)
@@ -145,9 +200,8 @@ def _units(
     return collapse(torch.from_numpy(nodes[number.reshape(-1)]).view(shape))
 
 
-def _feature_axes(call: Call) -> list[int]:
-    """Axes of the result on which units of an operand of as many axes vary; else the last."""
-    dimensions = len(call.shape)
+def _feature_axes(call: Call, dimensions: int) -> list[int]:
+    """Axes of a result on which units of an operand of as many axes vary; else the last."""
     found = {
         axis
         for value in call.values()

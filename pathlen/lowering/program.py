@@ -20,6 +20,7 @@ from pathlen.tracing import Recording
 for _module in (  # each fills its part of the table of rules
     "attention",
     "complex_numbers",
+    "counting",
     "elementwise",
     "indexing",
     "layers",
@@ -29,6 +30,7 @@ for _module in (  # each fills its part of the table of rules
     "products",
     "recurrent",
     "reduction",
+    "scattering",
 ):
     importlib.import_module(f"pathlen.lowering.{_module}")
 

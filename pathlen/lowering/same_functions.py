@@ -13,21 +13,25 @@ import torch
 
 from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.regions import Region
+from pathlen.lowering.regions import calls_between
+from pathlen.lowering.values import Call, Value
 
 
-def function_numbers(region: Region, constants: Constants, shape: Sequence[int]) -> torch.Tensor:
+def function_numbers(
+    call: Call, entry: Value, constants: Constants, shape: Sequence[int]
+) -> torch.Tensor:
     """A number for the function at each index of the parameters, equal for those that are one.
 
     Args:
-        region: whose functions they are.
+        call: the last call of the functions.
+        entry: the tensor that they are functions of.
         constants: gives the parameters.
         shape: of the functions, as they are told apart by the parameters' values.
 
     Returns:
         int64, in a shape that `shape` broadcasts to: the first place of each function there.
     """
-    values = [v for call in region.calls for v in call.values() if not v.varies]
+    values = [v for at in calls_between(call, entry) for v in at.values() if not v.varies]
     generator = torch.Generator().manual_seed(0)
     generic = {
         key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
@@ -35,7 +39,7 @@ def function_numbers(region: Region, constants: Constants, shape: Sequence[int])
         else tensor
         for key, tensor in constants.attributes_behind(values).items()
     }
-    found = function_values(region, constants.renewed(lambda *key: generic[key], values))
+    found = function_values(call, entry, constants.renewed(lambda *key: generic[key], values))
     if found is None:
         return places(shape)
     _, on_grid, _ = found

@@ -1,0 +1,169 @@
+"""Writing at indices: at constant indices a movement, at computed ones a mixture."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merge_columns, merge_labels
+from pathlen.lowering.indexing import Picked, constant_places, moved
+from pathlen.lowering.labels import CONSTANT, broadcast, collapse
+from pathlen.lowering.operations import aten
+from pathlen.lowering.reduction import union_over
+from pathlen.lowering.rules import kind_of, rule
+from pathlen.lowering.values import Call, Value
+
+_PUTS = aten("index_put _index_put_impl _unsafe_index_put")
+_ALONG_AN_AXIS = aten("index_add index_reduce")
+_ADDS = (*_ALONG_AN_AXIS, *aten("scatter_add scatter_reduce"))
+_MOST_PAIRS = 1 << 24
+_MOST_AT_ONE_PLACE = 64
+
+
+@rule(
+    "movement",
+    *_PUTS,
+    *_ADDS,
+    *aten("scatter index_copy index_fill masked_scatter put"),
+)
+def scatter(call: Call, lowering: Lowering) -> Value:
+    """A tensor with elements written to it.
+
+    At constant indices an assignment is a movement. Otherwise what may stand at an element is what
+    was there and what may be written there, and both are predecessors.
+    """
+    target, written = call["self"], _written(call)
+    adds = call.name in _ADDS or call.arguments.get("accumulate") or call.arguments.get("reduce")
+    places = constant_places(call, lowering)
+    if places is not None and not adds:
+        return moved(call, places, lowering)
+    if places is not None and call.arguments.get("include_self") is False:
+        target = _without(target, call, places, lowering)
+    if written is None or not written.is_path:
+        return lowering.result(call, target.labels, softmax_of=target)
+    if adds:
+        lowering.uncertain(call, "how many elements are added up at an index")
+    columns = _added_at(call, written.labels, places) if places is not None else None
+    if columns is not None:
+        columns.append(broadcast(target.labels, call.shape))
+        return lowering.result(call, merge_columns(call, columns, lowering))
+    if places is not None:
+        lowering.remark(f"{lowering.site(call)}: taken to write anywhere on its axis", "bound")
+    source = lowering.result(call, _written_anywhere(call, written, lowering))
+    if not target.is_path:
+        return source
+    return lowering.result(call, merge_labels(call, [target, source], lowering))
+
+
+def _without(target: Value, call: Call, places: dict[str, Any], lowering: Lowering) -> Value:
+    """A target that nothing is left of where something is written."""
+    elements = torch.arange(call.shape.numel()).view(call.shape)
+    labels = target.labels.contiguous().clone()
+    labels.view(-1)[_places_written(call, elements, places).reshape(-1)] = CONSTANT
+    return lowering.result(call, collapse(labels))
+
+
+def _places_written(call: Call, elements: torch.Tensor, places: dict[str, Any]) -> torch.Tensor:
+    """Which of the elements of the target each element that is written goes to."""
+    if call.name in _PUTS:
+        chosen = tuple(slice(None) if i is None else i for i in places["indices"])
+        return elements[chosen]
+    if call.name in _ALONG_AN_AXIS:
+        return elements.index_select(call["dim"], places["index"])
+    if call.name == "aten.put":
+        return elements.reshape(-1)[places["index"]]
+    return elements.gather(call["dim"], places["index"])
+
+
+def _added_at(
+    call: Call, labels: torch.Tensor, places: dict[str, Any]
+) -> list[torch.Tensor] | None:
+    """The units that are added up at constant places, each in one of several label tensors.
+
+    Returns:
+        Tensors of the shape of the target, each element with its units in ascending order, or None
+        where there are too many to tell them apart.
+    """
+    elements = torch.arange(call.shape.numel()).view(call.shape)
+    at = _places_written(call, elements, places)
+    if call.name in aten("scatter scatter_add scatter_reduce"):
+        labels = labels[tuple(slice(size) for size in at.shape)]
+    places_of, units = at.reshape(-1).numpy(), labels.expand(at.shape).reshape(-1).numpy()
+    only = np.full(call.shape.numel(), CONSTANT)
+    only[places_of] = units
+    if (only[places_of] == units).all():  # the same comes back everywhere: nothing met
+        return [collapse(torch.from_numpy(only).view(call.shape))]
+    if len(units) > _MOST_PAIRS:
+        return None
+    pairs = np.stack([places_of, units])[:, units != CONSTANT]
+    pairs = pairs[:, np.lexsort(pairs[::-1])]
+    new_place = np.append(True, pairs[0, 1:] != pairs[0, :-1])[: pairs.shape[1]]
+    new = new_place | np.append(True, pairs[1, 1:] != pairs[1, :-1])[: pairs.shape[1]]
+    pairs, new_place = pairs[:, new], new_place[new]
+    first = np.flatnonzero(new_place)
+    rank = np.arange(pairs.shape[1]) - np.repeat(first, np.diff(np.append(first, len(new_place))))
+    count = int(rank.max(initial=0)) + 1
+    if count > _MOST_AT_ONE_PLACE:
+        return None
+    columns = np.full((count, call.shape.numel()), CONSTANT)
+    columns[rank, pairs[0]] = pairs[1]
+    return [collapse(torch.from_numpy(column).view(call.shape)) for column in columns]
+
+
+def _written_anywhere(call: Call, written: Value, lowering: Lowering) -> torch.Tensor:
+    """Labels of what may be written to each element of the target.
+
+    Axes of what is written that are also axes of the target keep their elements apart.
+    """
+    labels, shape = written.labels, call.shape
+    if call.name in _PUTS:
+        picked = Picked.by(call["indices"])
+        ndim = len(shape) - len(picked.axes) + picked.count
+        labels = labels.reshape([1] * (ndim - labels.ndim) + list(labels.shape))
+        axes = range(picked.first, picked.first + picked.count)
+        return picked.in_source(union_over(call, labels, axes, lowering), shape)
+    if "dim" in call.arguments:
+        index = call["index"].shape
+        if len(index) == labels.ndim and call.name not in (*_ALONG_AN_AXIS, "aten.index_copy"):
+            labels = labels[tuple(map(slice, index))]
+        axis = call["dim"] % max(len(shape), 1)
+        merged = union_over(call, labels, [axis] if labels.ndim else [], lowering)
+        for other, (size, whole) in enumerate(zip(merged.shape, shape, strict=False)):
+            if other != axis and size < whole:  # nothing is written to what lies behind
+                border = [0, 0] * (merged.ndim - 1 - other) + [0, whole - size]
+                merged = torch.nn.functional.pad(merged, border, value=CONSTANT)
+        return merged.expand(shape)
+    if labels.shape[-1:] == shape[-1:] and _writes_rows(call):
+        return union_over(call, labels, range(labels.ndim - 1), lowering).reshape(-1).expand(shape)
+    nodes = lowering.builder.num_nodes
+    merged = union_over(call, labels, range(labels.ndim), lowering)
+    if lowering.builder.num_nodes > nodes:  # different units met in hubs
+        lowering.remark(f"{lowering.site(call)}: any element may be written anywhere", "bound")
+    return merged.reshape(()).expand(shape)
+
+
+def _writes_rows(call: Call) -> bool:
+    """Whether whole rows are written, each of them a row of what is written."""
+    return call.name == "aten.masked_scatter" and _same_along_last(call["mask"])
+
+
+def _same_along_last(mask: Value) -> bool:
+    """Whether a mask is known to be the same along its last axis, so that it chooses whole rows."""
+    val = mask.node.meta["val"]
+    if not val.ndim or val.shape[-1] == 1 or val.stride(-1) == 0:
+        return True
+    if mask.call is None or kind_of(mask) not in ("elementwise", "movement"):
+        return False
+    sources = [value for value in mask.call.values() if len(value.shape)]
+    if mask.call.name == "aten.repeat":
+        return sources[0].shape[-1] == 1
+    return kind_of(mask) == "elementwise" and all(map(_same_along_last, sources))
+
+
+def _written(call: Call) -> Value | None:
+    for name in ("src", "source", "values", "value"):
+        value = call.arguments.get(name)
+        if isinstance(value, Value):
+            return value
+    return None
