@@ -190,9 +190,9 @@ class Meetings:
             self.absorbed[other].add(function)
         return self.single(result) if function in self.sums_that_are_units else result
 
-    def held_fixed(self, site: Hashable, element: Element) -> Element:
+    def held_fixed(self, site: Hashable, element: Element, by: str = "fixed") -> Element:
         """An element times or plus something that carries no path."""
-        return self.expressions.scaled(element, HELD_FIXED, 0.5, (("fixed", site),))
+        return self.expressions.scaled(element, HELD_FIXED, 0.5, ((by, site),))
 
     def meet(self, operation: str, site: Hashable, *elements: Element | None) -> Element | None:
         """Elements in a product, a quotient, a maximum or a choice."""

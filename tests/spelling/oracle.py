@@ -15,27 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.spelling.elements import Atom, Element, Function, chain, root
+from tests.spelling.elements import Atom, Element, Function, Scaled, root, unscaled
 from tests.spelling.features import input_features
 from tests.spelling.meetings import HELD_FIXED, Meetings
 from tests.spelling.path_dag import Numbers
 from tests.spelling.program import Node, Program, channel_axis
-
-# Functions that are units of their own also behind another activation. The others are made of
-# arithmetic, which belongs to the activation before it, or of parts that meet.
-NAMED = (
-    "relu",
-    "leaky_relu",
-    "prelu",
-    "blend",
-    "relu6",
-    "elu",
-    "gelu",
-    "gelu_tanh",
-    "silu",
-    "mish",
-)
-NAMED += ("softplus", "sigmoid", "tanh", "hardtanh", "hardswish")
 
 
 @dataclass(frozen=True)
@@ -131,6 +115,8 @@ class Oracle(Meetings):
         """A linear map along the tokens: a new unit for each unit."""
         time, channel = node.layout.index("t"), channel_axis(node.layout)
         result = np.empty(node.shape, dtype=object)
+        if len(set(self.labels(x.flat))) == 1:  # then nothing tells tokens from channels
+            self.open_cases.add("a linear map along tokens of a single unit")
         for at in np.ndindex(node.shape):
             column = np.take(x, at[channel], axis=channel)
             read = frozenset(self.labels(column))
@@ -204,20 +190,28 @@ class Oracle(Meetings):
         """A function that is not affine by its kind; `parameter` may be a tensor."""
         parameter = np.asarray(node.attrs.get("parameter", 0.0), dtype=float)
         settled = self.each(self.single, x)
-        name = node.attrs["name"]
-        if name not in NAMED and any(
-            element is not None and not isinstance(chain(element)[0], Atom)
-            for element in settled.flat
+        if any(
+            element is not None and self.follows_activation(element) for element in settled.flat
         ):
-            self.open_cases.add("arithmetic on an activation that parts and meets")
+            self.open_cases.add("an activation right behind another")
         tags = self.tags(("parameter", place), settled, parameter)
         values = np.broadcast_to(parameter, x.shape)
         result = np.empty(x.shape, dtype=object)
         for at in np.ndindex(x.shape):
             if settled[at] is not None:
-                content = (settled[at], name, place, tags[at], float(values[at]))
+                content = (settled[at], node.attrs["name"], place, tags[at], float(values[at]))
                 result[at] = self.expressions.make(Function, *content)
         return result
+
+    def follows_activation(self, element: Element) -> bool:
+        """Whether an element is an activation that nothing but an elementwise operation reads.
+
+        A function of it by name is an activation of its own, arithmetic on it is not; no function
+        tells the two apart. A normalization between them reads the first one.
+        """
+        tags = element.tags if isinstance(element, Scaled) else ()
+        read = any(tag[0] in ("fixed", "softmax", "soft") for tag in tags)
+        return not read and not isinstance(unscaled(element), Atom)
 
     def basis(self, place: int, node: Node, x: np.ndarray) -> np.ndarray:
         """Several functions of each element, side by side: channels grow by the number of knots."""
@@ -288,7 +282,7 @@ class Oracle(Meetings):
             if root(self.single(mask)) in {root(part) for part in parts}:
                 self.open_cases.add("a choice by a mask of one of the choices")
             if len(parts) == 1:
-                return self.held_fixed(place, parts[0])
+                return self.held_fixed(place, parts[0], "masked")
             return self.meet("choice", place, *parts)
 
         return self.each(choice, a, b, c)
