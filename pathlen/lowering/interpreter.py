@@ -85,8 +85,8 @@ class Interpreter:
             raise UnsupportedOperation(_refusal(self._refused))
 
     def _input(self, node: fx.Node) -> Value:
-        features = input_features(node, self._recording.graph, self._input_axis)
-        count = int(features.max()) + 1 if features.numel() else 0
+        features = input_features(node, self._recording, self._input_axis, self._lowering)
+        count = int(compact(features).max()) + 1 if features.numel() else 0
         name = node.meta.get("input_name", node.name)
         self._lowering.builder.layer(name, "input")
         units = np.append(self._lowering.builder.inputs(count), CONSTANT)

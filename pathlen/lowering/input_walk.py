@@ -1,0 +1,318 @@
+"""Follows an input through a program, to the layers that read it first."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.decompose import decompose
+from pathlen.lowering.input_layers import contracted_axes, einsum_terms, weakly_read_axes
+from pathlen.lowering.input_reads import Read, read
+from pathlen.lowering.input_views import shared_source, views_before, writes
+from pathlen.lowering.labels import compact, constant_labels
+from pathlen.lowering.operations import aten, makes_constant, written_argument
+from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled, written
+from pathlen.lowering.rules import kind_of_call
+from pathlen.lowering.values import Call, Value, bind_call
+
+_SCALES = frozenset(aten("mul multiply div divide true_divide"))
+_SUMS = frozenset(aten("sum mean nansum"))
+_PAIRS = {  # of a real and an imaginary part
+    "aten.view_as_complex": lambda k: k.select(-1, 0),
+    "aten.view_as_real": lambda k: k.unsqueeze(-1).expand(*k.shape, 2),
+}
+Found = Origin | list[Any] | None
+
+
+class Walk:
+    """One input on its way through a program.
+
+    Attributes:
+        reads: what the layers tell that read the input, in order, up to the first by which all of
+            its elements are read.
+        hint: what a normalization with parameters or a Fourier transform tells, which counts where
+            no layer does.
+    """
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+        self.hint: Read | None = None
+        self._constants = Constants()  # its own, because it runs ahead of the rules
+        self._values: dict[fx.Node, Any] = {}
+
+    def run(
+        self,
+        graph: fx.Graph,
+        attributes: Mapping[str, torch.Tensor],
+        origins: dict[fx.Node, Any],
+        given: Mapping[fx.Node, Value] | None = None,
+    ) -> None:
+        """Follow tensors through a program.
+
+        Args:
+            graph: the program.
+            attributes: the tensors behind its get_attr nodes.
+            origins: by node, of the placeholders to follow; those of what they become are added.
+            given: what the placeholders stand for, in the program of a decomposition.
+        """
+        self._constants.add(graph, attributes, given or {})
+        for node in graph.nodes:
+            if not any(source in origins for source in node.all_input_nodes):
+                continue
+            if node.target is operator.getitem:
+                self._item(node, origins)
+            elif isinstance(node.target, torch._ops.OpOverload):
+                self._call(node, origins)
+            if self.reads and self.reads[-1].is_whole:
+                return
+
+    def _item(self, node: fx.Node, origins: dict[fx.Node, Any]) -> None:
+        source, position = node.args
+        parts = origins[source]  # type: ignore[index]
+        if isinstance(parts, list) and parts[position] is not None:  # type: ignore[index]
+            origins[node] = parts[position]  # type: ignore[index]
+
+    def _call(self, node: fx.Node, origins: dict[fx.Node, Any]) -> None:
+        call = self._bound(node)
+        operands = {
+            value.node: origins[value.node]
+            for value in call.values()
+            if isinstance(origins.get(value.node), Origin)
+        }
+        found = self._result(call, operands) if operands else None
+        if writes(node):
+            self._write(call, found, origins)
+        elif found is not None and any(map(_has_path, pytree.tree_leaves(node.meta["val"]))):
+            origins[node] = found
+
+    def _bound(self, node: fx.Node) -> Call:
+        args, kwargs = pytree.tree_map_only(fx.Node, self._value, (node.args, node.kwargs))
+        return bind_call(node.target, args, kwargs, node)
+
+    def _value(self, node: fx.Node) -> Any:
+        val = node.meta["val"]
+        if not isinstance(val, torch.Tensor):
+            return val
+        if node not in self._values:
+            varies = not self._is_constant(node)
+            self._values[node] = Value(constant_labels(val.shape), val.dtype, varies, node)
+        return self._values[node]
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        """Whether no input of the program reaches a node."""
+        seen, queue = {node}, [node]
+        while queue:
+            at = queue.pop()
+            if at in self._values:
+                if self._values[at].varies:
+                    return False
+                continue
+            if at.op == "placeholder" and self._constants.given(at) is None:
+                return False
+            queue += [source for source in at.all_input_nodes if source not in seen]
+            seen.update(at.all_input_nodes)
+        return True
+
+    def _result(self, call: Call, operands: dict[fx.Node, Origin]) -> Found:
+        """The origin of what a call returns; None for what a layer or a comparison makes."""
+        kind, vals = kind_of_call(call), call.node.meta["val"]
+        if makes_constant(call.func):
+            return None
+        terms = einsum_terms(call)
+        layers = contracted_axes(call, terms)
+        first = next(value for value in call.values() if value.node in operands)
+        if layers:
+            for value, axes in layers:
+                if value.node in operands:
+                    self._add(read(operands[value.node], axes))
+            return None
+        weak = weakly_read_axes(call)
+        if weak and self.hint is None:
+            told = read(operands[first.node], weak)
+            self.hint = told if told is not None and told.along else None  # windows tell nothing
+        if call.name in _PAIRS:
+            return operands[first.node].each(_PAIRS[call.name])
+        if terms is not None:
+            return self._without_contraction(call, terms, operands)
+        if kind in ("elementwise", "normalization", "softmax"):
+            return self._elementwise(call, operands)
+        if kind == "movement" and not _samples(call):
+            try:
+                found: Found = moved(call, operands, self._index)
+                return found
+            except (UnsupportedOperation, RuntimeError):  # as on places that the input decides on
+                return mixed(operands[first.node], call.shape)
+        if kind is None:
+            return self._decomposed(call, operands)
+        return self._mixture(call, first, operands[first.node], vals)
+
+    def _add(self, told: Read | None) -> None:
+        if told is not None:
+            self.reads.append(told)
+
+    def _elementwise(self, call: Call, operands: dict[fx.Node, Origin]) -> Origin | None:
+        shape = call.shape
+        fitting = [o for o in operands.values() if _fits(o.shape, shape)]
+        if call.name in _SCALES:
+            fitting += [
+                _numbered(value, fitting[0])
+                for value in call.values()
+                if not value.varies and _fits(value.shape, shape) and fitting
+            ]
+        return met(fitting, shape) if fitting else None
+
+    def _index(self, value: Value) -> torch.Tensor | None:
+        try:
+            return None if value.varies else self._constants.of(value)
+        except UnknownConstantError:
+            return None
+
+    def _mixture(self, call: Call, first: Value, origin: Origin, vals: Any) -> Found:
+        """Reductions, pooling and the like: a layer where they add up what constants weight."""
+        dims = call.arguments.get("dim") if "dim" in call.arguments else None
+        dims = [dims] if isinstance(dims, int) else dims or range(len(origin.shape))
+        axes = [axis % max(len(origin.shape), 1) for axis in dims]
+        if call.name in _SUMS and not _is_statistic(call, axes):
+            *own, factor = map(compact, origin.coordinates)
+            weighted = [a for a in axes if factor.shape[a] > 1]
+            if any(k.shape[a] > 1 for a in weighted for k in own):
+                self._add(read(origin, weighted))
+                return None
+
+        def result(val: Any) -> Origin | None:
+            if not _has_path(val):
+                return None
+            drops = val.ndim == 0 or (val.ndim < len(origin.shape) and "dim" in call.arguments)
+            return mixed(origin, val.shape, axes if drops else ())
+
+        return result(vals) if isinstance(vals, torch.Tensor) else [result(val) for val in vals]
+
+    def _without_contraction(
+        self, call: Call, terms: tuple[list[str], str], operands: dict[fx.Node, Origin]
+    ) -> Origin | None:
+        """An einsum that contracts nothing: a transpose, a sum, a product element by element."""
+        inputs, out = terms
+        arranged = []
+        for value, letters in zip(call.values(), inputs, strict=True):
+            if value.node in operands:
+                origin, own = operands[value.node], [a for a in out if a in letters]
+                if len(set(letters)) < len(letters):
+                    return None
+                dropped = [axis for axis, a in enumerate(letters) if a not in out]
+                left = [a for a in letters if a in out]
+                sizes = torch.Size(origin.shape[letters.index(a)] for a in left)
+                origin = mixed(origin, sizes, dropped)
+                order = [left.index(a) for a in own]
+                index = tuple(slice(None) if a in own else None for a in out)
+                arranged.append(origin.each(partial(_arranged, order=order, index=index)))
+        return met(arranged, call.shape)
+
+    def _decomposed(self, call: Call, operands: dict[fx.Node, Origin]) -> Found:
+        """What the calls make that an operator is made of; layers among them read the input."""
+        try:
+            program = decompose(call)
+        except UnsupportedOperation:
+            return None
+        if program is None:
+            return None
+        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+        given = dict(zip(placeholders, call.values(), strict=True))
+        inner: dict[fx.Node, Any] = {
+            node: operands[value.node] for node, value in given.items() if value.node in operands
+        }
+        self.run(program.graph, program.attributes, inner, given)
+        vals = call.node.meta["val"]
+        if isinstance(vals, torch.Tensor):
+            return inner.get(program.outputs[0][1])
+        results = iter([inner.get(node) for _, node in program.outputs])
+        return [next(results) if isinstance(val, torch.Tensor) else None for val in vals]
+
+    # In-place calls
+
+    def _write(self, call: Call, found: Found, origins: dict[fx.Node, Any]) -> None:
+        """Let what an in-place call wrote show in all views of the same memory."""
+        leaves = pytree.tree_leaves(call[str(written_argument(call.func))])
+        node = leaves[0].node if leaves and isinstance(leaves[0], Value) else None
+        if node is None or (node not in origins and found is None):
+            return
+        shape = node.meta["val"].shape
+        now = found if isinstance(found, Origin) else nowhere(shape, origins[node])
+        now = met([now], shape) if _fits(now.shape, shape) else mixed(now, shape)
+        base = node
+        while (source := shared_source(base)) is not None:
+            if not writes(base):
+                is_item = base.target is operator.getitem
+                taken = source if is_item else base
+                source = shared_source(taken)
+                assert source is not None
+                before = origins.get(source) or nowhere(source.meta["val"].shape, now)
+                now = written(now, self._bound(taken), base.args[1] if is_item else None, before)
+            base = source
+        origins[base] = now
+        for view in views_before(base, call.node):
+            self._take_again(view, origins)
+        origins[call.node] = origins[node]
+
+    def _take_again(self, view: fx.Node, origins: dict[fx.Node, Any]) -> None:
+        """The origin of a view after its memory was written to."""
+        if view.target is operator.getitem:
+            self._item(view, origins)
+            return
+        call, source = self._bound(view), shared_source(view)
+        assert source is not None
+        same = writes(view) or kind_of_call(call) != "movement"  # a cast to the type that it has
+        origin = origins[source]
+        origins[view] = origin if same else moved(call, {source: origin}, self._index)
+
+
+def _arranged(coordinates: torch.Tensor, order: list[int], index: Any) -> torch.Tensor:
+    return coordinates.permute(order)[index]
+
+
+def _fits(shape: Sequence[int], result: Sequence[int]) -> bool:
+    """Whether a shape is broadcast to that of the result."""
+    return len(shape) <= len(result) and all(
+        size in (1, whole) for size, whole in zip(shape[::-1], result[::-1], strict=False)
+    )
+
+
+def _numbered(value: Value, like: Origin) -> Origin:
+    """A constant that tensors are multiplied by, with a number for each of its elements."""
+    constant = nowhere(value.shape, like)
+    if not (value.dtype.is_floating_point or value.dtype.is_complex):
+        return constant  # a mask
+    strides = value.node.meta["val"].stride()
+    sizes = [size if stride else 1 for size, stride in zip(value.shape, strides, strict=True)]
+    numbers = torch.arange(NOWHERE + 1, NOWHERE + 1 + torch.Size(sizes).numel()).view(sizes)
+    return Origin(
+        (*constant.coordinates[:-1], settled(numbers.expand(value.shape))), constant.mixed
+    )
+
+
+def _is_statistic(call: Call, axes: Sequence[int]) -> bool:
+    """Whether a sum is broadcast back over what it added up."""
+    shapes = [user.meta["val"].shape for user in call.node.users if _is_tensor(user)]
+    kept = bool(call.arguments.get("keepdim"))
+    return kept and any(
+        len(shape) == len(call.shape) and any(shape[axis] > 1 for axis in axes) for shape in shapes
+    )
+
+
+def _has_path(val: Any) -> bool:
+    """Whether a result is a tensor of numbers that no comparison or rounding cut off."""
+    return isinstance(val, torch.Tensor) and (val.is_floating_point() or val.is_complex())
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _samples(call: Call) -> bool:
+    """Whether elements are interpolated at places that were computed."""
+    return "grid_sampler" in call.name
