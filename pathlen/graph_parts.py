@@ -13,7 +13,7 @@ IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-STATUSES = ("exact", "bound", "opaque")
+STATUSES = ("exact", "example", "bound", "opaque")
 
 
 class Kind(enum.IntEnum):
@@ -66,8 +66,9 @@ class TraceInfo:
 
     Attributes:
         tracer: Which tracer made it ("eager recorder (fake tensors)", "torch.export", ...).
-        status: Worst status of any lowered operation: "exact", "bound" (a superset of the true
-            connections) or "opaque".
+        status: The worst of what was found: "exact", "example" (exact for this example, of
+            which another may have another graph), "bound" (a superset of the true connections)
+            or "opaque".
         causes: What caused a status other than exact, and other remarks.
         seconds: Time spent, by stage.
         dead: Units that drop out because weights are 0 (`edges="weights"`), by layer.

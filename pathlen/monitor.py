@@ -21,7 +21,6 @@ from pathlen.monitor_sources import LiveTensors, Structure
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.report import Report
 from pathlen.tracing import trace_model
-from pathlen.tracing.recording import REAL_TENSORS
 from pathlen.tracing.state import on_cpu
 
 
@@ -97,7 +96,7 @@ class DepthMonitor:
         self._input_axis = input_axis
         self._model = model
         recording = trace_model(model, args, dict(kwargs or {}), outputs)
-        if recording.tracer == REAL_TENSORS:
+        if recording.needs_values:
             raise MonitorError(
                 "the program of this model reads values of its tensors, so its graph can change"
                 " with its parameters; call pathlen.measure instead. "

@@ -64,7 +64,7 @@ class Report(Exports):
         effective_width: Active units a layer, averaged over the layers with their contributions
             to the normalized average as weights; 0 if no unit is active.
         layers: One row for every layer that has units, in topological order.
-        status: "exact", "bound" or "opaque": the worst status of a lowered operation.
+        status: "exact", "example", "bound" or "opaque"; see `TraceInfo`.
         causes: What caused a status other than exact.
         tracer: Which tracer read the model, or None for a graph made by hand.
         backend: Which backend did the counting.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEADLINE = ("average path length", "normalized average path length")
 
-STATUS_STYLES = {"exact": "green", "bound": "yellow", "opaque": "red"}
+STATUS_STYLES = {"exact": "green", "example": "yellow", "bound": "yellow", "opaque": "red"}
 
 
 def is_terminal() -> bool:

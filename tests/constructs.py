@@ -12,9 +12,9 @@ import pathlen
 HALF = Fraction(1, 2)
 
 
-def answer(model, *args, **kwargs):
+def answer(model, *args, status="exact", **kwargs):
     report = pathlen.measure(model, args, exact=True, **kwargs)
-    assert report.status == "exact", report.causes
+    assert report.status == status, report.causes
     return (
         report.path_count,
         report.average_path_length,

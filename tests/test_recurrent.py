@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import pathlen
-from pathlen import UnsupportedOperation
+from pathlen import TraceError
 from tests.constructs import HALF, IMAGE, TOKENS, X2, Model, answer
 
 SEQUENCE = torch.empty(3, 2, 2)  # (steps, batch, features)
@@ -168,14 +169,78 @@ def test_a_first_state_that_is_given_is_an_input():
     assert pathlen.trace(model, (torch.empty(1, 2, 2), torch.empty(1, 2, 3))).num_inputs == 5
 
 
-def test_packed_sequences_are_refused_with_operation_and_place():
-    def forward(m, x):
-        lengths = torch.tensor([3, 2])
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
-        return nn.utils.rnn.pad_packed_sequence(m.rnn(packed)[0])[0]
+class Packs(nn.Module):
+    """A recurrent layer on packed sequences of two lengths, then a linear layer."""
 
-    with pytest.raises(UnsupportedOperation, match=r"(?s)gru.*'rnn'.*rule"):
-        pathlen.measure(Model(forward, rnn=nn.GRU(2, 3)), SEQUENCE)
+    def __init__(self, kind, lengths=(3, 2), **options):
+        super().__init__()
+        self.rnn = getattr(nn, kind)(2, 3, **options)
+        self.read = nn.Linear(3 * (2 if self.rnn.bidirectional else 1), 1)
+        self.lengths, self.first = lengths, self.rnn.batch_first
+
+    def forward(self, x, lengths=None):
+        lengths = self.lengths if lengths is None else lengths
+        packed = pack_padded_sequence(x, lengths, self.first, enforce_sorted=False)
+        steps, _ = pad_packed_sequence(self.rnn(packed)[0], self.first, total_length=5)
+        return self.read(steps)
+
+
+def on_its_own(model, x):
+    """The same for sequences of the full length."""
+    return model.read(model.rnn(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2}])
+def test_packed_sequences_have_the_paths_of_the_longest(kind, options):
+    """Positions of the batch are one unit, so the shorter sequences add nothing."""
+    model = Packs(kind, **options)
+    x = torch.randn(2, 3, 2) if options.get("batch_first") else torch.randn(3, 2, 2)
+    plain = Model(on_its_own, rnn=model.rnn, read=model.read)
+    expected = answer(plain, x)
+    axis = {"x": 2}  # of the features
+    assert answer(model, x, input_axis=axis) == expected
+    assert answer(model, x, torch.tensor([2, 3]), status="example", input_axis=axis) == expected
+
+
+def test_lengths_as_data_are_told():
+    report = pathlen.measure(Packs("GRU"), (torch.randn(3, 2, 2), torch.tensor([3, 1])))
+    assert any("this example takes one of several branches" in cause for cause in report.causes)
+
+
+def test_the_last_state_of_each_packed_sequence():
+    """One unit after one step and one after two are read: 2 * 3 and 2 * 3 + 2 * 3 * 3 paths."""
+
+    def forward(m, x):
+        state = m.rnn(pack_padded_sequence(x, [2, 1]))[1][-1]
+        return m.read(state.flatten()[None])
+
+    model = Model(forward, rnn=nn.RNN(2, 3), read=nn.Linear(6, 1))
+    assert answer(model, torch.randn(2, 2, 2), input_axis=2)[0] == 2 * 3 + 2 * 3 + 2 * 3 * 3
+
+
+def test_a_packed_sequence_as_an_input():
+    def forward(m, packed):
+        return pad_packed_sequence(m.rnn(packed)[0])[0]
+
+    packed = pack_sequence([torch.randn(3, 2), torch.randn(2, 2)])
+    model = Model(forward, rnn=nn.GRU(2, 3))
+    plain = Model(lambda m, x: m.rnn(x)[0], rnn=model.rnn)
+    assert answer(model, packed, status="example") == answer(plain, torch.randn(3, 2, 2))
+
+
+def test_activity_of_packed_sequences():
+    seen = pathlen.activity.from_data(
+        Packs("RNN", nonlinearity="relu"), [torch.randn(3, 2, 2)] * 3, input_axis=2
+    )
+    assert sorted(set(seen.samples.tolist())) == [3, 6]  # of the last step, of those before
+
+
+def test_packed_sequences_without_values_are_refused_with_a_way_out():
+    with torch.device("meta"):
+        model, x = Packs("GRU"), torch.randn(3, 2, 2)
+        with pytest.raises(TraceError, match=r"reads values.*give the model and its arguments"):
+            pathlen.measure(model, (x, torch.tensor([3, 2])))
 
 
 # --- state spaces ---------------------------------------------------------------------------------
@@ -318,7 +383,9 @@ def test_a_mixture_of_experts(combine, k):
     model = Routed(combine, k)
     directions = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
     model.gate.weight = nn.Parameter(directions)
-    assert answer(model, directions) == (2 * 36, HALF, HALF)  # every expert is chosen by one
+    # every expert is chosen by one; whom none is sent to would be seen in none of the calls
+    status = "example" if combine is routed else "exact"
+    assert answer(model, directions, status=status) == (2 * 36, HALF, HALF)
 
 
 def test_a_soft_gate_needs_no_choice():

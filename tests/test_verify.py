@@ -30,10 +30,10 @@ def verify_family(name, **options):
     return pathlen.verify(model, args, **options)
 
 
-def assert_right(verdict):
+def assert_right(verdict, status="exact"):
     assert verdict.ok, str(verdict)
     assert verdict.complete, str(verdict)
-    assert verdict.status == "exact"
+    assert verdict.status == status
     assert all(check.count for check in verdict.checks), str(verdict)
 
 
@@ -130,7 +130,7 @@ def test_the_rung_of_torch_export_and_of_real_tensors():
 
     verdict = pathlen.verify(Branches(), torch.ones(1, 2))
     assert "real tensors" in verdict.tracer
-    assert_right(verdict)
+    assert_right(verdict, status="example")
 
 
 def test_large_layers_are_sampled_and_that_is_said():

@@ -20,6 +20,8 @@ from pathlen.empirical.sites import SILENT
 from pathlen.errors import DataError
 from pathlen.lowering.operations import aten, operation_name
 from pathlen.tracing import Recording, module_path
+from pathlen.tracing.control_flow import as_python
+from pathlen.tracing.recording import only_asserts
 
 _MAY_RETURN_ITS_INPUT = frozenset(
     aten(
@@ -65,11 +67,16 @@ class Follower(TorchDispatchMode):
         for node, tensor in zip(placeholders, inputs, strict=True):
             self._wires.bind(tensor, node)
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "prim":  # asks a tensor for its device, layout or the like
+        if written_out := as_python(func):
+            with self:
+                return written_out(*args, **kwargs)
+        if func.namespace == "prim" or only_asserts(func):  # asks for a device or the like
             return func(*args, **kwargs)
         if func in SILENT:
             result = func(*args, **kwargs)

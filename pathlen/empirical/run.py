@@ -1,6 +1,5 @@
 """`from_data`: from a model and a loader to empirical activities, stage by stage."""
 
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from pathlen.empirical.result import EmpiricalActivity
 from pathlen.empirical.sites import Plan, difference, make_plan
 from pathlen.errors import ActivityError, DataError, PathlenError
 from pathlen.policy import DEFAULT_POLICY, Policy
-from pathlen.tracing import Recording, trace_model
+from pathlen.tracing import Recording, trace_model, trace_values
 from pathlen.tracing.autograd_mode import autograd_mode
-from pathlen.tracing.eager import record
-from pathlen.tracing.recording import EAGER, GRADIENTS
-from pathlen.tracing.state import on_cpu, untouched
+from pathlen.tracing.recording import EAGER
+from pathlen.tracing.state import on_cpu, same_random_state, untouched
 
 _MOST_SHAPES = 16  # of batches that are remembered; one more is traced again
 _MOST_PROGRAMS = 8  # that are remembered of a shape
@@ -86,7 +84,7 @@ def from_data(
     place = torch.device(device) if device is not None else batches.device_of(model)
     if place is not None and place.type == "meta":
         raise DataError("the model is on the meta device: it has no values to run on data with")
-    with _same_random_state():
+    with same_random_state():
         watching = _Watching(model, policy, outputs, input_axis, unseen)
         for number, batch in enumerate(batches.batches_of(loader, max_batches)):
             told = f"batch {number}"
@@ -257,11 +255,11 @@ class _Watching:
 
 def _record(model: Any, arguments: batches.Arguments, outputs: Any, *, on_data: bool) -> Recording:
     """Record a run of a model as it will be seen again: by a recorder of calls."""
-    recording = trace_model(model, *arguments, outputs)
-    if on_data or recording.tracer not in EAGER:  # torch.export writes other calls
-        gradients = recording.tracer == GRADIENTS
-        return record(model, *arguments, outputs, fake=False, gradients=gradients)
-    return recording
+    if not on_data:
+        recording = trace_model(model, *arguments, outputs)
+        if recording.tracer in EAGER:  # torch.export writes other calls
+            return recording
+    return trace_values(model, *arguments, outputs)
 
 
 def _run(
@@ -273,7 +271,7 @@ def _run(
         DepartureError: It goes another way than the recording.
         DataError: The model raises.
     """
-    gradients = plan.recording.tracer == GRADIENTS
+    gradients = plan.recording.takes_gradients
     state = list(_state(model))
     inputs: list[Tensor] = []
 
@@ -313,16 +311,3 @@ def _same_values(tensors: Sequence[Tensor]) -> Iterator[None]:
         with torch.inference_mode():  # constants may have been made in it
             for tensor, values in zip(tensors, before, strict=True):
                 tensor.copy_(values)
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """What model and loader draw is given back, on all devices in use."""
-    states = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from pathlen.graph_parts import STATUSES
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.decompose import Decompositions
@@ -23,7 +24,7 @@ _BY_DATA = (
     "magnitudes: what depends on the data counts as 1 (softmax, statistics of normalizations, the"
     " other factor of a product)"
 )
-_RANK = {"exact": 0, "bound": 1, "opaque": 2}
+_RANK = {status: rank for rank, status in enumerate(STATUSES)}
 
 
 class Lowering:

@@ -16,6 +16,7 @@ from pathlen.lowering.steps import Steps
 from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import Recording
+from pathlen.tracing.state import seeded
 
 for _module in (  # each fills its part of the table of rules
     "attention",
@@ -87,7 +88,10 @@ def _lower(
     """Lower a program into a lowering that has seen nothing yet."""
     check_input_axis(recording.graph, input_axis)
     interpreter = Interpreter(recording, lowering, input_axis)
-    interpreter.run()
+    with seeded():  # constants may be drawn
+        interpreter.run()
+    for remark in recording.remarks:
+        lowering.remark(remark, "example")
     for name, node in recording.outputs:
         units = distinct(lowering.unified(interpreter.values[node].labels))
         if len(units):

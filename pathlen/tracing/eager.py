@@ -7,14 +7,17 @@ at values.
 """
 
 import operator
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.nn.modules import module as module_hooks
 from torch.utils import _pytree as pytree
@@ -24,16 +27,34 @@ from pathlen.collection import uncollected
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
+from pathlen.tracing.control_flow import as_python
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.meta_values import MetaValues
-from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
-from pathlen.tracing.state import untouched, untouched_process
+from pathlen.tracing.recording import (
+    FAKE_TENSORS,
+    GRADIENTS,
+    REAL_GRADIENTS,
+    REAL_TENSORS,
+    Recording,
+    only_asserts,
+)
+from pathlen.tracing.state import seeded, untouched, untouched_process
 
 
 class EndlessError(TraceError):
     """A program on tensors without data goes on and on."""
 
 
+class CompiledError(TraceError):
+    """An operator was compiled before it was called; once the compiler is loaded, none is."""
+
+
+_TRACERS = {
+    (True, False): FAKE_TENSORS,
+    (True, True): GRADIENTS,
+    (False, False): REAL_TENSORS,
+    (False, True): REAL_GRADIENTS,
+}
 MOST_FAKE_CALLS = 1_000_000  # a hundred times what the largest networks make; minutes
 
 
@@ -45,6 +66,7 @@ def record(
     *,
     fake: bool,
     gradients: bool = False,
+    call: Callable[..., Any] | None = None,
 ) -> Recording:
     """Record one forward pass of `model` in eval mode.
 
@@ -56,25 +78,48 @@ def record(
         fake: run on fake tensors (shapes only) instead of on the tensors given.
         gradients: let the model compute gradients in its forward; composite operations are then
             seen in parts.
+        call: runs the model in place of its own call. It is given a function that takes the
+            modules (path, class) around the calls to come, then the arguments.
 
     Raises:
         TraceError: no floating-point output, or a tensor appeared that no recorded call made.
         Exception: whatever the model raises.
     """
+    compiler = sys.modules.get("torch._dynamo")
+    try:
+        return _record(model, args, kwargs, outputs, fake, gradients, call)
+    except Exception as error:
+        compiles = isinstance(error, CompiledError) or "torch._dynamo" in type(error).__module__
+        if compiler is not None or not compiles:
+            raise
+    return _record(model, args, kwargs, outputs, fake, gradients, call)
+
+
+def _record(
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outputs: Any,
+    fake: bool,
+    gradients: bool,
+    call: Callable[..., Any] | None,
+) -> Recording:
+    """One try of `record`."""
     mode = LazyFakeMode() if fake else None
     recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
     collection = uncollected if fake else nullcontext  # real tensors may be large
-    with untouched(model), autograd_mode(gradients), collection():
+    with untouched(model), seeded(), autograd_mode(gradients), collection():
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or nullcontext(), recorder, _module_stack(recorder), recorder.values():
-                result = model(*args, **kwargs)
+                run = model if call is None else partial(call, recorder.at)
+                result = run(*args, **kwargs)
         finally:
             recorder.restore_written()
     tensors = select_outputs(named_tensors(result, ""), outputs)
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
     recorder.graph.output(tuple(node for _, node in named))
-    tracer = GRADIENTS if gradients else FAKE_TENSORS if fake else REAL_TENSORS
+    tracer = _TRACERS[fake, gradients]
     return Recording(recorder.graph, recorder.attributes, named, tracer)
 
 
@@ -125,7 +170,10 @@ class _Recorder(TorchDispatchMode):
         self._is_on_meta = any(tensor.is_meta for _, tensor in state)
         self._outside: dict[int, list[torch.Tensor]] = {}
         self._written: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._compiles_nothing = "torch._dynamo" in sys.modules  # `untouched_process` sees to it
         self._reshaped: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
+
+    supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -136,8 +184,10 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if written_out := as_python(func):
+            return self._inside(func, written_out, args, kwargs)
         self._count()
-        if func.namespace == "prim":  # asks a tensor for its device, layout or the like
+        if func.namespace == "prim" or only_asserts(func):  # asks for a device or the like
             return func(*args, **kwargs)
         run = func
         if torch.Tag.inplace_view in func.tags:
@@ -153,6 +203,15 @@ class _Recorder(TorchDispatchMode):
         node.meta["nn_module_stack"] = self._module_stack_entry()
         self._bind(result, node)
         return result
+
+    def _inside(
+        self, func: Any, written_out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record what an operator calls."""
+        if isinstance(func, HigherOrderOperator) and not self._compiles_nothing:
+            raise CompiledError("torch.compile was loaded by an operator while something records")
+        with self:
+            return written_out(*args, **kwargs)
 
     def _count(self) -> None:
         """Stop a program that goes on and on, as a loop may that waits for a value."""
@@ -224,6 +283,10 @@ class _Recorder(TorchDispatchMode):
         entered = pytree.tree_map_with_path(enter, named)
         values = list(entered.values())
         return tuple(values[: len(args)]), {key: entered[key] for key in kwargs}
+
+    def at(self, stack: list[tuple[str, type]]) -> None:
+        """Say in which modules the calls to come are."""
+        self.stack = stack
 
     def values(self) -> AbstractContextManager[Any]:
         """Keeps the numbers that a program on the meta device writes down; elsewhere they are."""

@@ -1,16 +1,17 @@
 """The second tracer: torch.export, and models that come as exported programs already."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
-from pathlen.tracing.recording import Recording
+from pathlen.tracing.programs import is_plain, record_program
+from pathlen.tracing.recording import EXPORT, Recording, only_asserts
 from pathlen.tracing.state import untouched
 
 
@@ -20,17 +21,15 @@ def record_export(
     """Record `model` in eval mode by `torch.export.export(strict=False)`.
 
     Raises:
-        TraceError: no floating-point output, or the size of a tensor depends on values.
+        TraceError: no floating-point output.
         Exception: whatever torch.export or the model raises.
     """
     with untouched(model), autograd_mode(gradients=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
         program = torch.export.export(model, args, kwargs, strict=False)
-    for node in program.graph.nodes:
-        for val in pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(val, torch.Tensor) and not all(isinstance(s, int) for s in val.shape):
-                raise TraceError(f"the size of {node.name!r} depends on values: {val.shape}")
-    return from_program(program, outputs, "torch.export")
+    if not is_plain(program):
+        return replace(record_program(program, args, kwargs, outputs, fake=True), tracer=EXPORT)
+    return from_program(program, outputs, EXPORT)
 
 
 def from_program(program: Any, outputs: Any, tracer: str = "exported program") -> Recording:
@@ -48,7 +47,7 @@ def from_program(program: Any, outputs: Any, tracer: str = "exported program") -
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in program.graph.nodes:
-        if node.op == "output":
+        if node.op == "output" or only_asserts(node.target):
             continue
         if node.op == "placeholder" and node.name in targets:
             copies[node] = graph.create_node("get_attr", targets[node.name], (), {})

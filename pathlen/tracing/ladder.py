@@ -12,11 +12,22 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
+from pathlen.tracing.choices import remarks_on
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
-from pathlen.tracing.recording import FAKE_TENSORS, GRADIENTS, REAL_TENSORS, Recording
+from pathlen.tracing.programs import Arguments, example_of, is_plain, record_program
+from pathlen.tracing.recording import (
+    EXPORT,
+    FAKE_TENSORS,
+    GRADIENTS,
+    REAL_GRADIENTS,
+    REAL_TENSORS,
+    Recording,
+)
 from pathlen.tracing.sharded import refuse_sharded
 
+Rung = tuple[str, Callable[..., Recording]]
+_ON_VALUES = (REAL_TENSORS, REAL_GRADIENTS)
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, EndlessError)
 
 
@@ -26,7 +37,8 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
     Args:
         model: a `torch.nn.Module` (`fx.GraphModule` included), a callable of tensors, or an
             `ExportedProgram`, which needs no arguments.
-        args: a tensor, or a tuple of positional arguments.
+        args: a tensor, or a tuple of positional arguments. An exported program whose sizes are
+            symbols takes the sizes of these, or of the example that it was exported with.
         kwargs: keyword arguments.
         outputs: which returned tensors count (see `select_outputs`).
 
@@ -34,8 +46,15 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
         ModelError: the model's forward raises for these arguments on every tracer.
         TraceError: the model cannot be traced; the message says what each tracer met.
     """
+    positional, named = as_tuple(args), dict(kwargs or {})
     if isinstance(model, ExportedProgram):
-        return from_program(model, outputs)
+        if is_plain(model):
+            recording = from_program(model, outputs)
+            return replace(recording, remarks=remarks_on(recording.graph))
+        given = args is not None or kwargs or model.example_inputs is not None
+        if args is None and not kwargs:
+            positional, named = example_of(model)
+        return _climb(model, (positional, named), outputs, _program_rungs(bool(given)))
     if not callable(model):
         raise TraceError(f"expected a torch.nn.Module or an ExportedProgram, got {type(model)}")
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
@@ -45,30 +64,50 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
         )
     if isinstance(model, torch.nn.Module):
         refuse_sharded(model)
-    positional, named = as_tuple(args), dict(kwargs or {})
+    return _climb(model, (positional, named), outputs, _rungs(model, positional, named))
+
+
+def trace_values(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
+) -> Recording:
+    """One forward pass of a model on the tensors given, as the model itself would run on them.
+
+    Raises:
+        ModelError: the model's forward raises for these arguments.
+        TraceError: the model cannot be traced.
+    """
+    rungs = [rung for rung in _rungs(model, args, kwargs) if rung[0] in _ON_VALUES]
+    return _climb(model, (args, kwargs), outputs, rungs)
+
+
+def _climb(model: Any, arguments: Arguments, outputs: Any, rungs: list[Rung]) -> Recording:
+    """What the first tracer gives that can follow the model."""
     attempts: list[tuple[str, Exception]] = []
-    for name, tracer in _rungs(model, positional, named):
-        if name == "torch.export" and isinstance(attempts[0][1], _READS_VALUES):
+    for name, tracer in rungs:
+        if name == EXPORT and any(isinstance(error, _READS_VALUES) for _, error in attempts):
             continue  # it runs on fake tensors too, and would fail on the same line
-        if name == GRADIENTS and not any("require grad" in str(error) for _, error in attempts):
+        takes_gradients = any("require grad" in str(error) for _, error in attempts)
+        if name in (GRADIENTS, REAL_GRADIENTS) and not takes_gradients:
             continue
         try:
-            recording = tracer(model, positional, named, outputs)
+            recording = tracer(model, *arguments, outputs)
         except Exception as error:  # a model may raise anything; all of it is shown below
             attempts.append((name, error))
         else:
             said = tuple(f"{rung}: {_first_line(error)}" for rung, error in attempts)
-            return replace(recording, attempts=said)
+            reads = any(_is_about_values(error) for _, error in attempts)
+            remarks = remarks_on(recording.graph, reads_values=reads and recording.needs_values)
+            return replace(recording, attempts=said, remarks=remarks)
     raise _refusal(model, attempts) from attempts[-1][1]
 
 
-def _rungs(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[tuple[str, Callable[..., Recording]]]:
-    rungs: list[tuple[str, Callable[..., Recording]]] = [(FAKE_TENSORS, partial(record, fake=True))]
-    rungs.append((GRADIENTS, partial(record, fake=True, gradients=True)))
+def _rungs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Rung]:
+    rungs: list[Rung] = [
+        (FAKE_TENSORS, partial(record, fake=True)),
+        (GRADIENTS, partial(record, fake=True, gradients=True)),
+    ]
     if isinstance(model, torch.nn.Module):
-        rungs.append(("torch.export", record_export))
+        rungs.append((EXPORT, record_export))
     tensors = [
         leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
     ]
@@ -76,6 +115,15 @@ def _rungs(
         tensors += [*model.parameters(), *model.buffers()]
     if not any(tensor.is_meta for tensor in tensors):
         rungs.append((REAL_TENSORS, partial(record, fake=False)))
+        rungs.append((REAL_GRADIENTS, partial(record, fake=False, gradients=True)))
+    return rungs
+
+
+def _program_rungs(has_values: bool) -> list[Rung]:
+    """Tracers of an exported program that has to be run."""
+    rungs: list[Rung] = [(FAKE_TENSORS, partial(record_program, fake=True))]
+    if has_values:
+        rungs.append((REAL_TENSORS, partial(record_program, fake=False)))
     return rungs
 
 
@@ -85,7 +133,12 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
     name, error = attempts[-1]
     if isinstance(error, TraceError):
         return type(error)(f"{kind}: {error}")
-    if name == REAL_TENSORS or len({_first_line(e) for _, e in attempts}) == 1:
+    if name not in _ON_VALUES and any(_is_about_values(error) for _, error in attempts):
+        return TraceError(
+            f"{kind} reads values, which tensors on the meta device do not have: give the model and"
+            f" its arguments values (on the CPU, with random weights). What was tried:\n{told}"
+        )
+    if name in _ON_VALUES or len({_first_line(e) for _, e in attempts}) == 1:
         return ModelError(
             f"{kind} raised {type(error).__name__} for these arguments: {error}\n"
             f"{_advice(error)} What was tried:\n{told}"
@@ -102,6 +155,11 @@ def _advice(error: Exception) -> str:
             " inputs, or trace it where CUDA is and save the graph (PathGraph.save)."
         )
     return "Check that args and kwargs are what the model's forward expects."
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Whether a tracer met a program that asks a tensor without data for its values."""
+    return isinstance(error, _READS_VALUES) or ".numpy()" in str(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx
@@ -9,7 +10,9 @@ from torch import fx
 FAKE_TENSORS = "eager recorder (fake tensors)"
 GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
 REAL_TENSORS = "eager recorder (real tensors)"  # for programs that read values
-EAGER = (FAKE_TENSORS, GRADIENTS, REAL_TENSORS)
+REAL_GRADIENTS = "eager recorder (real tensors, gradients)"  # for those that do both
+EXPORT = "torch.export"
+EAGER = (FAKE_TENSORS, GRADIENTS, REAL_TENSORS, REAL_GRADIENTS)
 """Names of tracers, as they stand in `Recording.tracer`."""
 
 
@@ -27,6 +30,7 @@ class Recording:
         outputs: name and node of every tensor that the model returned, in order.
         tracer: name of the tracer that succeeded.
         attempts: why the tracers before it did not.
+        remarks: what makes the program one of several, in words (see `choices`).
     """
 
     graph: fx.Graph
@@ -34,6 +38,17 @@ class Recording:
     outputs: tuple[tuple[str, fx.Node], ...]
     tracer: str
     attempts: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether the model differentiates in its forward."""
+        return self.tracer in (GRADIENTS, REAL_GRADIENTS)
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether the model can be followed on tensors with values only."""
+        return self.tracer in (REAL_TENSORS, REAL_GRADIENTS)
 
     def to_module(self) -> fx.GraphModule:
         """The recording as a module that can be run on the recorded shapes (eval mode)."""
@@ -50,6 +65,12 @@ def module_path(node: fx.Node) -> str:
         return ""
     path = next(reversed(stack.values()))[0]
     return str(path)
+
+
+def only_asserts(func: Any) -> bool:
+    """Whether an operator returns nothing and writes to nothing: it asserts or prints."""
+    schema = getattr(func, "_schema", None)
+    return schema is not None and not (schema.returns or schema.is_mutable)
 
 
 def _attach(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:

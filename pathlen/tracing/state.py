@@ -6,7 +6,7 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -76,14 +76,47 @@ def on_cpu() -> Iterator[None]:
             yield
 
 
-def _compiling_nothing() -> Any:
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """What is drawn inside the block is given back, on all devices in use."""
+    states = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """What is drawn inside the block is the same each time, and given back after it."""
+    with same_random_state():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
+@contextmanager
+def _compiling_nothing() -> Iterator[None]:
     """What `torch.compile` made runs as it was written.
 
     Tried while something records, its compilation would be given up for good.
     """
-    if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    try:
+        yield
+    finally:
+        compiler = sys.modules.get("torch._dynamo")
+        if compiler is not None:  # an operator may have loaded it, and tried
+            compiler.reset()
 
 
 @contextmanager
@@ -97,18 +130,14 @@ def untouched_process() -> Iterator[None]:
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     silenced = logger.disabled
     fused = torch.backends.mha.get_fastpath_enabled()
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     torch.backends.mha.set_fastpath_enabled(False)
     logger.disabled = True
     try:
-        with _compiling_nothing():
+        with _compiling_nothing(), same_random_state():
             yield
     finally:
         logger.disabled = silenced
         torch.backends.mha.set_fastpath_enabled(fused)
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from pathlen.errors import VerificationError
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
-from pathlen.tracing.recording import GRADIENTS
 from pathlen.tracing.state import untouched
 from pathlen.verification.replay import Replay, input_tensors
 from pathlen.verification.verdict import Check, Offence
@@ -46,7 +45,7 @@ def compare_with_model(
     replay = Replay(recording, inputs, clean, plain=True)
     beside = _Beside(replay)
     state = _buffers(model)
-    gradients = recording.tracer == GRADIENTS
+    gradients = recording.takes_gradients
     with untouched(model), autograd_mode(gradients), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -81,7 +81,7 @@ class Verdict:
         model: class of the model.
         graph: the path graph in one line.
         tracer: which tracer made it.
-        status: "exact", "bound" or "opaque"; see `TraceInfo`.
+        status: "exact", "example", "bound" or "opaque"; see `TraceInfo`.
         samples: random draws that each comparison of connections could take.
         seed: of the random draws.
         seconds: time spent.
