@@ -33,11 +33,13 @@ augmented one by one through a `DataLoader`, channels first. Seconds and ratios 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -261,32 +263,55 @@ class ByPathlen:
         evaluate(self.run)
 
 
-def loops(arguments: argparse.Namespace) -> None:
-    """Print seconds of whole steps, beside those of a loop written by hand."""
+def timed(kind: str, arguments: argparse.Namespace, pipe: Connection) -> None:
+    """Be asked for the name of a function, and answer with its seconds a step, until None comes."""
     torch.set_num_threads(arguments.threads)
     random = numpy.random.default_rng(0)
     size = TOGETHER * arguments.batch
     images = torch.from_numpy(random.integers(0, 256, (size, 3, 32, 32), dtype=numpy.uint8))
     classes = torch.from_numpy(random.integers(0, 10, size))
-    plain = ByHand(images, classes, arguments.batch, arguments.device)
-    ours, linearizing = (
-        ByPathlen(phase, images, classes, arguments) for phase in ("train", "linearize")
-    )
+    loop: Any
+    if kind == "by hand":
+        loop = ByHand(images, classes, arguments.batch, arguments.device)
+    else:
+        loop = ByPathlen(kind, images, classes, arguments)
+    while (name := pipe.recv()) is not None:
+        pipe.send(seconds(getattr(loop, name), arguments.device, 1) / TOGETHER)
+
+
+def loops(arguments: argparse.Namespace) -> None:
+    """Print seconds of whole steps, beside those of a loop written by hand.
+
+    Each kind has a process of its own, since pathlen lets its own keep memory; they take turns.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for kind in ("by hand", "train", "linearize"):
+        pipes[kind], other = context.Pipe()
+        context.Process(target=timed, args=(kind, arguments, other), daemon=True).start()
+
+    def asked(kind: str, name: str) -> float:
+        pipes[kind].send(name)
+        answer: float = pipes[kind].recv()
+        return answer
+
     rows = {
-        "batches": (plain.batches, ours.batches),
-        "train": (plain.train, ours.train),
-        "linearize": (plain.train, linearizing.train),
-        "evaluate": (plain.evaluate, ours.evaluate),
+        "batches": ("train", "batches"),
+        "train": ("train", "train"),
+        "linearize": ("linearize", "train"),
+        "evaluate": ("train", "evaluate"),
     }
-    for name, (by_hand, by_pathlen) in rows.items():
+    for row, (kind, name) in rows.items():
         pairs = []
         for turn in range(arguments.rounds + 1):
-            pair = [seconds(one, arguments.device, 1) / TOGETHER for one in (by_hand, by_pathlen)]
+            pair = asked("by hand", name), asked(kind, name)
             if turn:  # the first one warms up
                 pairs.append(pair)
         hand, own = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(two / one for one, two in pairs)
-        print(f"{name:<10} by hand {hand:.4f} s  pathlen {own:.4f} s  {ratio:.3f} x", flush=True)
+        print(f"{row:<10} by hand {hand:.4f} s  pathlen {own:.4f} s  {ratio:.3f} x", flush=True)
+    for pipe in pipes.values():
+        pipe.send(None)
 
 
 def accuracies(recipe: str, changes: list[str], seeds: list[int], folder: Path) -> None:

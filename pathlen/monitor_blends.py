@@ -20,13 +20,14 @@ from torch import Tensor, fx
 
 from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants, UnknownConstantError, writers
+from pathlen.lowering.follow import SAME, SUMS
 from pathlen.lowering.operations import (
     READS_SHAPE_OF_OTHER,
     aten,
     makes_constant,
     viewed_argument,
 )
-from pathlen.lowering.regions import SAME, SUMS, degree
+from pathlen.lowering.regions import Region, states
 from pathlen.lowering.values import Call, Value, bind_call
 
 _MOST_SLOPES = 1 << 20
@@ -107,13 +108,12 @@ def find_elements(value: Value, key: Attribute, constants: Constants) -> Tensor 
 
 
 def find_blend(
-    call: Call, entry: Value, reads: tuple[Value, ...], key: Attribute, constants: Constants
+    region: Region, reads: tuple[Value, ...], key: Attribute, constants: Constants
 ) -> Blend | None:
-    """The blend that leads from `entry` to the result of a call, None where it is not shown to be.
+    """The blend that a region is, None where it is not shown to be one.
 
     Args:
-        call: The last call of the function.
-        entry: What it is a function of.
+        region: The region.
         reads: The constants that it has.
         key: The program and the name of the tensor that they come from, but for indices.
         constants: Gives them.
@@ -121,11 +121,11 @@ def find_blend(
     alpha = constants.attributes_behind(reads)[key]
     if alpha.dtype not in (torch.float32, torch.float64) or not 0 < alpha.numel() <= _MOST_SLOPES:
         return None
-    if _Degrees(entry, alpha.dtype, key, constants).of_call(call) != 1:
+    if _Degrees(region, alpha.dtype, key, constants).of_result() != 1:
         return None
 
     def evaluate(trial: Tensor) -> tuple[Tensor, Tensor] | None:
-        found = function_values(call, entry, _renewed(constants, key, trial, reads))
+        found = function_values(region, _renewed(constants, key, trial, reads))
         return found[:2] if found is not None and not found[2] else None
 
     kind: dict[str, Any] = {"dtype": alpha.dtype, "device": "cpu"}
@@ -190,28 +190,30 @@ class _Degrees:
     """Degree of the values of a region as functions of alpha: 0, 1, or inf where not known."""
 
     def __init__(
-        self, entry: Value | None, dtype: torch.dtype, key: Attribute, constants: Constants
+        self, region: Region | None, dtype: torch.dtype, key: Attribute, constants: Constants
     ) -> None:
-        self._entry = entry
+        self._region = region
+        self._states = {} if region is None else states(region, constants.traced)
         self._key = key
         self._bits = torch.finfo(dtype).bits
         self._constants = constants
         self._known: dict[Any, float] = {}
-        self._of_entry: dict[int, float | None] = {}
 
-    def of_call(self, call: Call) -> float:
-        """Degree of the result of a call."""
-        return self._degree(call, self._of_value)
+    def of_result(self) -> float:
+        """Degree of the result of the region."""
+        assert self._region is not None
+        return self._degree(self._region.last, self._of_value)
 
     def _of_value(self, value: Any) -> float:
-        if not isinstance(value, Value) or value is self._entry:
+        if not isinstance(value, Value) or (self._region and value is self._region.entry):
             return 0
         if not value.varies:
             return self.of_constant(value.node)
         if id(value) not in self._known:
-            assert self._entry is not None
-            fixed = degree(value, self._entry, self._of_entry) == 0  # a statistic, held fixed
-            found = 0 if fixed else math.inf if value.call is None else self.of_call(value.call)
+            state = self._states.get(id(value))
+            found = math.inf
+            if state is not None and value.call is not None:  # a statistic is held fixed
+                found = self._degree(value.call, self._of_value) if state.degree else 0
             self._known[id(value)] = found
         return self._known[id(value)]
 

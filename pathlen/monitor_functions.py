@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.elementwise import Split
+from pathlen.lowering.functions import Split
 from pathlen.lowering.labels import compact
 from pathlen.monitor_sites import Function, Watch, value_of
 from pathlen.monitor_slopes import Total

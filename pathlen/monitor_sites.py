@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pathlen.lowering import functions as lowered
 from pathlen.lowering.activity import active_functions, per_channel
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import Split, split_units
-from pathlen.lowering.labels import broadcast
-from pathlen.lowering.regions import calls_between
 from pathlen.lowering.steps import Step
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Value
 from pathlen.monitor_blends import Attribute, find_blend, find_elements
 from pathlen.monitor_sources import LiveTensors, Source
 from pathlen.tracing import module_path
@@ -45,13 +43,13 @@ class Function:
 
     Attributes:
         step: The call.
-        entry: What it is a function of.
+        function: What it is a function of, and how.
         reads: The constants that it is computed with.
         numbers: int64[units], ids in the path graph, -1 for what it leaves out.
     """
 
     step: Step
-    entry: Value
+    function: lowered.Function
     reads: tuple[Value, ...]
     numbers: np.ndarray
 
@@ -61,14 +59,13 @@ class Function:
         Raises:
             ActivityError: A parameter is not a number.
         """
-        active = active_functions(self.step.call, self.entry, constants, tolerance)
+        active = active_functions(self.function.region, constants, tolerance)
         # without values (meta device) units are taken as active
         return torch.ones((), dtype=torch.bool) if active is None else active
 
-    def split(self, shape: torch.Size, constants: Constants) -> Split:
+    def split(self, shape: torch.Size, constants: Constants) -> lowered.Split:
         """How functions of this shape make units, with constants of the time of the trace."""
-        labels = broadcast(self.entry.labels, self.step.call.shape)
-        return split_units(self.step.call, self.entry, labels, shape, constants)
+        return self.function.split(shape, constants)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,17 +126,17 @@ def find_sites(lowering: Lowering, live: LiveTensors) -> Sites:
     watches: dict[int, Watch] = {}
     paths: set[str] = set()
     for step in lowering.steps.taken:
-        entry = _entry(step)
-        reads = step.reads if entry is None else _reads(step, entry, constants)
+        function = _function(step)
+        reads = step.reads if function is None else _reads(step, function, constants)
         behind = constants.attributes_behind(reads)
         sources.update({key: live.find(tensor, key[1]) for key, tensor in behind.items()})
-        if entry is None:
+        if function is None:
             for value in reads:
                 if id(value) not in watches and constants.attributes_behind([value]):
                     watches[id(value)] = _watch(value, sources, constants)
         elif counts:
-            paths.update(_paths(step.call, entry))
-            site = Function(step, entry, reads, numbers[step.nodes.start : step.nodes.stop])
+            paths.update(module_path(call.node) for call in function.region.calls)
+            site = Function(step, function, reads, numbers[step.nodes.start : step.nodes.stop])
             if behind and (site.numbers >= 0).any():
                 found = _slopes(site, behind, sources, lowering)
                 if found is None:
@@ -165,24 +162,19 @@ def value_of(value: Value, constants: Constants) -> Tensor | None:
         return None
 
 
-def _entry(step: Step) -> Value | None:
+def _function(step: Step) -> lowered.Function | None:
     """What the result of a call is an activation of; None where it is none, or made of others."""
-    return (
-        step.result.function_of if step.program is None and isinstance(step.result, Value) else None
-    )
+    return step.result.function if step.program is None and isinstance(step.result, Value) else None
 
 
-def _reads(step: Step, entry: Value, constants: Constants) -> tuple[Value, ...]:
+def _reads(step: Step, function: lowered.Function, constants: Constants) -> tuple[Value, ...]:
     """The constants of a function: those that were looked at, if all have values.
 
     The evaluation stops at the first that has none; then any constant on the way may count.
     """
     if all(value_of(value, constants) is not None for value in step.reads):
         return step.reads
-    found: dict[int, Value] = {}
-    for call in calls_between(step.call, entry):
-        found.update({id(value): value for value in call.values() if not value.varies})
-    return tuple(found.values())
+    return tuple(function.region.constants)
 
 
 def _watch(value: Value, sources: Mapping[Attribute, Source], constants: Constants) -> Watch:
@@ -205,11 +197,6 @@ def _places(
     return {id(site): Watch(site.reads[0], None, tuple(kept))} if kept else {}
 
 
-def _paths(call: Call, entry: Value) -> set[str]:
-    """Paths of the modules that the calls between an entry and a call belong to."""
-    return {module_path(at.node) for at in calls_between(call, entry)}
-
-
 def _slopes(
     site: Function,
     behind: Mapping[Attribute, Tensor],
@@ -226,7 +213,7 @@ def _slopes(
     (key,) = numbers
     constants, tolerance = lowering.constants, lowering.policy.tolerance
     alive, call = site.numbers >= 0, site.step.call
-    if call.name == "aten.prelu" and call["self"] is site.entry:
+    if call.name == "aten.prelu" and call["self"] is site.function.region.entry:
         found = find_elements(call["weight"], key, constants)
         if found is None:
             return None
@@ -234,7 +221,7 @@ def _slopes(
         element = split.of_units(per_channel(found, len(call.shape)))[alive]
         between = None
     else:
-        blend = find_blend(call, site.entry, site.reads, key, constants)
+        blend = find_blend(site.function.region, site.reads, key, constants)
         between = None if blend is None else blend.linear_between(tolerance)
         if blend is None or between is None:
             return None

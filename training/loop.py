@@ -18,7 +18,7 @@ from pathlen.training.evaluate import added_up, decode, depth, evaluate, renew_s
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.libraries import library
 from pathlen.training.recipe import Recipe
-from pathlen.training.run import Run, make_fabric, versions
+from pathlen.training.run import LOOK, Run, make_fabric, versions
 from pathlen.training.run_folder import RunFolder
 from pathlen.training.stop_requests import Requests
 from pathlen.training.task import Batch
@@ -150,7 +150,7 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
         float64[3], summed over all processes: items, requests to stop, losses that are not finite.
     """
     recipe, position, fabric, prior = run.recipe, run.position, run.fabric, run.prior
-    seed_step(recipe.seed, position.step, fabric.global_rank)
+    seed_step(recipe.seed, position.step, fabric.global_rank, fabric.device)
     rate = run.set_learning_rate()
     inputs = run.inputs(batch)
     output = run.wrapped(*inputs)
@@ -220,7 +220,9 @@ def look(run: Run, facts: Tensor, watcher: Watcher) -> bool:
     """Show how it goes; whether the run was asked to stop."""
     loss, right, count = run.tally.tolist()
     numbers = {"train_loss": loss / max(1, count), "train_accuracy": right / max(1, count)}
-    watcher.step(run.position.batch, numbers | depth(run))
+    if run.shown is None or run.position.step % LOOK == 0:
+        run.shown = depth(run)
+    watcher.step(run.position.batch, numbers | run.shown)
     return bool(facts[1] > 0)
 
 
@@ -254,7 +256,8 @@ def finish_epoch(run: Run) -> dict[str, Any]:
         row |= evaluate(run)
         if not math.isfinite(row["test_loss"]):
             raise _trouble(run, position.step, "the loss on the test data is not finite")
-    row |= depth(run)
+    run.shown = depth(run)
+    row |= run.shown
     position.epoch += 1
     position.batch = 0
     if last or ("test_loss" in row and _stops_early(run, row["test_loss"])):

@@ -20,6 +20,7 @@ from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
 from pathlen.training.groups import parameter_groups
+from pathlen.training.host_memory import keep_memory
 from pathlen.training.learning_rate import Stage, learning_rate, stages
 from pathlen.training.linearizer import Linearizer
 from pathlen.training.make_linearizer import check_linearizer, make_linearizer, make_omega
@@ -33,7 +34,8 @@ from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
 
 LOOK = 20
-"""Steps between looks at what a GPU computed; a CPU is looked at after every step."""
+"""Steps between readings of the depth to show, and between looks at what a GPU computed; what a CPU
+did is looked at after every step."""
 
 FORMAT = 2
 """Of checkpoints: raised whenever another program could not go on from them to the same end."""
@@ -101,6 +103,7 @@ class Run:
         self.num_active = 0
         self.teacher: nn.Module | None = None
         self.saved_step: int | None = None
+        self.shown: dict[str, Any] | None = None
         self.trouble = torch.full((), -1, device=fabric.device)
         self.start_counting()
 
@@ -309,6 +312,8 @@ def make_fabric(recipe: Recipe) -> Fabric:
         fabric.launch()
     except (ValueError, RuntimeError) as error:
         raise SettingsError(f"machine: {error}") from error
+    if machine.keep_memory and fabric.device.type == "cpu":
+        keep_memory()
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     if machine.deterministic:

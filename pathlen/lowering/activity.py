@@ -8,8 +8,11 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import ActivityError, UnsupportedOperation
 from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.follow import stacked_pieces
+from pathlen.lowering.labels import collapse, compact
+from pathlen.lowering.moving import item_of, moved_operands, places_of, run_movement
 from pathlen.lowering.operations import call_by_name, functional
-from pathlen.lowering.regions import degree
+from pathlen.lowering.regions import Region, states
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing import module_path
@@ -69,17 +72,13 @@ def _slope_error(
     return rounding * (sizes[1:] + sizes[:-1])
 
 
-def active_functions(
-    call: Call, entry: Value, constants: Constants, tolerance: float
-) -> torch.Tensor | None:
-    """Whether the scalar functions that lead from `entry` to the result of `call` are not affine.
+def active_functions(region: Region, constants: Constants, tolerance: float) -> torch.Tensor | None:
+    """Whether the scalar functions of a region are not affine, statistics held fixed.
 
-    Statistics in between are held fixed. A function with per-channel parameters is one function
-    for each parameter index.
+    A function with per-channel parameters is one function for each parameter index.
 
     Args:
-        call: the last call of the functions.
-        entry: the tensor that they are functions of.
+        region: the region.
         constants: gives the parameters.
         tolerance: see `Policy`.
 
@@ -91,7 +90,8 @@ def active_functions(
         ActivityError: a parameter is not a number.
         UnsupportedOperation: an operator does not run on the points of the grid.
     """
-    if call.name == "aten.prelu" and call["self"] is entry:
+    call = region.last
+    if call.name == "aten.prelu" and call["self"] is region.entry:
         try:
             slopes = constants.of(call["weight"])
         except UnknownConstantError:
@@ -99,7 +99,7 @@ def active_functions(
         if slopes.isnan().any():
             raise ActivityError(nan_message(call["weight"]))
         return (1 - per_channel(slopes, len(call.shape))).abs() > tolerance
-    found = function_values(call, entry, constants)
+    found = function_values(region, constants)
     if found is None:
         return None
     points, values, rounding = found
@@ -108,9 +108,9 @@ def active_functions(
 
 
 def function_values(
-    call: Call, entry: Value, constants: Constants
+    region: Region, constants: Constants
 ) -> tuple[torch.Tensor, torch.Tensor, float] | None:
-    """The scalar functions that lead from `entry` to the result of `call`, on the grid.
+    """The scalar functions of a region, on the grid.
 
     Returns:
         The points, the values (one function for each index of the axes after the first), and the
@@ -121,60 +121,138 @@ def function_values(
         UnsupportedOperation: an operator does not run on the points of the grid.
     """
     points = grid()
-    dimensions = max(len(call.shape), entry.labels.ndim)
-    evaluation = _Evaluation(entry, points.view(-1, *[1] * dimensions), constants)
+    evaluation = _Evaluation(region, points, constants)
     try:
-        values = evaluation.call(call)
+        values = evaluation.result()
     except UnknownConstantError:
         return None
     return points, values.expand(len(points), *values.shape[1:]), evaluation.rounding
 
 
 class _Evaluation:
-    """Evaluates calls with `entry` replaced by grid points along a new first axis.
+    """Evaluates the calls of a region at points of a grid, which lie along a new first axis.
+
+    Every function has as many axes more as the tensor of most axes has, the last of which are
+    those of its own tensor: of length 1 where the function does not vary.
 
     Attributes:
         rounding: relative error of the results, 0 for float64.
     """
 
-    def __init__(self, entry: Value, points: torch.Tensor, constants: Constants) -> None:
-        self._known: dict[int, torch.Tensor] = {id(entry): points}
-        self._degrees: dict[int, float | None] = {}
-        self._entry = entry
-        self._dimensions = points.ndim - 1
+    def __init__(self, region: Region, points: torch.Tensor, constants: Constants) -> None:
+        shapes = [region.entry.shape, region.last.shape, *(v.shape for v in region.between)]
+        self._dimensions = max(map(len, shapes))
+        self._region = region
         self._constants = constants
+        self._known = {id(region.entry): points.view(-1, *[1] * self._dimensions)}
         self.rounding = 0.0
 
-    def value(self, value: Value) -> torch.Tensor:
-        if id(value) not in self._known:
-            self._known[id(value)] = self._value(value)
-        return self._known[id(value)]
+    def result(self) -> torch.Tensor:
+        """The functions that the last call gives."""
+        known = states(self._region, self._constants.traced)
+        for value in self._region.between:
+            state = known[id(value)]
+            assert value.call is not None
+            if state is None:
+                continue  # nothing that counts reads it
+            if state.degree:
+                self._known[id(value)] = self._call(value.call, item_of(value) or 0)
+            else:
+                self._known[id(value)] = torch.tensor(_FIXED_STATISTIC, dtype=torch.float64)
+        values = self._call(self._region.last, 0)
+        lead = max(0, values.ndim - 1 - self._dimensions)
+        values = values.reshape(values.shape[0], *values.shape[1 + lead :])
+        own = len(self._region.last.shape)
+        extra = values.ndim - 1 - own
+        return values.reshape(values.shape[0], *values.shape[1 + extra :]) if extra > 0 else values
 
     def _value(self, value: Value) -> torch.Tensor:
-        if not value.varies:
-            return self._constant(value)
-        if degree(value, self._entry, self._degrees) == 0:
-            return torch.tensor(_FIXED_STATISTIC, dtype=torch.float64)
-        assert value.call is not None
-        return self.call(value.call)
+        return self._known[id(value)] if value.varies else self._constant(value)
 
-    def call(self, call: Call) -> torch.Tensor:
+    def _call(self, call: Call, item: int) -> torch.Tensor:
         if call.name in ("aten.to", "aten._to_copy", "aten.type_as"):
-            source = self.value(call["self"])
+            source = self._value(call["self"])
             floating = call.output.is_floating_point()
             return source.double() if floating else source.to(call.output.dtype)
         if call.name.endswith("dropout"):
-            return self.value(next(call.values()))
+            return self._value(next(call.values()))
         if call.name == "aten.prelu":
-            x = self.value(call["self"])
-            slopes = self._channels(call["weight"])
+            x = self._value(call["self"])
+            slopes = self._channels(call["weight"], call)
             return torch.where(x >= 0, x, slopes * x)
-        if kind_of_call(call) == "normalization":
+        kind = kind_of_call(call)
+        if kind == "normalization":
             return self._normalize(call)
+        if kind in ("reduction", "softmax"):
+            return self._reduce(call)
+        if kind == "movement":
+            return self._move(call, item)
         result = torch.as_tensor(self._run(call))
         if result.numel() > _MOST_EVALUATIONS:
             raise UnknownConstantError(call.node.name)
         return result
+
+    def _reduce(self, call: Call) -> torch.Tensor:
+        """Tensors that were stacked and reduced again, element by element."""
+        if kind_of_call(call) == "softmax":  # a log softmax: shifted by what is held fixed
+            return self._value(next(v for v in call.values() if v.varies)) - _FIXED_STATISTIC
+        pieces = stacked_pieces(call, self._constants.traced)
+        assert pieces is not None
+        functions = torch.broadcast_tensors(*map(self._value, pieces))
+        arguments = {**call.arguments, "self": torch.stack([f.double() for f in functions])}
+        if "dim" in arguments:
+            arguments["dim"] = [0] if isinstance(arguments["dim"], (list, tuple)) else 0
+        arguments.update({key: False for key in ("keepdim", "keepdims") if key in arguments})
+        result = call_by_name(functional(call.func), arguments)
+        return result if isinstance(result, torch.Tensor) else result[0]
+
+    def _move(self, call: Call, item: int) -> torch.Tensor:
+        """Functions in other places; each element of a constant is a constant function."""
+        if "mask" in call.arguments or any(v.dtype == torch.bool for v in places_of(call)):
+            return self._masked(call)
+        points = next(iter(self._known.values())).shape[0]
+        operands = moved_operands(call)
+        functions = [self._value(value) for value in operands]
+        if all(f.numel() in (1, points) for f in functions) and len(functions) == 1:
+            return functions[0].reshape(-1, *[1] * self._dimensions)
+        table, tensors, first = [torch.zeros(points, 1, dtype=torch.float64)], {}, 1
+        for value, function in zip(operands, functions, strict=True):
+            own = function.shape[1:] if value.varies else function.shape
+            own = own[len(own) - min(len(own), len(value.shape)) :]
+            rows = function.reshape(-1, own.numel()) if value.varies else function.reshape(1, -1)
+            table.append(rows.double().expand(points, -1))
+            index = first + torch.arange(own.numel()).view(own)
+            tensors[id(value)] = index.expand(value.shape)
+            first += own.numel()
+        moved = run_movement(call, tensors, self._constants.traced)
+        if moved is None:
+            raise UnknownConstantError(call.node.name)
+        index = compact(collapse(moved[item]))
+        if index.numel() * points > _MOST_EVALUATIONS:
+            raise UnknownConstantError(call.node.name)
+        flat = torch.cat(table, 1)[:, index.reshape(-1).clamp_min(0)]
+        lead = self._dimensions - index.ndim
+        return flat.view(points, *[1] * lead, *index.shape)
+
+    def _masked(self, call: Call) -> torch.Tensor:
+        """Elements read or written where a mask says so."""
+        source = self._value(call["self"])
+        if "self" in call.arguments and call.name in ("aten.index", "aten.masked_select"):
+            return self._same_everywhere(source, call)
+        (mask,) = [v for v in places_of(call) if v.dtype == torch.bool]
+        written = call["source"] if call.name == "aten.masked_scatter" else call["values"]
+        if isinstance(written, Value):
+            value = self._value(written)
+            new = self._same_everywhere(value, call) if written.varies else value.reshape(-1)[:1]
+        else:
+            new = torch.tensor(float(written))
+        return torch.where(self._value(mask).bool(), new.double(), source.double())
+
+    def _same_everywhere(self, function: torch.Tensor, call: Call) -> torch.Tensor:
+        """A function that is one for all elements, since which are read is not known."""
+        if function[0].numel() > 1:
+            raise UnknownConstantError(call.node.name)
+        return function.reshape(-1, *[1] * self._dimensions)
 
     def _run(self, call: Call) -> Any:
         """Result of an operator in float64; of one that knows none, in the model's own precision.
@@ -182,14 +260,14 @@ class _Evaluation:
         Raises:
             UnsupportedOperation: it runs in neither.
         """
-        function, arguments = functional(call.func), call.replace_values(self.value)
+        function, arguments = functional(call.func), call.replace_values(self._value)
         try:
             return call_by_name(function, arguments)
         except Exception as error:  # an operator of the user's may raise anything
             in_float64 = error
 
         def traced(value: Value) -> torch.Tensor:
-            tensor = self.value(value)
+            tensor = self._value(value)
             return tensor.to(value.dtype) if tensor.dtype == torch.float64 else tensor
 
         try:
@@ -202,22 +280,22 @@ class _Evaluation:
 
     def _normalize(self, call: Call) -> torch.Tensor:
         """A normalization layer with its statistics fixed: scale and shift, per channel."""
-        x = self.value(next(v for v in call.values() if v.varies))
+        x = self._value(next(v for v in call.values() if v.varies))
         if call.arguments.get("running_mean") is not None and not call.arguments.get(
             "use_input_stats", call.arguments.get("training")
         ):
-            variance = self._channels(call["running_var"]) + call["eps"]
-            x = (x - self._channels(call["running_mean"])) / variance.sqrt()
+            variance = self._channels(call["running_var"], call) + call["eps"]
+            x = (x - self._channels(call["running_mean"], call)) / variance.sqrt()
         trailing = call.name in ("aten.layer_norm", "aten.rms_norm")
-        read = self.value if trailing else self._channels
-        if isinstance(call.arguments.get("weight"), Value):
-            x = x * read(call["weight"])
-        if isinstance(call.arguments.get("bias"), Value):
-            x = x + read(call["bias"])
+        for name in ("weight", "bias"):
+            if isinstance(call.arguments.get(name), Value):
+                own = call[name]
+                factor = self._value(own) if trailing else self._channels(own, call)
+                x = x * factor if name == "weight" else x + factor
         return x
 
-    def _channels(self, value: Value) -> torch.Tensor:
-        return per_channel(self._constant(value), self._dimensions)
+    def _channels(self, value: Value, call: Call) -> torch.Tensor:
+        return per_channel(self._constant(value), len(call.shape))
 
     def _constant(self, value: Value) -> torch.Tensor:
         tensor = self._constants.of(value)

@@ -33,6 +33,7 @@ class Constants:
 
     def __init__(self) -> None:
         self.reads: list[Value] | None = None
+        self.traced = self
         self._programs: dict[fx.Graph, _ConstantProgram] = {}
         self._sources: dict[fx.Graph, tuple[Mapping[str, torch.Tensor], Given]] = {}
 
@@ -107,6 +108,7 @@ class Constants:
             values: the constants that can be asked for.
         """
         renewed = Constants()
+        renewed.traced = self.traced
         wanted = self._behind(value.node for value in values)
         for graph in dict.fromkeys(node.graph for node in wanted):
             nodes = [node for node in graph.nodes if node in wanted]

@@ -12,10 +12,11 @@ from pathlen.graph_parts import STATUSES
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.decompose import Decompositions
+from pathlen.lowering.functions import Variants
 from pathlen.lowering.labels import constant_labels, distinct, rename
 from pathlen.lowering.liveness import drop_labels
 from pathlen.lowering.steps import Steps
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Softmax, Value
 from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import module_path
@@ -34,6 +35,7 @@ class Lowering:
         policy: what counts.
         builder: the path graph so far.
         constants: values of parameters and of what is computed from them alone.
+        variants: tells apart the affine functions of one element that a tensor holds.
         decompositions: programs of the operations that no rule knows.
         readers: how many calls read the result of a node (by id of the node).
         status: the worst status so far.
@@ -50,6 +52,7 @@ class Lowering:
         self.weights = weights
         self.builder = GraphBuilder() if weights is None else weights
         self.constants = Constants()
+        self.variants = Variants(self.constants)
         self.decompositions = Decompositions()
         self.readers: dict[int, int] = {}
         self.status = "exact"
@@ -68,7 +71,7 @@ class Lowering:
         labels: torch.Tensor,
         *,
         dtype: torch.dtype | None = None,
-        softmax: bool = False,
+        softmax: Softmax = "",
         softmax_of: Value | None = None,
     ) -> Value:
         """The value of a call's result.
@@ -77,10 +80,10 @@ class Lowering:
             call: the call.
             labels: of the result.
             dtype: of the result, where it is not the first of several.
-            softmax: whether the result is a softmax of path tensors.
-            softmax_of: an operand that the result passes on: it is a softmax if that is one.
+            softmax: which part of a softmax of path tensors the result is.
+            softmax_of: an operand that the result passes on: it is the same part as that.
         """
-        softmax = softmax or (softmax_of is not None and softmax_of.softmax)
+        softmax = softmax or (softmax_of.softmax if softmax_of is not None else "")
         return self.value(
             call.node, labels, dtype or call.output.dtype, varies=True, call=call, softmax=softmax
         )
@@ -93,7 +96,7 @@ class Lowering:
         *,
         varies: bool,
         call: Call | None = None,
-        softmax: bool = False,
+        softmax: Softmax = "",
     ) -> Value:
         """A new value, later in the program than all before it."""
         self._order += 1

@@ -63,7 +63,7 @@ def contract(
     labels = [operand.labels for operand in operands]
     if lowering.policy.attention == "value":  # attention written out: its scores are dropped
         for position, operand in enumerate(operands):
-            if operand.softmax and operands[1 - position].is_path:
+            if operand.softmax == "whole" and operands[1 - position].is_path:
                 labels[position] = constant_labels(operand.shape)
     batch = [a for a in letters[0] if a in letters[1] and a in out]
     summed = [a for a in letters[0] if a in letters[1] and a not in out]

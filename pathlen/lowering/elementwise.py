@@ -1,38 +1,39 @@
 """Elementwise operations: passes, activations and merges."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions
-from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.follow import EXPONENTIALS, SUMS, State
+from pathlen.lowering.functions import Function, Split, carried, labels_of_entry
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
     broadcast,
     collapse,
+    compact,
     constant_labels,
     distinct_tuples,
+    is_position_axis,
     sets_of_rows,
 )
 from pathlen.lowering.operations import aten
+from pathlen.lowering.places import identity
 from pathlen.lowering.regions import (
-    SUMS,
     Region,
-    degree_of_call,
     find_region,
     first_entry,
     flattened_summands,
-    varying_operands,
+    region_of,
+    region_to_exponent,
 )
 from pathlen.lowering.rules import rule
-from pathlen.lowering.same_functions import function_numbers, places
-from pathlen.lowering.softmax import shift_entry, softmax_entry
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.sums import grouped
+from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
     merged_nodes,
     passed,
@@ -40,10 +41,18 @@ from pathlen.lowering.weighted_merges import (
     scaled_operands,
 )
 
-_SCALES = frozenset(aten("mul multiply where"))  # a number beside a unit leaves it as it is
+_SCALES = frozenset(
+    aten("mul multiply where masked_fill")
+)  # a number beside a unit leaves it as it is
 Passes = Literal["all", "beside constants", "none"]
 _PRODUCTS = frozenset(aten("mul multiply div divide true_divide"))
 _EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
+_FACTORS_OF_SUMS = {
+    "aten.lerp": ("weight",),
+    "aten.addcmul": ("tensor1", "tensor2"),
+    "aten.addcdiv": ("tensor2",),
+}
+_CHOICES = {"aten.where": "condition", "aten.masked_fill": "mask"}
 
 
 @rule(
@@ -69,29 +78,37 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     path = [value for value in varying if value.is_path]
     if not path or not _keeps_paths(call, path):
         return lowering.result(call, constant_labels(call.shape))
-    source = softmax_entry(call)
-    if source is not None:
-        lowering.by_data()
-        labels = lowering.counted("softmax", call, broadcast(source.labels, call.shape))
-        return lowering.result(call, labels, softmax=True)
-    shifted = shift_entry(call)
-    if shifted is not None:
-        labels = broadcast(shifted.labels, call.shape)
-        return lowering.result(call, lowering.counted("normalization", call, labels))
-    region = find_region(call)
+    if call.name in EXPONENTIALS and path[0].softmax == "log":
+        return _softmax(call, broadcast(path[0].labels, call.shape), lowering)
+    region = find_region(call, varying, lowering.constants)
     if region is not None:
-        if region.affine:
-            labels = passed(call, region.entry, lowering)
-            if region.normalization:
-                lowering.by_data()
-                labels = lowering.counted("normalization", call, labels)
-            return lowering.result(call, labels, softmax_of=region.entry)
-        return _activation(call, region, lowering)
+        return scalar_function(region, lowering)
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
-        if degree_of_call(call, path[0], {}) in (0, 1) or len(varying) > 1:
-            return lowering.result(call, passed(call, path[0], lowering), softmax_of=path[0])
-        return _activation(call, Region(path[0], False, False), lowering)
+        return lowering.result(call, _chosen_or_passed(call, path[0], lowering), softmax_of=path[0])
     return _merge(call, path, lowering)
+
+
+def scalar_function(region: Region, lowering: Lowering) -> Value:
+    """The result of a region: its entry passed on, or an activation of it."""
+    call, entry = region.last, region.entry
+    part = region.state.part
+    if part == "softmax":
+        return _softmax(call, _before_exponential(region, lowering), lowering)
+    if not region.affine:
+        return _activation(region, lowering)
+    if entry.call is not None and call.name in _CHOICES and not region.between:
+        labels = _chosen_or_passed(call, entry, lowering)
+    else:
+        labels = passed(region, lowering)
+    if region.normalization:
+        lowering.by_data()
+        labels = lowering.counted("normalization", call, labels)
+    value = lowering.result(call, labels, softmax_of=None if region.normalization else entry)
+    if part in ("shifted", "exp"):
+        value.softmax = "log" if part == "shifted" else "exp"
+    elif value.softmax != "whole":
+        value.softmax = ""
+    return value
 
 
 def _keeps_paths(call: Call, path: list[Value]) -> bool:
@@ -102,42 +119,47 @@ def _keeps_paths(call: Call, path: list[Value]) -> bool:
     return output.dtype != torch.bool and not any(value.dtype.is_floating_point for value in path)
 
 
-def _activation(call: Call, region: Region, lowering: Lowering) -> Value:
+def _softmax(call: Call, labels: torch.Tensor, lowering: Lowering) -> Value:
+    """A softmax written out: it passes the units of what was exponentiated."""
+    lowering.by_data()
+    return lowering.result(call, lowering.counted("softmax", call, labels), softmax="whole")
+
+
+def _before_exponential(region: Region, lowering: Lowering) -> torch.Tensor:
+    """Labels of what a softmax is of: before exponentials and the shift by a maximum."""
+    constants = lowering.constants
+    if region.entry.softmax == "exp":
+        region = region_to_exponent(region, constants) or region
+    inner = region.entry
+    if inner.call is not None and inner.call.name in SUMS:
+        shift = find_region(inner.call, varying_operands(inner.call), constants)
+        if shift is not None and shift.affine and shift.normalization:
+            between = [*region.between, inner, *shift.between]
+            region = region_of(region.last, shift.entry, between, constants) or region
+    return labels_of_entry(region, constants)
+
+
+def _activation(region: Region, lowering: Lowering) -> Value:
     """One new unit per label of the entry, and per parameter index where parameters split it."""
-    entry = first_entry(call, region, lowering.readers)
-    labels = lowering.unified(broadcast(entry.labels, call.shape))
-    active = active_functions(call, entry, lowering.constants, lowering.policy.tolerance)
+    call, constants = region.last, lowering.constants
+    region = first_entry(region, lowering.readers, constants)
+    labels = lowering.unified(labels_of_entry(region, constants))
+    variants = lowering.variants.of(region.entry)
+    if variants is not None:
+        variants = carried(region, variants, call.shape, constants)
+    function = Function(region, labels, variants)
+    active = active_functions(region, constants, lowering.policy.tolerance)
     if active is None:
         lowering.remark(
             f"{lowering.site(call)}: parameters without values (meta device); units taken as active"
         )
         active = torch.ones((), dtype=torch.bool)
-    split = split_units(call, entry, labels, active.shape, lowering.constants)
+    split = function.split(active.shape, constants)
     value = lowering.result(call, activation_units(call, split, active, lowering))
-    value.function_of = entry
+    value.function = function
+    if region.state.part == "exp":
+        value.softmax = "exp"
     return value
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """The units of an activation: one for each label and function that meet in an element.
-
-    Attributes:
-        entries: of each unit, in order, the label that it reads.
-        function: and where its function is, among those laid out flat.
-        shape: of the functions; it broadcasts to that of the result.
-        labels_of: gives the labels of the result, once the units have ids.
-    """
-
-    entries: np.ndarray
-    function: np.ndarray
-    shape: torch.Size
-    labels_of: Callable[[np.ndarray], torch.Tensor]
-
-    def of_units(self, functions: torch.Tensor) -> np.ndarray:
-        """Something of each function, in a shape that broadcasts to theirs, by unit."""
-        found: np.ndarray = functions.expand(self.shape).reshape(-1).numpy()[self.function]
-        return found
 
 
 def activation_units(
@@ -158,74 +180,72 @@ def activation_units(
     return split.labels_of(lowering.builder.units(split.entries, activity))
 
 
-def split_units(
-    call: Call,
-    entry: Value,
-    labels: torch.Tensor,
-    functions: Sequence[int],
-    constants: Constants,
-) -> Split:
-    """Find the units of an activation.
-
-    Args:
-        call: the last call of its functions.
-        entry: the tensor that they are functions of.
-        labels: of that, in the shape of the result.
-        functions: their shape, as the values of their parameters tell them apart.
-        constants: gives the parameters.
-    """
-    split = _split(labels, places(functions))
-    if len(np.unique(split.entries)) == len(split.entries):
-        return split
-    return _split(labels, function_numbers(call, entry, constants, functions))
-
-
-def _split(labels: torch.Tensor, index: torch.Tensor) -> Split:
-    several = index.numel() > 1
-    tuples, spread = distinct_tuples(
-        [labels, broadcast(index, labels.shape)] if several else [labels]
-    )
-    rows = tuples[:, 0] != CONSTANT
-    function = tuples[rows, 1] if several else np.zeros(np.count_nonzero(rows), dtype=np.int64)
-
-    def labels_of(units: np.ndarray) -> torch.Tensor:
-        of_row = np.full(len(tuples), CONSTANT, dtype=np.int64)
-        of_row[rows] = units
-        return spread(of_row)
-
-    return Split(tuples[rows, 0], function, index.shape, labels_of)
-
-
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     """One new unit per distinct tuple of labels, with those labels as predecessors."""
-    if call.name == "aten.where":
+    if call.name in _CHOICES and len(path) > 1:
         chosen = _chosen(call, lowering)
         if chosen is not None:
             return lowering.result(call, chosen)
-    summing = call.name in SUMS
-    if summing:
-        path = flattened_summands(path, lowering.readers)
+    if adds(call):
+        return merged_sum(call, path, lowering)
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
     counted = bool(kind) and lowering.policy.counts(kind)
-    passes: Passes = "all" if summing else "beside constants" if call.name in _SCALES else "none"
+    passes: Passes = "beside constants" if call.name in _SCALES else "none"
     if lowering.weights is None:
         columns = [broadcast(operand.labels, call.shape) for operand in path]
     else:
         path, columns = scaled_operands(call, path, lowering)
-    labels = merge_columns(call, columns, lowering, counted=counted, passes=passes)
-    value = lowering.result(call, labels)
-    if summing:
-        value.summands = tuple(path)
-        remember_terms(value, call, lowering)
-    elif kind == "product":
+    value = lowering.result(
+        call, merge_columns(call, columns, lowering, counted=counted, passes=passes)
+    )
+    if kind == "product":
         lowering.by_data()
     value.merge = True
     return value
 
 
+def adds(call: Call) -> bool:
+    """Whether a call is a sum of its operands, each times a constant."""
+    if call.name in SUMS:
+        return True
+    names = _FACTORS_OF_SUMS.get(call.name, ())
+    return any(not isinstance(call[n], Value) or not call[n].varies for n in names)
+
+
+def merged_sum(call: Call, operands: list[Value], lowering: Lowering) -> Value:
+    """A sum: of all summands, those of sums inside that nobody else reads included.
+
+    Functions of one tensor among the summands meet first, whatever the order.
+    """
+    flat = flattened_summands(operands, lowering.readers, lowering.constants)
+    if lowering.weights is None:
+        path = _grouped(call, flat, lowering)
+        columns = [broadcast(operand.labels, call.shape) for operand in path]
+    else:
+        path, columns = scaled_operands(call, flat, lowering)
+    value = lowering.result(call, merge_columns(call, columns, lowering))
+    value.summands = tuple(flat)
+    value.merge = True
+    remember_terms(value, call, lowering)
+    return value
+
+
+def _grouped(call: Call, summands: list[Value], lowering: Lowering) -> list[Value]:
+    """The summands, functions of one tensor put together."""
+    if len(summands) < 3:
+        return summands
+    found = []
+    for group in grouped(call, summands, lowering.constants):
+        if isinstance(group, Region):
+            found.append(scalar_function(group, lowering))
+        else:
+            found.append(group)
+    return found
+
+
 def _chosen(call: Call, lowering: Lowering) -> torch.Tensor | None:
     """Labels of a `where` whose condition is a constant: element by element one of the two."""
-    condition = call["condition"]
+    condition = call[_CHOICES[call.name]]
     if condition.varies:
         return None
     try:
@@ -233,9 +253,39 @@ def _chosen(call: Call, lowering: Lowering) -> torch.Tensor | None:
     except UnknownConstantError:
         lowering.remark(f"{lowering.site(call)}: its constant mask has no values here", "bound")
         return None
-    sides = [call[name] for name in ("self", "other")]
-    labels = [broadcast(side.labels, call.shape) for side in sides]
+    sides = ("self", "other") if call.name == "aten.where" else ("value", "self")
+    labels = [
+        broadcast(call[n].labels, call.shape)
+        if isinstance(call[n], Value)
+        else constant_labels(call.shape)
+        for n in sides
+    ]
     return collapse(torch.where(mask, labels[0], labels[1]))
+
+
+def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Tensor:
+    """Labels of one tensor passed on, without units that a constant mask replaces everywhere."""
+    labels = broadcast(value.labels, call.shape)
+    if lowering.weights is not None:
+        region = Region(value, State(1, (identity(value.shape),)), False, (), call)
+        return passed(region, lowering)
+    if call.name not in _CHOICES or call[_CHOICES[call.name]].varies:
+        return labels
+    try:
+        mask = lowering.constants.of(call[_CHOICES[call.name]]).bool()
+    except UnknownConstantError:
+        return labels
+    if call.name == "aten.masked_fill" or call["self"] is not value:
+        mask = ~mask
+    lead = labels.ndim - mask.ndim
+    for axis in range(mask.ndim):  # at some positions is enough: they are one unit
+        if mask.shape[axis] > 1 and is_position_axis(labels, lead + axis):
+            mask = mask.any(axis, keepdim=True)
+    if bool(mask.all()):
+        return labels
+    small = compact(labels)
+    kept = torch.where(mask, small, CONSTANT)
+    return collapse(kept.expand(labels.shape))
 
 
 def merge_labels(call: Call, operands: list[Value], lowering: Lowering) -> torch.Tensor:

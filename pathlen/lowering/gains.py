@@ -12,8 +12,8 @@ import torch
 
 from pathlen.errors import TraceError
 from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.follow import SAME
 from pathlen.lowering.operations import aten
-from pathlen.lowering.regions import SAME
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value
 

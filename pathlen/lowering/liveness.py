@@ -16,9 +16,8 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.lowering.regions import varying_operands
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.values import Value
+from pathlen.lowering.values import Value, varying_operands
 from pathlen.tracing import Recording
 
 _LAYERS = frozenset({"layer", "contraction"})  # no history is followed through these

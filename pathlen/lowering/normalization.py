@@ -34,4 +34,4 @@ def softmax(call: Call, lowering: Lowering) -> Value:
     """The same units, as if the denominator were held fixed."""
     lowering.by_data()
     labels = lowering.counted("softmax", call, call["self"].labels)
-    return lowering.result(call, labels, softmax=True)
+    return lowering.result(call, labels, softmax="log" if "log" in call.name else "whole")

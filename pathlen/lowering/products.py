@@ -9,7 +9,7 @@ import torch
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import contract
-from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.elementwise import merged_sum
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
 from pathlen.lowering.layers import dense_layer, require_no_path
@@ -108,4 +108,4 @@ def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value
         return product
     if not product.is_path:
         return lowering.result(call, added.labels.expand(call.shape))
-    return lowering.result(call, merge_labels(call, [product, added], lowering))
+    return merged_sum(call, [product, added], lowering)

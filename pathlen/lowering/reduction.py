@@ -1,5 +1,7 @@
 """Reductions and pooling: the same units over positions, a hub over features."""
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from math import prod
 
@@ -7,10 +9,21 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.labels import CONSTANT, compact, constant_labels, distinct, label_sets
+from pathlen.lowering.elementwise import merged_sum, scalar_function
+from pathlen.lowering.follow import stacked_pieces
+from pathlen.lowering.labels import (
+    CONSTANT,
+    collapse,
+    compact,
+    constant_labels,
+    distinct,
+    distinct_tuples,
+    label_sets,
+)
 from pathlen.lowering.operations import aten
-from pathlen.lowering.rules import Result, rule
-from pathlen.lowering.values import Call
+from pathlen.lowering.regions import find_region
+from pathlen.lowering.rules import Result, kind_of, rule
+from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import summed_over
 
 _WITH_MEAN = frozenset(aten("var_mean std_mean"))
@@ -30,7 +43,16 @@ _MAXIMA = frozenset(
     ),
 )
 def reduction(call: Call, lowering: Lowering) -> Result:
-    """Over positions the same units; over features one hub over the labels reduced."""
+    """Over positions the same units; over features one hub over the labels reduced.
+
+    Tensors that were stacked along the axis reduced are added up or compared element by element;
+    and a sum of products with constants that differ along another axis is a linear layer.
+    """
+    pieces = stacked_pieces(call, lowering.constants)
+    if pieces is not None:
+        meeting = _meeting(call, pieces, lowering)
+        if meeting is not None:
+            return meeting
     source = next(value for value in call.values() if value.varies)
     axes = _axes(call.arguments.get("dim"), source.labels.ndim)
     number = prod(source.shape[axis] for axis in axes)
@@ -44,7 +66,74 @@ def reduction(call: Call, lowering: Lowering) -> Result:
         merged = merged.squeeze(tuple(axes)).expand(kept) if axes else merged
     if call.name in _MAXIMA:
         merged = lowering.counted("pooling", call, merged)
+    elif divisor is not None and lowering.weights is None:
+        merged = _as_layer(call, source, merged, axes, keep, lowering)
     return _results(call, merged, lowering)
+
+
+def _meeting(call: Call, pieces: list[Value], lowering: Lowering) -> Value | None:
+    """The result of an operation over stacked tensors; None where it is that of a reduction."""
+    varying = [piece for piece in pieces if piece.varies]
+    region = find_region(call, varying, lowering.constants) if len(varying) else None
+    if region is not None:
+        return scalar_function(region, lowering)
+    path = [piece for piece in varying if piece.is_path]
+    if call.name in ("aten.sum", "aten.mean") and path and lowering.weights is None:
+        moved = [_as_result(call, piece, lowering) for piece in path]
+        return merged_sum(call, moved, lowering)
+    return None
+
+
+def _as_result(call: Call, piece: Value, lowering: Lowering) -> Value:
+    """A stacked tensor in the shape of the result, which differs in axes of length 1 only."""
+    if piece.shape == call.shape:
+        return piece
+    below = varying_operands(piece.call) if piece.call is not None else []
+    if len(below) == 1 and kind_of(piece) == "movement" and below[0].shape == call.shape:
+        return below[0]  # that got an axis of length 1
+    labels = piece.labels.reshape(call.shape)
+    return dataclasses.replace(piece, labels=collapse(labels), call=None)
+
+
+def _as_layer(
+    call: Call,
+    source: Value,
+    merged: torch.Tensor,
+    axes: list[int],
+    keep: bool,
+    lowering: Lowering,
+) -> torch.Tensor:
+    """Labels of a sum of products: one new unit for each of several linear functions of a hub.
+
+    Args:
+        call: the sum.
+        source: what is added up.
+        merged: labels of the sum, without units of its own.
+        axes: that are reduced.
+        keep: whether they stay, with length 1.
+        lowering: the lowering at work.
+    """
+    variants = lowering.variants.of(source)
+    if variants is None:
+        return merged
+    kept = [axis for axis in range(variants.ndim) if axis not in axes]
+    small = compact(variants)
+    order = small.permute(*kept, *axes)
+    rows = order.reshape(math.prod(order.shape[: len(kept)]), -1).numpy()
+    _, number = np.unique(rows, axis=0, return_inverse=True)
+    functions = torch.from_numpy(number.reshape(-1)).view(order.shape[: len(kept)])
+    if keep:
+        for axis in axes:
+            functions = functions.unsqueeze(axis)
+    functions = functions.expand(merged.shape)
+    tuples, spread = distinct_tuples([merged, functions])
+    rows_of_units = tuples[:, 0] != CONSTANT
+    if len(np.unique(tuples[rows_of_units, 0])) == np.count_nonzero(rows_of_units):
+        return merged  # one function of each
+    lowering.layer(call)
+    nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
+    nodes[rows_of_units] = lowering.builder.units(np.ascontiguousarray(tuples[rows_of_units, 0]))
+    return spread(nodes)
 
 
 @rule(

@@ -13,25 +13,21 @@ import torch
 
 from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.regions import calls_between
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.regions import Region
 
 
-def function_numbers(
-    call: Call, entry: Value, constants: Constants, shape: Sequence[int]
-) -> torch.Tensor:
+def function_numbers(region: Region, constants: Constants, shape: Sequence[int]) -> torch.Tensor:
     """A number for the function at each index of the parameters, equal for those that are one.
 
     Args:
-        call: the last call of the functions.
-        entry: the tensor that they are functions of.
+        region: whose functions they are.
         constants: gives the parameters.
         shape: of the functions, as they are told apart by the parameters' values.
 
     Returns:
         int64, in a shape that `shape` broadcasts to: the first place of each function there.
     """
-    values = [v for at in calls_between(call, entry) for v in at.values() if not v.varies]
+    values = region.constants
     generator = torch.Generator().manual_seed(0)
     generic = {
         key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
@@ -39,7 +35,7 @@ def function_numbers(
         else tensor
         for key, tensor in constants.attributes_behind(values).items()
     }
-    found = function_values(call, entry, constants.renewed(lambda *key: generic[key], values))
+    found = function_values(region, constants.renewed(lambda *key: generic[key], values))
     if found is None:
         return places(shape)
     _, on_grid, _ = found

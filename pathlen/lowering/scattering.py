@@ -6,13 +6,16 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_columns, merge_labels
+from pathlen.lowering.elementwise import merge_columns, merge_labels, scalar_function
+from pathlen.lowering.follow import chosen_from
 from pathlen.lowering.indexing import Picked, constant_places, moved
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse
+from pathlen.lowering.moving import places_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
+from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import kind_of, rule
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, varying_operands
 
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
 _ALONG_AN_AXIS = aten("index_add index_reduce")
@@ -33,6 +36,10 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     At constant indices an assignment is a movement. Otherwise what may stand at an element is what
     was there and what may be written there, and both are predecessors.
     """
+    if any(place.varies and place.dtype == torch.bool for place in places_of(call)):
+        chosen = _where_a_mask_says(call, lowering)
+        if chosen is not None:
+            return chosen
     target, written = call["self"], _written(call)
     adds = call.name in _ADDS or call.arguments.get("accumulate") or call.arguments.get("reduce")
     places = constant_places(call, lowering)
@@ -54,6 +61,23 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     if not target.is_path:
         return source
     return lowering.result(call, merge_labels(call, [target, source], lowering))
+
+
+def _where_a_mask_says(call: Call, lowering: Lowering) -> Value | None:
+    """What a mask of computed values writes, where it is known element by element.
+
+    The mask is one of the tensor itself, so that all is a scalar function of it; or the same mask
+    chose what is written from another tensor.
+    """
+    region = find_region(call, varying_operands(call), lowering.constants)
+    if region is not None and not region.affine:
+        return scalar_function(region, lowering)
+    other = chosen_from(call)
+    if other is None:
+        return None
+    columns = [call["self"].labels, other.labels]
+    labels = merge_columns(call, columns, lowering, passes="beside constants")
+    return lowering.result(call, labels)
 
 
 def _without(target: Value, call: Call, places: dict[str, Any], lowering: Lowering) -> Value:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
@@ -10,6 +10,12 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, compact
 from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, operation_name
+
+if TYPE_CHECKING:
+    from pathlen.lowering.functions import Function
+
+Softmax = Literal["", "exp", "log", "whole"]
+"""Which part of a softmax a tensor is: none, exponentials, its logarithm, itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,9 +31,9 @@ class Value:
         call: the call that made it, None for inputs and parameters.
         order: position in the program; a value's operands have lower positions.
         summands: the operands, where the value is a sum of several path tensors.
-        softmax: whether it is a softmax of path tensors, moved or rescaled since at most.
+        softmax: which part of a softmax of path tensors it is, moved or rescaled since at most.
         merge: whether units of several operands meet in it.
-        function_of: the tensor that it is an activation of, None where it is no activation.
+        function: what it is an activation of, and how; None where it is no activation.
         terms: by the ids of the summands, the factors that they have in the sum; None where edges
             carry no weights.
     """
@@ -37,11 +43,11 @@ class Value:
     varies: bool
     node: fx.Node
     call: "Call | None" = None
-    order: int = 0
+    order: float = 0
     summands: tuple["Value", ...] = ()
-    softmax: bool = False
+    softmax: Softmax = ""
     merge: bool = False
-    function_of: "Value | None" = None
+    function: "Function | None" = None
     terms: "Mapping[int, torch.Tensor] | None" = None
     _path: bool | None = field(default=None, repr=False)
 
@@ -56,6 +62,11 @@ class Value:
         if self._path is None:
             self._path = self.varies and bool((compact(self.labels).numpy() != CONSTANT).any())
         return self._path
+
+    @property
+    def function_of(self) -> "Value | None":
+        """The tensor that it is an activation of, None where it is no activation."""
+        return None if self.function is None else self.function.region.entry
 
     def drop_labels(self) -> None:
         """Keep the shape only: whoever asks for a label after all gets an error, not a number."""
@@ -117,6 +128,11 @@ class Call:
             for name, argument in self.arguments.items()
         }
         return replaced
+
+
+def varying_operands(call: Call) -> list[Value]:
+    """The operands that are not constant, each once."""
+    return list({id(v): v for v in call.values() if v.varies}.values())
 
 
 def bind_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx.Node) -> Call:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.functions import labels_of_entry
 from pathlen.lowering.gains import gains, normalization_gain, terms
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -17,15 +18,16 @@ from pathlen.lowering.labels import (
     label_sets,
     sets_of_rows,
 )
+from pathlen.lowering.regions import Region
 from pathlen.lowering.values import Call, Value
 
 
-def passed(call: Call, entry: Value, lowering: Lowering) -> torch.Tensor:
-    """Labels of the result of an elementwise call that passes `entry` on, scaled as it scales."""
-    labels = broadcast(entry.labels, call.shape)
+def passed(region: Region, lowering: Lowering) -> torch.Tensor:
+    """Labels of the result of a region that passes its entry on, scaled as it scales."""
+    labels = labels_of_entry(region, lowering.constants)
     if lowering.weights is None:
         return labels
-    return lowering.scaled(labels, gains(call, [entry], lowering.constants)[0])
+    return lowering.scaled(labels, gains(region.last, [region.entry], lowering.constants)[0])
 
 
 def normalized(call: Call, labels: torch.Tensor, lowering: Lowering) -> torch.Tensor:

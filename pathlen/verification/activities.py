@@ -9,7 +9,7 @@ import torch
 
 from pathlen.graph import Kind
 from pathlen.lowering.labels import CONSTANT
-from pathlen.lowering.rules import kind_of_call
+from pathlen.lowering.rules import kind_of, kind_of_call
 from pathlen.lowering.steps import Step
 from pathlen.policy import Policy
 from pathlen.verification.cuts import Cut, results, scalar_function
@@ -62,15 +62,30 @@ class Activities:
         if step.program is not None or not any(value.is_path for value in values):
             return
         cut = scalar_function(step, self._edges.outside(step))
-        if cut is None:
-            self._uncounted(step)
-        else:
-            try:
-                points, lines = self._lines(cut)
-            except Exception as error:  # operators raise whatever they raise
-                self._tally.leave(error, place(step))
+        try:
+            if cut is None or not self._is_of_one_element(cut):
+                self._uncounted(step)
             else:
+                points, lines = self._lines(cut)
                 self._function(step, points, lines)
+        except Exception as error:  # operators raise whatever they raise
+            self._tally.leave(error, place(step))
+
+    def _is_of_one_element(self, cut: Cut) -> bool:
+        """Whether elements of a result depend on one element of the entry each: some are tried."""
+        if not any(kind_of(value) == "movement" for value in cut.inside):
+            return True
+        (entry,) = cut.values
+        if not self._tensors[entry].is_floating_point():
+            return True
+        leaf = self._tensors[entry].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            result = cut({id(entry): leaf}, self._tensors)[0].reshape(-1)
+            for element in torch.linspace(0, len(result) - 1, 8).long().unique().tolist():
+                (slope,) = torch.autograd.grad(result[element], leaf, retain_graph=True)
+                if int((slope != 0).sum()) > 1:
+                    return False
+        return True
 
     def _uncounted(self, step: Step) -> None:
         """Units that are no activations are active only where the policy counts their kind."""
@@ -120,7 +135,9 @@ class Activities:
         own = (units >= step.nodes.start) & (units < step.nodes.stop)
         active = self._edges.activity[units] > 0
         tolerance = self._policy.tolerance
-        if result.softmax and not own.any():  # exp(x) / sum(exp(x)) written out passes units on
+        if (
+            result.softmax == "whole" and not own.any()
+        ):  # exp(x) / sum(exp(x)) written out passes units on
             logarithm = _by_unit(bend(points, lines.log()), result.labels, units)
             bent = np.minimum(bent, logarithm)
         is_active, is_linear = bent > _MARGIN * tolerance, bent < tolerance / _MARGIN

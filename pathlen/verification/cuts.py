@@ -104,7 +104,7 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
         if call.name == "aten.scaled_dot_product_attention":
             return [value for value in path if value is call["value"]]
         if kind_of_call(call) == "contraction" and len(path) > 1:
-            return [value for value in path if not value.softmax]
+            return [value for value in path if value.softmax != "whole"]
     floating = [v for v in operands(call) if v.dtype.is_floating_point or v.dtype.is_complex]
     cut = floating or call.name in _WRITES
     return [v for v in path if not cut or v in floating or _touches(v, outside)]
@@ -145,14 +145,15 @@ def _meets_neighbours(step: Step) -> bool:
 
     The lowering says of a softmax that it is one.
     """
-    return step.call.name in _SHIFTS or any(value.softmax for value in results(step))
+    return step.call.name in _SHIFTS or any(value.softmax == "whole" for value in results(step))
 
 
 def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, tuple[Value, ...]]]:
     """The path values that a call is a scalar function of, statistics held fixed, nearest first.
 
     Walks back from the operands, latest first; whenever a single path value is left, everything
-    has passed through it. Ends where elements change places on the way, and at layers and inputs.
+    has passed through it. Ends at layers and inputs. Elements may change places on the way; whether
+    those that meet come from one place is seen by running the calls.
 
     Args:
         call: the call.
@@ -198,8 +199,7 @@ def _moving(
         held: the statistics among these, by identity.
 
     Returns:
-        Them in order, or None if one has elements that changed places, or there is no way but
-        through statistics.
+        Them in order, or None if there is no way but through statistics.
     """
     known = {id(value) for value in between}
     needed: dict[int, Value] = {}
@@ -215,8 +215,6 @@ def _moving(
     for value in sorted(needed.values(), key=lambda value: value.order):
         assert value.call is not None
         if any(id(operand) in moving for operand in operands(value.call)):
-            if kind_of(value) == "movement":
-                return None
             moving.add(id(value))
             inside.append(value)
     if not any(id(operand) in moving for operand in operands(call)):

@@ -1,0 +1,99 @@
+"""Runs movements on other integers than labels: on numbers of elements, or of functions."""
+
+import dataclasses
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from pathlen.errors import PathlenError
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.rules import find_rule
+from pathlen.lowering.values import Call, Value
+
+INDICES = ("index", "indices", "mask", "repeats")
+"""Arguments that say where, and are not moved themselves."""
+
+
+class _Labels:
+    """Stands for the lowering where a rule is run for its labels alone."""
+
+    weights = None
+
+    def __init__(self, constants: Constants) -> None:
+        self.constants = constants
+
+    def result(
+        self, call: Call, labels: torch.Tensor, *, dtype: torch.dtype | None = None, **_: Any
+    ) -> Value:
+        """A value with these labels, which nobody else sees."""
+        return Value(labels, dtype or call.output.dtype, True, call.node, call)
+
+    def site(self, call: Call) -> str:
+        """Where a call is, for messages."""
+        return call.name
+
+
+def run_movement(
+    call: Call, tensors: Mapping[int, torch.Tensor], constants: Constants
+) -> list[torch.Tensor] | None:
+    """The results of a movement whose operands hold other integers.
+
+    Args:
+        call: of a rule of kind "movement".
+        tensors: by the identity of each tensor that is moved, int64 of its shape, -1 for what is
+            left out; elements that the call itself fills in are -1.
+        constants: gives the indices.
+
+    Returns:
+        One tensor a result; None where the input decides on the places.
+    """
+    if any(value.varies for value in places_of(call)):
+        return None
+
+    def given(value: Value) -> Value:
+        if id(value) not in tensors:
+            return value
+        return dataclasses.replace(value, labels=tensors[id(value)], varies=True, _path=None)
+
+    arguments = {
+        name: argument if name in INDICES else pytree.tree_map_only(Value, given, argument)
+        for name, argument in call.arguments.items()
+    }
+    found = find_rule(call.func)
+    assert found is not None
+    moved = dataclasses.replace(call, arguments=arguments)
+    try:
+        result = found.apply(moved, _Labels(constants))  # type: ignore[arg-type]
+    except (AttributeError, PathlenError):
+        return None  # it reads or writes at places that are not known
+    return [value.labels for value in pytree.tree_leaves(result) if isinstance(value, Value)]
+
+
+def places_of(call: Call) -> list[Value]:
+    """The tensors that say where a movement reads or writes."""
+    return [
+        leaf
+        for name in INDICES
+        for leaf in pytree.tree_leaves(call.arguments.get(name))
+        if isinstance(leaf, Value)
+    ]
+
+
+def moved_operands(call: Call) -> list[Value]:
+    """The tensors whose elements a movement moves, each once."""
+    where = {id(value) for value in places_of(call)}
+    return list({id(v): v for v in call.values() if id(v) not in where}.values())
+
+
+def item_of(value: Value) -> int | None:
+    """Which of the results of its call a value is; None where that is not known."""
+    assert value.call is not None
+    if isinstance(value.call.node.meta["val"], torch.Tensor):
+        return 0
+    node = value.node
+    if node.target is operator.getitem and node.args[0] is value.call.node:
+        return int(node.args[1])  # type: ignore[arg-type]
+    return None

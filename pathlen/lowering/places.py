@@ -1,0 +1,165 @@
+"""Which element of a tensor each element of a later one comes from.
+
+A region of calls is a scalar function of its entry only where elements that meet come from the
+same element of it, however they were moved. Views are followed by their strides, as torch follows
+them in memory: a view of a tensor without data, of the same strides, tells where each element is.
+Movements that have to copy are run on the numbers of the elements.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+MOST_ELEMENTS = 1 << 22
+"""Numbers of more elements are not written down: a movement of them is equal to itself only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the elements of a tensor are in an entry laid out flat, row by row.
+
+    Element (i, j, ...) is number  offset + i * strides[0] + j * strides[1] + ...  of the entry. Of
+    a statistic it stands for all elements that come from there in steps of what was reduced.
+
+    Attributes:
+        shape: of the tensor.
+        strides: one an axis, 0 along axes of length 1 and those that repeat an element.
+        offset: of the first element.
+        reduced: length and stride of each axis that was reduced.
+        numbers: the number of each element, -1 for a constant, in place of strides; None where
+            these tell.
+        key: what tells that two movements are the same where they are not followed.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+    reduced: tuple[tuple[int, int], ...] = ()
+    numbers: bytes | None = None
+    key: Any = None
+
+    def expanded(self, shape: Sequence[int]) -> "Places":
+        """The same, broadcast to a shape."""
+        shape = tuple(shape)
+        if shape == self.shape:
+            return self
+        if self.key is not None:
+            return replace(self, shape=shape, key=("expand", self.key, self.shape))
+        if self.numbers is not None:
+            return numbered(self.as_numbers().expand(shape), self.reduced)
+        lead = len(shape) - len(self.shape)
+        strides = [0] * lead + [
+            stride if size == now else 0
+            for stride, size, now in zip(self.strides, self.shape, shape[lead:], strict=True)
+        ]
+        return replace(self, shape=shape, strides=tuple(strides))
+
+    def as_numbers(self) -> torch.Tensor:
+        """The number of each element of the tensor, int64, of its shape."""
+        if self.numbers is not None:
+            return torch.frombuffer(bytearray(self.numbers), dtype=torch.int64).view(self.shape)
+        number = torch.full((), self.offset)
+        for axis, (size, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
+            along = torch.arange(size) * stride
+            number = number + along.view([-1 if a == axis else 1 for a in range(len(self.shape))])
+        return number.expand(self.shape)
+
+    def includes(self, element: "Places") -> bool:
+        """Whether these are places of a statistic that each element at other places went into.
+
+        Both are of one shape, in which the statistic is broadcast over what it reduced.
+        """
+        if self.key is not None or element.key is not None or element.reduced:
+            return False
+        if self.numbers is not None or element.numbers is not None:
+            return self._includes_numbers(element)
+        left = list(self.reduced)
+        gap = element.offset - self.offset
+        for size, own, other in zip(self.shape, self.strides, element.strides, strict=True):
+            if size == 1 or own == other:
+                continue
+            found = next((r for r in left if own == 0 and r[1] == other and r[0] >= size), None)
+            if found is None:
+                return False
+            left.remove(found)
+            start, room = (gap // other if other else 0), found[0] - size
+            step = min(max(start, 0), room)
+            gap -= step * other
+        for size, stride in sorted(left, key=lambda r: -r[1]):
+            step = min(max(gap // stride, 0), size - 1) if stride else 0
+            gap -= step * stride
+        return gap == 0
+
+    def _includes_numbers(self, element: "Places") -> bool:
+        own, other = self.as_numbers().reshape(-1).numpy(), element.as_numbers().reshape(-1).numpy()
+        gap = other - own
+        for size, stride in sorted(self.reduced, key=lambda r: -r[1]):
+            gap = gap - np.clip(gap // stride, 0, size - 1) * stride if stride else gap
+        constant = (own < 0) | (other < 0)
+        return bool((gap[~constant] == 0).all()) and not bool(constant.all())
+
+
+def identity(shape: Sequence[int]) -> Places:
+    """Each element is where it is."""
+    strides, step = [], 1
+    for size in reversed(tuple(shape)):
+        strides.append(step if size > 1 else 0)
+        step *= size
+    return Places(tuple(shape), tuple(reversed(strides)))
+
+
+def numbered(numbers: torch.Tensor, reduced: tuple[tuple[int, int], ...] = ()) -> Places:
+    """Places given element by element; by strides where these tell the same."""
+    shape = tuple(numbers.shape)
+    flat = numbers.reshape(-1)
+    if flat.numel():
+        offset = int(flat[0])
+        strides = []
+        for axis, size in enumerate(shape):
+            first = [0] * len(shape)
+            first[axis] = 1 if size > 1 else 0
+            strides.append(int(numbers[tuple(first)]) - offset if size > 1 else 0)
+        guess = Places(shape, tuple(strides), offset, reduced)
+        if offset >= 0 and bool((guess.as_numbers() == numbers).all()):
+            return guess
+    return Places(shape, (), 0, reduced, numbers.contiguous().numpy().tobytes())
+
+
+def viewed(places: Places, function: Any, arguments: dict[str, Any], name: str) -> Any:
+    """Places after a view of a tensor with strides, None where torch would have to copy.
+
+    Args:
+        places: of the tensor.
+        function: called with the arguments by name.
+        arguments: of the call; the tensor's is replaced.
+        name: of the tensor's argument.
+
+    Returns:
+        Places, or a list of them for several results.
+    """
+    if places.numbers is not None or places.key is not None:
+        return None
+    if any(stride < 0 for stride in places.strides):
+        return None
+    like = torch.empty_strided(places.shape, places.strides, device="meta")
+    memory = like.untyped_storage()._cdata
+    try:
+        result = function({**arguments, name: like})
+    except RuntimeError:
+        return None
+    results = [result] if isinstance(result, torch.Tensor) else list(result)
+    if any(one.untyped_storage()._cdata != memory for one in results):
+        return None
+    found = [
+        Places(
+            tuple(one.shape),
+            tuple(s if n > 1 else 0 for s, n in zip(one.stride(), one.shape, strict=True)),
+            places.offset + int(one.storage_offset()),
+            places.reduced,
+        )
+        for one in results
+    ]
+    return found[0] if isinstance(result, torch.Tensor) else found
