@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -185,7 +187,13 @@ class Survey:
                     yield f"\nSmallest network with the {title} {name!r}\n{kept[name]}"
 
 
-def survey(networks: int, seed: int, spellings: int = 3, alone: int = 0) -> Survey:
+def survey(
+    networks: int,
+    seed: int,
+    spellings: int = 3,
+    alone: int = 0,
+    seconds: float = math.inf,
+) -> Survey:
     """Draws networks from a seed and examines them.
 
     Args:
@@ -194,8 +202,9 @@ def survey(networks: int, seed: int, spellings: int = 3, alone: int = 0) -> Surv
         spellings: Of each network, the plain one among them.
         alone: How many networks are made of each construct alone, before; and how often each
             spelling of an operation is tried alone in these.
+        seconds: After which no more networks are drawn.
     """
-    result = Survey()
+    result, end = Survey(), time.monotonic() + seconds
     for number in range(alone):
         for place, name in enumerate([*STEMS, *sorted(CONSTRUCTS)]):
             own = (seed * 1_000_003 + number) * 1000 + place
@@ -203,6 +212,8 @@ def survey(networks: int, seed: int, spellings: int = 3, alone: int = 0) -> Surv
             result.examine(program, own, spellings)
             result.examine_each_spelling(program, own, times=alone)
     for number in range(networks):
+        if time.monotonic() > end:
+            break
         own = seed * 1_000_003 + number
         result.examine(draw(Random(own).choice), own, spellings)
     return result
