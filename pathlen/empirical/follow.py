@@ -21,7 +21,7 @@ from pathlen.errors import DataError
 from pathlen.lowering.operations import aten, operation_name
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.control_flow import as_python
-from pathlen.tracing.recording import only_asserts
+from pathlen.tracing.recording import computes_nothing
 
 _MAY_RETURN_ITS_INPUT = frozenset(
     aten(
@@ -76,7 +76,7 @@ class Follower(TorchDispatchMode):
         if written_out := as_python(func):
             with self:
                 return written_out(*args, **kwargs)
-        if func.namespace == "prim" or only_asserts(func):  # asks for a device or the like
+        if func.namespace == "prim" or computes_nothing(func):  # asks for a device or the like
             return func(*args, **kwargs)
         if func in SILENT:
             result = func(*args, **kwargs)

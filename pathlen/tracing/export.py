@@ -11,7 +11,7 @@ from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.programs import is_plain, record_program
-from pathlen.tracing.recording import EXPORT, Recording, only_asserts
+from pathlen.tracing.recording import EXPORT, Recording, computes_nothing
 from pathlen.tracing.state import untouched
 
 
@@ -47,7 +47,7 @@ def from_program(program: Any, outputs: Any, tracer: str = "exported program") -
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in program.graph.nodes:
-        if node.op == "output" or only_asserts(node.target):
+        if node.op == "output" or computes_nothing(node.target):
             continue
         if node.op == "placeholder" and node.name in targets:
             copies[node] = graph.create_node("get_attr", targets[node.name], (), {})

@@ -67,10 +67,12 @@ def module_path(node: fx.Node) -> str:
     return str(path)
 
 
-def only_asserts(func: Any) -> bool:
-    """Whether an operator returns nothing and writes to nothing: it asserts or prints."""
+def computes_nothing(func: Any) -> bool:
+    """Whether an operator computes nothing: it asserts something, prints, or asks for a size."""
     schema = getattr(func, "_schema", None)
-    return schema is not None and not (schema.returns or schema.is_mutable)
+    if schema is None or schema.is_mutable:
+        return False
+    return not schema.returns or schema.name.startswith("aten::sym_")
 
 
 def _attach(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
