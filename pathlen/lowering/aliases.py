@@ -86,6 +86,13 @@ class Aliases:
         self._seen[node] = family.version
         return values[node]
 
+    def is_in_parts(self, node: fx.Node) -> bool:
+        """Whether a node shares memory that was filled in parts."""
+        if not self._families:
+            return False
+        family = self._families.get(self._views.get(node, _View(node)).base)
+        return family is not None and family.whole is None
+
     def postpones(self, call: Call) -> bool:
         """Whether a call takes a view of memory that was filled in parts; if so, take note of it.
 
@@ -94,11 +101,9 @@ class Aliases:
         """
         viewed = _viewed(call)
         source = call[viewed] if viewed is not None else None
-        if not isinstance(source, fx.Node) or not self.is_written(source):
+        if not isinstance(source, fx.Node) or not self.is_in_parts(source):
             return False
-        base = self._views.get(source, _View(source)).base
-        in_parts = self._families[base].whole is None
-        if not in_parts or call.name in _IN_RULES or _copies(call, source):
+        if call.name in _IN_RULES or _copies(call, source):
             return False
         self._note(source, call, str(viewed))
         return True

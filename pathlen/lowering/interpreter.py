@@ -142,7 +142,7 @@ class Interpreter:
         """Whether a call takes a view of memory that need not be known before the view is read."""
         if self._lowering.steps is not None:  # a check wants to see every call
             return False
-        if not any(self._aliases.is_written(operand) for operand in node.all_input_nodes):
+        if not any(self._aliases.is_in_parts(operand) for operand in node.all_input_nodes):
             return False
         if not isinstance(node.target, torch._ops.OpOverload):
             return False

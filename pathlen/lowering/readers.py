@@ -1,5 +1,7 @@
 """Who reads what in a recorded program."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 
@@ -15,7 +17,8 @@ def count_readers(recording: Recording) -> dict[int, int]:
     take no more than a shape (zeros_like) read nothing. What is read after an in-place call is the
     call's result, whether by its own name or by that of the tensor that it wrote to.
     """
-    live = _live(recording)
+    targets = {node: _written(node) for node in recording.graph.nodes}
+    live = _live(recording, targets)
     count = dict.fromkeys(recording.graph.nodes, 0)
     first: dict[fx.Node, fx.Node] = {}  # the tensor behind the result of an in-place call
     latest: dict[fx.Node, fx.Node] = {}  # the call that wrote last to a tensor
@@ -23,7 +26,7 @@ def count_readers(recording: Recording) -> dict[int, int]:
         if node in live:
             for operand in node.all_input_nodes:
                 count[latest.get(first.get(operand, operand), operand)] += 1
-        target = _written(node)
+        target = targets[node]
         if target is not None:
             first[node] = first.get(target, target)
             latest[first[node]] = node
@@ -32,11 +35,11 @@ def count_readers(recording: Recording) -> dict[int, int]:
     return {id(node): number for node, number in count.items()}
 
 
-def _live(recording: Recording) -> set[fx.Node]:
-    """The calls that matter for the outputs."""
+def _live(recording: Recording, targets: Mapping[fx.Node, fx.Node | None]) -> set[fx.Node]:
+    """The calls that matter for the outputs, and those that write."""
     live: set[fx.Node] = set()
     queue = [node for _, node in recording.outputs]
-    queue += [node for node in recording.graph.nodes if _written(node) is not None]
+    queue += [node for node, target in targets.items() if target is not None]
     while queue:
         node = queue.pop()
         if node not in live and not _reads_shape_only(node):
