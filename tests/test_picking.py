@@ -48,8 +48,9 @@ def test_a_mask_of_all_axes_may_pick_any_element():
 
 
 def test_a_mask_of_rows_keeps_features_apart():
-    assert measured(lambda m, x: m.a(x)[x[:, 0] < 99], X) == (16, "exact")
-    assert measured(lambda m, x: m.a(x)[x[..., 0] < 99], TOKENS) == (16, "exact")
+    # how many rows there are is seen in this example only; the units are exact
+    assert measured(lambda m, x: m.a(x)[x[:, 0] < 99], X) == (16, "example")
+    assert measured(lambda m, x: m.a(x)[x[..., 0] < 99], TOKENS) == (16, "example")
 
 
 def test_a_mask_of_features_mixes_them():
@@ -231,18 +232,28 @@ PLACES = {
 }
 
 
+BY_EXAMPLE = {"nonzero", "bincount", "unique", "unique_consecutive"}  # sizes that values decide
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_places_and_counts_of_integers_have_no_path(name):
     function = PLACES[name]
-    assert answer(model(lambda m, x, i: function(m.a(x).relu(), i)), TOKENS, IDS) == (16, 1, 1)
+    status = "example" if name in BY_EXAMPLE else "exact"
+    made = model(lambda m, x, i: function(m.a(x).relu(), i))
+    assert answer(made, TOKENS, IDS, status=status) == (16, 1, 1)
 
 
 @pytest.mark.parametrize(
-    "values", [lambda i: i.unique()[:2], lambda i: i.topk(2)[0][0], lambda i: i.sort()[0][0, :2]]
+    ("values", "status"),
+    [
+        (lambda i: i.unique()[:2], "example"),
+        (lambda i: i.topk(2)[0][0], "exact"),
+        (lambda i: i.sort()[0][0, :2], "exact"),
+    ],
 )
-def test_integers_in_another_order_keep_their_path(values):
+def test_integers_in_another_order_keep_their_path(values, status):
     # an embedding of the one unit of the ids
-    assert answer(model(lambda m, x, i: m.ids(values(i))), X, IDS) == (4, 0, 0)
+    assert answer(model(lambda m, x, i: m.ids(values(i))), X, IDS, status=status) == (4, 0, 0)
 
 
 ORDER = {
