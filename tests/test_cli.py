@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 import pathlen
 from pathlen.cli import main
+from pathlen.cli_demo import story
 from tests.vision import import_torchvision
 
 
@@ -228,18 +229,21 @@ def test_demo_trains_linearizes_and_draws(run, tmp_path):
     result = run("demo", "--out", str(tmp_path / "demo"))
     assert result.exit_code == 0, result.stderr
     rows = dict(re.findall(r"^(\S.*?)  +(\S.*)$", result.stdout, re.MULTILINE))
-    before, after = re.findall(r"[\d.]+", rows["normalized average path length"])
+    before, after, *_ = re.findall(r"[\d.]+", rows["normalized average path length"])
     assert float(before) == 14.5  # the closed form 1 + 1.5 * 3n with n = 3
     assert 7.1 <= float(after) <= 7.25 * 1.02
-    dense, linearized = re.findall(r"[\d.]+", rows["accuracy on held-out digits"])
-    assert float(dense) >= 97
-    assert float(linearized) >= float(dense) - 1
+    dense, linearized = re.findall(r"[\d.]+ \(", rows["accuracy on held-out digits, %"])
+    assert float(dense[:-2]) >= 97
+    assert float(linearized[:-2]) >= float(dense[:-2]) - 1
+    assert re.search(
+        r"^At 5\d % of their depth, the networks are within \d\.\d points", result.stdout, re.M
+    )
     for name in ("training", "core-network", "path-lengths"):
         assert (tmp_path / "demo" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (tmp_path / "demo" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "half of its depth linear</title>" in page
-    assert "this run ended before" in run("demo", "--out", str(tmp_path / "demo")).stdout
+    assert run("demo", "--out", str(tmp_path / "demo")).stdout.count("this run ended before") == 3
 
 
 def test_the_module_runs_as_the_command_does():
@@ -327,3 +331,19 @@ def test_help_shows_no_mark_of_click(path):
     assert result.exit_code == 0
     assert "\\" not in result.output
     assert "\b" not in result.output
+
+
+def test_what_the_demo_says_of_its_networks():
+    class Depth:
+        def __init__(self, depth: float) -> None:
+            self.depth = depth
+
+        def average(self, weighting: str) -> float:
+            assert weighting == "normalized"
+            return self.depth
+
+    dense = [(Depth(10.0), {"test_accuracy": accuracy}) for accuracy in (0.97, 0.98, 0.96)]
+    linear = [(Depth(5.0), {"test_accuracy": accuracy}) for accuracy in (0.98, 0.96, 0.96)]
+    depth, change = story(dense, linear).split("\n")
+    assert depth.startswith("At 50 % of their depth, the networks are within 2.0 points of ")
+    assert change == "+1.0, -2.0, +0.0 points, -0.3 on average."

@@ -24,9 +24,9 @@ def flat(model: nn.Module) -> torch.Tensor:
     return torch.cat([slope.detach().reshape(-1) for slope in slopes(model)])
 
 
-def model_with(seed: int = 1) -> nn.Module:
+def model_with(seed: int = 1, width: int = 4) -> nn.Module:
     torch.manual_seed(0)
-    model = make_linearizable(CifarResNet(8, width=4), IMAGE)
+    model = make_linearizable(CifarResNet(8, width=width), IMAGE)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for slope in slopes(model):
@@ -133,3 +133,23 @@ def test_a_plan_and_a_target_are_one_too_many() -> None:
     for wrong in ({"steps": 0}, {"begin": 0.9}, {"ahead": -0.1}):
         with pytest.raises(PathlenError):
             Plan(**{"target": target, "steps": 10} | wrong)  # type: ignore[arg-type]
+
+
+def test_a_prior_that_goes_on_freezes_no_more_than_it_had() -> None:
+    """A target is reached within 2 %; then nothing is frozen, by a prior of that state either."""
+    model = model_with(width=16)
+    target = Target("units", 200)  # of 240
+    prior = paced(model, target)
+    while not (prior.progress and prior.progress.reached):
+        descend(model, prior)
+    assert prior.progress.value > target.value  # so that there was room for more
+    with torch.no_grad():
+        for slope in slopes(model):
+            slope[slope != 1] = 0.0
+    for _ in range(STEPS):  # as in a phase after this one, where slopes stay away from 1
+        prior.step()
+    before, active = flat(model), prior.num_active
+    again = paced(model, target)
+    again.load_state_dict(prior.state_dict())
+    assert again.num_active == active
+    assert torch.equal(flat(model), before)

@@ -190,6 +190,8 @@ class SparsityPrior:
         self._frozen = self._slopes.from_names(state["frozen"]).bool().to(self._frozen.device)
         self.omega = float(state["omega"])
         self._done = int(state["step"])
+        # near a target is reached: without this, a plan would go on to the target itself
+        self._finished = self._budget is not None and self._budget.progress(self._frozen).finished
         self._settle()
 
     @property
