@@ -50,6 +50,7 @@ class _Family:
         if self.memory is None:
             assert self.whole is not None
             self.memory = Memory(base.meta["val"], self.whole.labels)
+            self.memory.note((), self.whole)
         return self.memory
 
 
@@ -158,7 +159,9 @@ class Aliases:
         if view.steps:
             source = call.arguments.get("src")
             real = isinstance(source, Value) and not source.dtype.is_complex
-            family.elements(view.base).write(view.steps, written.labels, real=real)
+            memory = family.elements(view.base)
+            memory.write(view.steps, written.labels, real=real)
+            memory.note(view.steps, written)
             family.whole = None
         else:
             family.whole, family.memory = written, None
@@ -172,7 +175,9 @@ def _taken(node: fx.Node, view: _View, family: _Family, lowering: Lowering) -> V
     parts = family.elements(view.base).read(view.steps)
     val = node.meta["val"]
     dtype = val.dtype if isinstance(val, torch.Tensor) else val[0].dtype
-    values = [lowering.value(node, part, dtype, varies=True) for part in parts]
+    memory = family.elements(view.base)
+    call = memory.call(node, view.steps) if len(parts) == 1 else None
+    values = [lowering.value(node, part, dtype, varies=True, call=call) for part in parts]
     if len(values) == 1:
         return values[0]
     assert family.write is not None

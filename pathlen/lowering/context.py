@@ -12,11 +12,11 @@ from pathlen.graph_parts import STATUSES
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.decompose import Decompositions
-from pathlen.lowering.functions import Variants
 from pathlen.lowering.labels import constant_labels, distinct, rename
 from pathlen.lowering.liveness import drop_labels
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Softmax, Value
+from pathlen.lowering.variants import Variants
 from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import module_path

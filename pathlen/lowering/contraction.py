@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.follow import pieces_along
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -23,6 +25,7 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.layer_weights import arranged, weights_of
 from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
 
@@ -76,6 +79,13 @@ def contract(
         own_batch = [a for a in batch if _varies_along(units, letters[path], a)]
         shared = [a for a in own_batch if _tells_apart(weight, letters[other], a)]
         form = (letters[path], letters[other], out)
+        if _adds_up(operands, path, form, summed, call):
+            pieces = pieces_along(
+                operands[path], letters[path].index(summed[0]), lowering.constants
+            )
+            if pieces is not None and lowering.weights is None:
+                own = [reshaped(call, piece, lowering) for piece in pieces if piece.is_path]
+                return merged_sum(call, own, lowering)
         if shared:
             return _grouped_by_weights(call, labels[path], weight, form, shared, lowering)
         return _by_weights(call, labels[path], weight, form, lowering)
@@ -89,6 +99,21 @@ def contract(
     order = [*batch, *free[0], *free[1]]
     result = merged.permute([order.index(letter) for letter in out])
     return lowering.result(call, result.expand(call.shape))
+
+
+def _adds_up(
+    operands: tuple[Value, Value],
+    path: int,
+    form: tuple[str, str, str],
+    summed: list[str],
+    call: Call,
+) -> bool:
+    """Whether a product with a constant only adds up slices along one axis, each scaled."""
+    own, _, out = form
+    created = [size for a, size in zip(out, call.shape, strict=True) if a not in own]
+    kept = "".join(a for a in own if a not in summed)
+    in_order = kept == "".join(a for a in out if a in own)
+    return not operands[1 - path].varies and len(summed) == 1 and set(created) <= {1} and in_order
 
 
 def contraction_labels(

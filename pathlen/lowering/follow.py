@@ -120,6 +120,8 @@ class Follower:
         pieces = stacked_pieces(call, self._constants)
         if pieces is not None:
             return self._over_pieces(call, pieces)
+        if call.name == "aten.broadcast_tensors":
+            return self._broadcast(call, item)
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
@@ -155,6 +157,12 @@ class Follower:
             return None
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
         return State(degree, places, _part(call, states), _scale(call, states))
+
+    def _broadcast(self, call: Call, item: int) -> State | None:
+        state, shape = self._of(call["tensors"][item]), call.node.meta["val"][item].shape
+        if state is None:
+            return None
+        return replace(state, places=tuple(one.expanded(shape) for one in state.places))
 
     def _meeting(self, states: list[State], shape: torch.Size) -> tuple[Places, ...] | None:
         """Places of elements that meet; None where those of different places do."""
@@ -502,23 +510,27 @@ def _kept_part(call: Call, varying: list[State]) -> str:
 
 
 def stacked_pieces(call: Call, constants: Constants) -> list[Value] | None:
-    """The tensors that were put side by side along the one axis that a call reduces, or None.
-
-    They were stacked along it, or put together along another axis and viewed.
-    """
+    """The tensors that were put side by side along the one axis that a call reduces, or None."""
     source = call.arguments.get("self")
     if call.name not in _REDUCTIONS or not isinstance(source, Value):
         return None
-    axes, moves, joined = reduced_axes(call), list[Value](), source
-    if axes is None or len(axes) != 1:
-        return None
+    axes = reduced_axes(call)
+    return None if axes is None or len(axes) != 1 else pieces_along(source, axes[0], constants)
+
+
+def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] | None:
+    """The tensors that were put side by side along an axis of a tensor, or None.
+
+    They were stacked along it, or put together along another axis and viewed.
+    """
+    moves, joined = list[Value](), source
     while joined.call is not None and joined.call.name not in JOINS:
         operands = varying_operands(joined.call)
         if kind_of_call(joined.call) != "movement" or len(operands) != 1:
             return None
         moves.insert(0, joined)
         joined = operands[0]
-    if joined.call is None or len(joined.call["tensors"]) != source.shape[axes[0]]:
+    if joined.call is None or len(joined.call["tensors"]) != source.shape[axis]:
         return None
     places = identity(joined.shape)
     if moves:
@@ -528,7 +540,7 @@ def stacked_pieces(call: Call, constants: Constants) -> list[Value] | None:
             return None
         places = state.places[0]
     pieces: list[Value] = list(joined.call["tensors"])
-    slices = [_slice(places, axes[0], number) for number in range(len(pieces))]
+    slices = [_slice(places, axis, number) for number in range(len(pieces))]
     return pieces if slices == _pieces(joined, pieces) else None
 
 
@@ -539,7 +551,7 @@ def _slice(places: Places, axis: int, number: int) -> tuple[int, list[tuple[int,
         for a, (n, s) in enumerate(zip(places.shape, places.strides, strict=True))
         if a != axis and n > 1
     ]
-    return places.offset + number * places.strides[axis], axes
+    return places.offset + number * places.strides[axis], _run_together(axes)
 
 
 def _pieces(joined: Value, pieces: list[Value]) -> list[tuple[int, list[tuple[int, int]]]]:
@@ -555,8 +567,19 @@ def _pieces(joined: Value, pieces: list[Value]) -> list[tuple[int, list[tuple[in
         else:
             step, length = strides[axis], piece.shape[axis]
         axes = [(n, s) for n, s in zip(piece.shape, strides, strict=True) if n > 1]
-        found.append((start * step, axes))
+        found.append((start * step, _run_together(axes)))
         start += length
+    return found
+
+
+def _run_together(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sizes and strides of axes, those that run on into each other as one."""
+    found: list[tuple[int, int]] = []
+    for size, stride in axes:
+        if found and found[-1][1] == size * stride:
+            found[-1] = (found[-1][0] * size, stride)
+        else:
+            found.append((size, stride))
     return found
 
 

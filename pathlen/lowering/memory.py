@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.labels import CONSTANT, collapse
 from pathlen.lowering.operations import call_by_name, operation_name
+from pathlen.lowering.rules import Rule
 from pathlen.lowering.values import Call, Value
 
 _ZERO = 1 - CONSTANT  # added to units, so that a sign (of a conjugate) can be told from a unit
@@ -60,6 +61,50 @@ class ViewStep:
         return result if self.position is None else result[self.position]
 
 
+_MOST_WRITES = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """Puts tensors together that were written to a piece of memory, and takes a view of it.
+
+    It stands for the operator of a call, so that elements can be followed through memory as through
+    any movement.
+
+    Attributes:
+        writes: the view that each tensor was written to, after the first, which was there before.
+        view: the view that is taken.
+    """
+
+    writes: tuple[tuple[ViewStep, ...], ...]
+    view: tuple[ViewStep, ...]
+    tags: tuple[Any, ...] = ()
+
+    def __call__(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The view of the tensors together."""
+        whole = tensors[0].clone(memory_format=torch.contiguous_format)
+        for steps, tensor in zip(self.writes, tensors[1:], strict=True):
+            _viewed(whole, steps).copy_(tensor)
+        return _viewed(whole, self.view)
+
+    @property
+    def rule(self) -> Rule:
+        """How it is lowered: a movement."""
+        return Rule("movement", _assemble)
+
+
+def _assemble(call: Call, lowering: Any) -> Value:
+    labels = call.func([value.labels for value in call["tensors"]])
+    result: Value = lowering.result(call, collapse(labels))
+    return result
+
+
+def _viewed(tensor: torch.Tensor, steps: Sequence[ViewStep]) -> torch.Tensor:
+    for step in steps:
+        tensor = step(tensor)
+    return tensor
+
+
 class Memory:
     """What the elements of a base are.
 
@@ -76,7 +121,24 @@ class Memory:
         last = sum((size - 1) * step for step, size in zip(strides, like.shape, strict=True))
         storage = torch.full((offset + max(last, 0) + 1,), _ZERO + CONSTANT, dtype=dtype)
         self._elements = storage.as_strided(like.shape, strides, offset)
+        self._written: list[tuple[tuple[ViewStep, ...], Value]] | None = []
         self.write((), labels)
+
+    def note(self, steps: Sequence[ViewStep], value: Value) -> None:
+        """Take note of the tensor that is written to a view; the first is what was there before."""
+        if self._written is not None:
+            self._written.append((tuple(steps), value))
+            if len(self._written) > _MOST_WRITES or value.dtype.is_complex:
+                self._written = None  # its elements begin in the memory
+
+    def call(self, node: fx.Node, steps: Sequence[ViewStep]) -> Call | None:
+        """What gives a view of the memory, as a call on the tensors that were written."""
+        if not self._written or not isinstance(node.meta["val"], torch.Tensor):
+            return None
+        (_, base), *others = self._written
+        func = Assembled(tuple(where for where, _ in others), tuple(steps))
+        tensors = [base, *(value for _, value in others)]
+        return Call(func, "pathlen.assembled", {"tensors": tensors}, node)
 
     def write(self, steps: Sequence[ViewStep], labels: torch.Tensor, *, real: bool = False) -> None:
         """Write to a view of the memory.
@@ -101,7 +163,4 @@ class Memory:
         return found[:1] if len(found) > 1 and torch.equal(found[0], found[1]) else found
 
     def _view(self, steps: Sequence[ViewStep]) -> torch.Tensor:
-        view = self._elements
-        for step in steps:
-            view = step(view)
-        return view
+        return _viewed(self._elements, steps)

@@ -57,6 +57,15 @@ class Places:
         ]
         return replace(self, shape=shape, strides=tuple(strides))
 
+    def repeats_along(self, axis: int) -> bool:
+        """Whether the elements along an axis are one and the same."""
+        if self.key is not None:
+            return False
+        if self.numbers is None:
+            return not self.strides[axis]
+        numbers = self.as_numbers()
+        return bool((numbers == numbers.narrow(axis, 0, 1)).all())
+
     def as_numbers(self) -> torch.Tensor:
         """The number of each element of the tensor, int64, of its shape."""
         if self.numbers is not None:

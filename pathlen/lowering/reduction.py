@@ -1,6 +1,5 @@
 """Reductions and pooling: the same units over positions, a hub over features."""
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -18,7 +17,9 @@ from pathlen.lowering.labels import (
     constant_labels,
     distinct,
     distinct_tuples,
+    is_position_axis,
     label_sets,
+    rename,
 )
 from pathlen.lowering.operations import aten
 from pathlen.lowering.regions import find_region
@@ -91,8 +92,14 @@ def _as_result(call: Call, piece: Value, lowering: Lowering) -> Value:
     below = varying_operands(piece.call) if piece.call is not None else []
     if len(below) == 1 and kind_of(piece) == "movement" and below[0].shape == call.shape:
         return below[0]  # that got an axis of length 1
-    labels = piece.labels.reshape(call.shape)
-    return dataclasses.replace(piece, labels=collapse(labels), call=None)
+    return reshaped(call, piece, lowering)
+
+
+def reshaped(call: Call, value: Value, lowering: Lowering) -> Value:
+    """A tensor in the shape of a call's result, as a view of it would be."""
+    arguments = {"self": value, "shape": list(call.shape)}
+    view = Call(torch.ops.aten.reshape.default, "aten.reshape", arguments, call.node)
+    return lowering.result(view, collapse(value.labels.reshape(call.shape)))
 
 
 def _as_layer(
@@ -116,6 +123,10 @@ def _as_layer(
     variants = lowering.variants.of(source)
     if variants is None:
         return merged
+    read = distinct(source.labels)
+    if len(read) > 1 and all(is_position_axis(source.labels, axis) for axis in axes):
+        lowering.layer(call)  # of positions: their units stay apart
+        return rename(merged, read, lowering.builder.units(read))
     kept = [axis for axis in range(variants.ndim) if axis not in axes]
     small = compact(variants)
     order = small.permute(*kept, *axes)

@@ -194,43 +194,36 @@ def flattened_summands(
     """
     flat: list[Value] = []
     for operand in operands:
-        inner = operand
-        while readers.get(id(inner.node), 0) == 1 and not inner.summands:
-            below = [] if inner.call is None else varying_operands(inner.call)
-            if len(below) != 1 or not (kind_of(inner) == "movement" or _scales(inner, below[0])):
-                break
-            inner = below[0]
-        alone = readers.get(id(inner.node), 0) == 1
-        if inner.summands and alone and _stays(inner, operand, constants):
-            flat += inner.summands
-        else:
-            flat.append(operand)
+        inner = _unscaled(operand, readers, constants)
+        flat += [operand] if inner is None or not inner.summands else inner.summands
     return flat
 
 
-def _scales(value: Value, operand: Value) -> bool:
+def _unscaled(value: Value, readers: Mapping[int, int], constants: Constants) -> Value | None:
+    """The sum that a value is, scaled, copied or viewed since; None where something reads it too.
+
+    Its elements must be where they were.
+    """
+    inner, between = value, list[Value]()
+    if readers.get(id(value.node), 0) != 1:
+        return None
+    while not inner.summands:
+        if inner.call is None or kind_of(inner) not in ("elementwise", "movement"):
+            return None
+        region = find_region(inner.call, followed_operands(inner.call), constants)
+        if region is None or not region.affine or region.normalization:
+            return None
+        reads = sum(region.entry in varying_operands(call) for call in region.calls)
+        if readers.get(id(region.entry.node), 0) != reads:
+            return None
+        between += [*region.between, *([] if inner is value else [inner])]
+        inner = region.entry
+    if inner is value:
+        return value
     assert value.call is not None
-    return kind_of(value) == "elementwise" and scales(value.call, operand)
-
-
-def _stays(inner: Value, outer: Value, constants: Constants) -> bool:
-    """Whether elements of a value that another one is computed from are where they were."""
-    if inner is outer:
-        return True
-    assert outer.call is not None
-    region = region_of(outer.call, inner, _chain(outer, inner), constants)
-    return region is not None and region.state.places == (identity(inner.shape),)
-
-
-def _chain(outer: Value, inner: Value) -> list[Value]:
-    """The values between two, each computed from the one before alone."""
-    chain: list[Value] = []
-    while outer.call is not None:
-        (outer,) = varying_operands(outer.call)
-        if outer is inner:
-            break
-        chain.append(outer)
-    return chain
+    whole = region_of(value.call, inner, between, constants)
+    stays = whole is not None and whole.state.places == (identity(value.shape),)
+    return inner if stays and inner.shape == value.shape else None
 
 
 def scales(call: Call, operand: Value) -> bool:

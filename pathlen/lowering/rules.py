@@ -67,6 +67,9 @@ def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
 
 def find_rule(func: Any) -> Rule | None:
     """The rule for an operator overload, None where neither table nor schema knows it."""
+    own = getattr(func, "rule", None)
+    if isinstance(own, Rule):  # a function of the lowering's own
+        return own
     name = operation_name(func)
     for key in (f"{name}.{func._overloadname}", name):
         if key in _RULES:

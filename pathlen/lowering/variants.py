@@ -1,0 +1,189 @@
+"""Tells apart the affine functions of one element that a tensor holds.
+
+They are found from where the elements began: at a layer, an input, a merge or an activation. Scaled
+copies of a tensor side by side are several functions of each element, and so are its products with
+constants that differ along an axis along which it is repeated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.equal import equal
+from pathlen.lowering.follow import SAME, Follower, degree_by_name
+from pathlen.lowering.labels import broadcast, collapse, distinct, distinct_tuples
+from pathlen.lowering.moving import item_of, moved_operands, run_movement
+from pathlen.lowering.operations import aten
+from pathlen.lowering.places import Places, identity
+from pathlen.lowering.rules import kind_of
+from pathlen.lowering.values import Call, Value, varying_operands
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """What a tensor holds.
+
+    Attributes:
+        root: where its elements began.
+        places: of its elements there.
+        variants: numbers of functions, int64 of its shape; None where each element has one.
+    """
+
+    root: Value
+    places: Places
+    variants: torch.Tensor | None = None
+
+
+class Variants:
+    """Finds the variants of tensors, each once.
+
+    Args:
+        constants: gives the indices of movements.
+    """
+
+    def __init__(self, constants: Constants) -> None:
+        self._constants = constants
+        self._known: dict[Value, _Held] = {}
+
+    def of(self, value: Value) -> torch.Tensor | None:
+        """Numbers of functions, int64 of the value's shape; None where each element has one."""
+        stack = [value]
+        while stack:
+            current = stack.pop()
+            if current in self._known:
+                continue
+            below = _below(current)
+            missing = [operand for operand in below if operand not in self._known]
+            if missing:
+                stack += [current, *missing]
+            else:
+                self._known[current] = self._found(current, below)
+        return self._known[value].variants
+
+    def _found(self, value: Value, below: list[Value]) -> _Held:
+        if not below:
+            return _Held(value, identity(value.shape))
+        assert value.call is not None
+        held, kind = self._known[below[0]], kind_of(value)
+        if kind == "normalization":
+            return held
+        if kind == "movement":
+            return self._moved(value, below)
+        places = held.places.expanded(value.shape)
+        variants = None if held.variants is None else broadcast(held.variants, value.shape)
+        return _Held(held.root, places, _split(value, below[0], places, variants))
+
+    def _moved(self, value: Value, below: list[Value]) -> _Held:
+        assert value.call is not None
+        item = item_of(value) or 0
+        if len(below) > 1:
+            numbers = self._numbers(below)
+            joined = None if numbers is None else self._run(value.call, numbers, item)
+            return _Held(value, identity(value.shape), joined)
+        held = self._known[below[0]]
+        variants = held.variants
+        if variants is not None:
+            variants = self._run(value.call, {id(below[0]): variants}, item)
+        follower = Follower(below[0], self._constants)
+        places = follower.moved_places(value.call, below[0], held.places, item)
+        if places is None:
+            return _Held(value, identity(value.shape), variants)
+        return _Held(held.root, places, variants)
+
+    def _run(self, call: Call, given: dict[int, torch.Tensor], item: int) -> torch.Tensor | None:
+        tensors = {id(v): torch.full((), 0).expand(v.shape) for v in moved_operands(call)}
+        moved = run_movement(call, {**tensors, **given}, self._constants)
+        return None if moved is None else collapse(moved[item])
+
+    def _numbers(self, pieces: list[Value]) -> dict[int, torch.Tensor] | None:
+        """Variants of tensors that are put side by side; None where each element has one."""
+        held = [self._known[piece] for piece in pieces]
+        if not _share_units(pieces):
+            own = {id(p): h.variants for p, h in zip(pieces, held, strict=True)}
+            return {key: v for key, v in own.items() if v is not None} or None
+        origins = [_origin(piece) for piece in pieces]
+        number: list[int] = []
+        for place, one in enumerate(held):
+            number.append(0)
+            for n in range(place):
+                same_elements = held[n].root is one.root and held[n].places == one.places
+                if same_elements and not equal(origins[n], origins[place]):
+                    number[place] = max(number[place], number[n] + 1)
+        base = 1 + max((int(h.variants.max()) for h in held if h.variants is not None), default=0)
+        found = {}
+        for piece, one, own_number in zip(pieces, held, number, strict=True):
+            inner = torch.zeros((), dtype=torch.int64) if one.variants is None else one.variants
+            found[id(piece)] = (inner + own_number * base).expand(piece.shape)
+        return found
+
+
+def _below(value: Value) -> list[Value]:
+    """The operands that a value passes on, none where its elements begin."""
+    call = value.call
+    if call is None or value.merge or value.function is not None:
+        return []
+    kind, operands = kind_of(value), varying_operands(call)
+    path = [operand for operand in operands if operand.is_path]
+    if kind == "normalization" and len(operands) == 1:
+        return operands
+    if kind == "elementwise" and len(path) == 1 and _scales(call, path[0]):
+        return path
+    if kind == "movement" and item_of(value) is not None:
+        return [v for v in moved_operands(call) if v.is_path]
+    return []
+
+
+def _scales(call: Call, operand: Value) -> bool:
+    of = {name: float(argument is operand) for name, argument in call.arguments.items()}
+    return degree_by_name(call, of) == 1
+
+
+def _split(
+    value: Value, operand: Value, places: Places, variants: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Variants after a call with constants that vary along axes that repeat elements."""
+    assert value.call is not None
+    axes: set[int] = set()
+    for own in value.call.values():
+        if own is not operand:
+            lead = len(value.shape) - len(own.shape)
+            axes |= {lead + axis for axis in _varying_axes(own)}
+    axes = {axis for axis in axes if value.shape[axis] > 1 and places.repeats_along(axis)}
+    if not axes:
+        return variants
+    index = torch.zeros((), dtype=torch.int64)
+    for axis in sorted(axes):
+        along = [-1 if a == axis else 1 for a in range(len(value.shape))]
+        index = index * value.shape[axis] + torch.arange(value.shape[axis]).view(along)
+    index = index.expand(value.shape)
+    if variants is None:
+        return index
+    tuples, spread = distinct_tuples([variants, index])
+    return spread(np.arange(len(tuples)))
+
+
+def _varying_axes(constant: Value) -> list[int]:
+    """Axes along which a constant may vary: it is longer than 1 there, and not expanded."""
+    val = constant.node.meta["val"]
+    whole = isinstance(val, torch.Tensor) and val.shape == constant.shape
+    strides = val.stride() if whole else (1,) * len(constant.shape)
+    return [a for a, size in enumerate(constant.shape) if size > 1 and strides[a] != 0]
+
+
+def _share_units(pieces: list[Value]) -> bool:
+    """Whether a unit is in two of some tensors."""
+    together = np.concatenate([distinct(piece.labels) for piece in pieces])
+    return len(np.unique(together)) < len(together)
+
+
+def _origin(value: Value) -> Value:
+    """A value before it was copied, cast or moved."""
+    while value.call is not None and value.function is None and not value.merge:
+        operands = varying_operands(value.call)
+        copied = value.call.name in SAME - frozenset(aten("neg negative"))
+        if len(operands) != 1 or not (copied or kind_of(value) == "movement"):
+            break
+        value = operands[0]
+    return value
