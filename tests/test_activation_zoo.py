@@ -46,7 +46,7 @@ BY_HAND = {
     nn.GELU: [
         lambda x: 0.5 * x * (1 + torch.erf(x / ROOT)),
         lambda x: 0.5 * x * (1 + torch.tanh(0.7979 * (x + 0.044715 * x**3))),
-        lambda x: x * torch.distributions.Normal(0.0, 1.0).cdf(x),
+        lambda x: x * torch.distributions.Normal(0.0, 1.0, validate_args=False).cdf(x),
     ],
     nn.SiLU: [lambda x: x * torch.sigmoid(x), lambda x: x / (1 + EXP(-x))],
     nn.Mish: [lambda x: x * torch.tanh(torch.log(1 + EXP(x)))],

@@ -120,8 +120,6 @@ class Follower:
         pieces = stacked_pieces(call, self._constants)
         if pieces is not None:
             return self._over_pieces(call, pieces)
-        if call.name == "aten.broadcast_tensors":
-            return self._broadcast(call, item)
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
@@ -157,12 +155,6 @@ class Follower:
             return None
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
         return State(degree, places, _part(call, states), _scale(call, states))
-
-    def _broadcast(self, call: Call, item: int) -> State | None:
-        state, shape = self._of(call["tensors"][item]), call.node.meta["val"][item].shape
-        if state is None:
-            return None
-        return replace(state, places=tuple(one.expanded(shape) for one in state.places))
 
     def _meeting(self, states: list[State], shape: torch.Size) -> tuple[Places, ...] | None:
         """Places of elements that meet; None where those of different places do."""

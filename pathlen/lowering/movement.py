@@ -33,7 +33,7 @@ _SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
         " replication_pad2d replication_pad3d slice_scatter select_scatter diagonal_scatter"
         " view_copy"
         " permute_copy reshape flatten unflatten _unsafe_view _reshape_alias"
-        " unsafe_split unsafe_chunk meshgrid broadcast_tensors atleast_1d atleast_2d"
+        " unsafe_split unsafe_chunk meshgrid atleast_1d atleast_2d"
     ),
 )
 def movement(call: Call, lowering: Lowering) -> Result:
@@ -49,6 +49,19 @@ def movement(call: Call, lowering: Lowering) -> Result:
     if isinstance(moved, torch.Tensor):
         return lowering.result(call, moved, softmax_of=first)
     return tuple(lowering.result(call, part, dtype=first.dtype, softmax_of=first) for part in moved)
+
+
+@rule("movement", "aten.broadcast_tensors")
+def broadcast_tensors(call: Call, lowering: Lowering) -> Result:
+    """Each tensor expanded by itself."""
+    expand = torch.ops.aten.expand.default
+    parts = []
+    for value, val in zip(call["tensors"], call.node.meta["val"], strict=True):
+        arguments = {"self": value, "size": list(val.shape), "implicit": False}
+        own = Call(expand, "aten.expand", arguments, call.node)
+        labels = broadcast(value.labels, val.shape)
+        parts.append(lowering.result(own, labels, dtype=val.dtype, softmax_of=value))
+    return tuple(parts)
 
 
 @rule("movement", "aten.cat", "aten.concat", "aten.concatenate")

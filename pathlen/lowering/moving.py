@@ -91,7 +91,9 @@ def moved_operands(call: Call) -> list[Value]:
 def item_of(value: Value) -> int | None:
     """Which of the results of its call a value is; None where that is not known."""
     assert value.call is not None
-    if isinstance(value.call.node.meta["val"], torch.Tensor):
+    returns = list(getattr(getattr(value.call.func, "_schema", None), "returns", ()))
+    of_one = len(returns) == 1 and str(returns[0].type) == "Tensor"
+    if of_one or isinstance(value.call.node.meta["val"], torch.Tensor):
         return 0
     node = value.node
     if node.target is operator.getitem and node.args[0] is value.call.node:

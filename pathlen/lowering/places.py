@@ -87,19 +87,20 @@ class Places:
             return self._includes_numbers(element)
         left = list(self.reduced)
         gap = element.offset - self.offset
-        for size, own, other in zip(self.shape, self.strides, element.strides, strict=True):
-            if size == 1 or own == other:
+        axes = zip(element.strides, self.strides, self.shape, strict=True)
+        for stride, own, size in sorted(axes, reverse=True):
+            if size == 1 or own == stride:
                 continue
-            found = next((r for r in left if own == 0 and r[1] == other and r[0] >= size), None)
+            found = next((r for r in left if own == 0 and _covers(r, size, stride)), None)
             if found is None:
                 return False
             left.remove(found)
-            start, room = (gap // other if other else 0), found[0] - size
-            step = min(max(start, 0), room)
-            gap -= step * other
+            inside = stride // found[1]  # elements of the same sum between two along this axis
+            if inside > 1:
+                left.append((inside, found[1]))
+            gap -= min(max(gap // stride, 0), found[0] // inside - size) * stride
         for size, stride in sorted(left, key=lambda r: -r[1]):
-            step = min(max(gap // stride, 0), size - 1) if stride else 0
-            gap -= step * stride
+            gap -= min(max(gap // stride, 0), size - 1) * stride if stride else 0
         return gap == 0
 
     def _includes_numbers(self, element: "Places") -> bool:
@@ -109,6 +110,12 @@ class Places:
             gap = gap - np.clip(gap // stride, 0, size - 1) * stride if stride else gap
         constant = (own < 0) | (other < 0)
         return bool((gap[~constant] == 0).all()) and not bool(constant.all())
+
+
+def _covers(reduced: tuple[int, int], size: int, stride: int) -> bool:
+    """Whether a number of elements, a stride apart, are all among those that were reduced."""
+    length, step = reduced
+    return bool(step and stride and stride % step == 0 and (size - 1) * (stride // step) < length)
 
 
 def identity(shape: Sequence[int]) -> Places:

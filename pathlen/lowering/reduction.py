@@ -72,12 +72,17 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     return _results(call, merged, lowering)
 
 
-def _meeting(call: Call, pieces: list[Value], lowering: Lowering) -> Value | None:
+def _meeting(call: Call, pieces: list[Value], lowering: Lowering) -> Result | None:
     """The result of an operation over stacked tensors; None where it is that of a reduction."""
     varying = [piece for piece in pieces if piece.varies]
     region = find_region(call, varying, lowering.constants) if len(varying) else None
     if region is not None:
-        return scalar_function(region, lowering)
+        found = scalar_function(region, lowering)
+        vals = call.node.meta["val"]
+        if isinstance(vals, torch.Tensor):
+            return found
+        places = constant_labels(vals[1].shape)
+        return found, lowering.result(call, places, dtype=vals[1].dtype)
     path = [piece for piece in varying if piece.is_path]
     if call.name in ("aten.sum", "aten.mean") and path and lowering.weights is None:
         moved = [_as_result(call, piece, lowering) for piece in path]
@@ -123,10 +128,6 @@ def _as_layer(
     variants = lowering.variants.of(source)
     if variants is None:
         return merged
-    read = distinct(source.labels)
-    if len(read) > 1 and all(is_position_axis(source.labels, axis) for axis in axes):
-        lowering.layer(call)  # of positions: their units stay apart
-        return rename(merged, read, lowering.builder.units(read))
     kept = [axis for axis in range(variants.ndim) if axis not in axes]
     small = compact(variants)
     order = small.permute(*kept, *axes)
@@ -142,6 +143,9 @@ def _as_layer(
     if len(np.unique(tuples[rows_of_units, 0])) == np.count_nonzero(rows_of_units):
         return merged  # one function of each
     lowering.layer(call)
+    read = distinct(source.labels)
+    if len(read) > 1 and all(is_position_axis(source.labels, axis) for axis in axes):
+        return rename(merged, read, lowering.builder.units(read))  # positions are mixed
     nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
     nodes[rows_of_units] = lowering.builder.units(np.ascontiguousarray(tuples[rows_of_units, 0]))
     return spread(nodes)

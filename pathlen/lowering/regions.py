@@ -79,9 +79,10 @@ class Region:
 def find_region(call: Call, operands: list[Value], constants: Constants) -> Region | None:
     """The smallest region that ends in an elementwise call, None where there is none.
 
-    Walks back from the operands, latest first; the first moment when a single value is left,
-    everything has passed through it. O(r log r) for a region of r calls; the walk ends at the
-    first layer, input or merge of several tensors.
+    Walks back from the operands, latest first; whenever a single value is left, everything has
+    passed through it. Where its elements do not meet in one place, the walk goes on to where
+    tensors were put together. O(r log r) for a region of r calls; it ends at the first layer, input
+    or merge of several tensors.
 
     Args:
         call: the last call.
@@ -92,7 +93,15 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
     heap = [(-value.order, id(value)) for value in operands]
     heapq.heapify(heap)
     between: list[Value] = []
-    while len(frontier) > 1 or not next(iter(frontier.values())).is_path:
+    tried = False
+    while True:
+        if len(frontier) > 1:
+            tried = False
+        elif not tried and next(iter(frontier.values())).is_path:
+            region = region_of(call, next(iter(frontier.values())), between, constants)
+            if region is not None:
+                return region
+            tried = True  # elements of several places meet: they may be one further back
         value = frontier.pop(heapq.heappop(heap)[1])
         if value.call is None or kind_of(value) not in _EXPANDABLE:
             return None
@@ -101,7 +110,8 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
-    return region_of(call, next(iter(frontier.values())), between, constants)
+        if not frontier:
+            return None
 
 
 def region_of(
