@@ -20,7 +20,6 @@ from torch import Tensor, fx
 
 from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants, UnknownConstantError, writers
-from pathlen.lowering.follow import SAME, SUMS
 from pathlen.lowering.operations import (
     READS_SHAPE_OF_OTHER,
     aten,
@@ -28,6 +27,7 @@ from pathlen.lowering.operations import (
     viewed_argument,
 )
 from pathlen.lowering.regions import Region, states
+from pathlen.lowering.states import SAME, SUMS
 from pathlen.lowering.values import Call, Value, bind_call
 
 _MOST_SLOPES = 1 << 20

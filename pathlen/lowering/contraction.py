@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum
-from pathlen.lowering.follow import pieces_along
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -26,6 +26,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import arranged, weights_of
 from pathlen.lowering.layers import dense_layer
 from pathlen.lowering.reduction import reshaped
+from pathlen.lowering.stacks import pieces_along
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
 
@@ -84,8 +85,7 @@ def contract(
                 operands[path], letters[path].index(summed[0]), lowering.constants
             )
             if pieces is not None and lowering.weights is None:
-                own = [reshaped(call, piece, lowering) for piece in pieces if piece.is_path]
-                return merged_sum(call, own, lowering)
+                return _weighted_sum(call, pieces, operands[other], lowering)
         if shared:
             return _grouped_by_weights(call, labels[path], weight, form, shared, lowering)
         return _by_weights(call, labels[path], weight, form, lowering)
@@ -99,6 +99,24 @@ def contract(
     order = [*batch, *free[0], *free[1]]
     result = merged.permute([order.index(letter) for letter in out])
     return lowering.result(call, result.expand(call.shape))
+
+
+def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Lowering) -> Value:
+    """A sum of tensors, each times a number."""
+    try:
+        numbers = lowering.constants.of(weights).reshape(-1).tolist()
+    except UnknownConstantError:
+        numbers = []
+    if len(numbers) != len(pieces):
+        numbers = [1.0] * len(pieces)  # one sort of connection as good as any
+    own = []
+    for piece, number in zip(pieces, numbers, strict=True):
+        if piece.is_path:
+            arguments = {"self": piece, "other": number}
+            like = torch.empty(piece.shape, dtype=piece.dtype, device="meta")
+            times = Call(torch.ops.aten.mul.Scalar, "aten.mul", arguments, call.node, like)
+            own.append(reshaped(call, lowering.result(times, piece.labels), lowering))
+    return merged_sum(call, own, lowering)
 
 
 def _adds_up(

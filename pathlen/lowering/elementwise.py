@@ -8,7 +8,6 @@ import torch
 from pathlen.lowering.activity import active_functions
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.follow import EXPONENTIALS, SUMS, State
 from pathlen.lowering.functions import Function, Split, carried, labels_of_entry
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -32,6 +31,7 @@ from pathlen.lowering.regions import (
     region_to_exponent,
 )
 from pathlen.lowering.rules import rule
+from pathlen.lowering.states import EXPONENTIALS, SUMS, State
 from pathlen.lowering.sums import grouped
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
@@ -232,7 +232,7 @@ def merged_sum(call: Call, operands: list[Value], lowering: Lowering) -> Value:
 
 def _grouped(call: Call, summands: list[Value], lowering: Lowering) -> list[Value]:
     """The summands, functions of one tensor put together."""
-    if len(summands) < 3:
+    if len(summands) < 3 and call.name in SUMS:  # a region would have been found
         return summands
     found = []
     for group in grouped(call, summands, lowering.constants):

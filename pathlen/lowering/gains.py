@@ -12,9 +12,9 @@ import torch
 
 from pathlen.errors import TraceError
 from pathlen.lowering.constants import Constants, UnknownConstantError
-from pathlen.lowering.follow import SAME
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
+from pathlen.lowering.states import SAME
 from pathlen.lowering.values import Call, Value
 
 Terms = Mapping[int, torch.Tensor]

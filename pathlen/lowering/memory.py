@@ -62,6 +62,7 @@ class ViewStep:
 
 
 _MOST_WRITES = 64
+ASSEMBLED = "pathlen.assembled"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +139,7 @@ class Memory:
         (_, base), *others = self._written
         func = Assembled(tuple(where for where, _ in others), tuple(steps))
         tensors = [base, *(value for _, value in others)]
-        return Call(func, "pathlen.assembled", {"tensors": tensors}, node)
+        return Call(func, ASSEMBLED, {"tensors": tensors}, node)
 
     def write(self, steps: Sequence[ViewStep], labels: torch.Tensor, *, real: bool = False) -> None:
         """Write to a view of the memory.

@@ -58,7 +58,7 @@ def broadcast_tensors(call: Call, lowering: Lowering) -> Result:
     parts = []
     for value, val in zip(call["tensors"], call.node.meta["val"], strict=True):
         arguments = {"self": value, "size": list(val.shape), "implicit": False}
-        own = Call(expand, "aten.expand", arguments, call.node)
+        own = Call(expand, "aten.expand", arguments, call.node, val)
         labels = broadcast(value.labels, val.shape)
         parts.append(lowering.result(own, labels, dtype=val.dtype, softmax_of=value))
     return tuple(parts)

@@ -9,7 +9,6 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum, scalar_function
-from pathlen.lowering.follow import stacked_pieces
 from pathlen.lowering.labels import (
     CONSTANT,
     collapse,
@@ -24,6 +23,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.operations import aten
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
+from pathlen.lowering.stacks import stack_of
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import summed_over
 
@@ -49,9 +49,9 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     Tensors that were stacked along the axis reduced are added up or compared element by element;
     and a sum of products with constants that differ along another axis is a linear layer.
     """
-    pieces = stacked_pieces(call, lowering.constants)
-    if pieces is not None:
-        meeting = _meeting(call, pieces, lowering)
+    stack = stack_of(call, lowering.constants)
+    if stack is not None:
+        meeting = _meeting(call, stack.pieces, lowering)
         if meeting is not None:
             return meeting
     source = next(value for value in call.values() if value.varies)

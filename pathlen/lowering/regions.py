@@ -11,18 +11,15 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.follow import (
-    JOINS,
-    Follower,
-    State,
-    degree_by_name,
-    follow,
-    followed_operands,
-)
+from pathlen.lowering.follow import Follower, follow, followed_operands
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import identity
 from pathlen.lowering.rules import kind_of
+from pathlen.lowering.stacks import JOINS, SCALINGS
+from pathlen.lowering.states import State, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
 
 _NAMED = frozenset(  # functions that models use as activations; all others are arithmetic
@@ -70,9 +67,10 @@ class Region:
     def constants(self) -> list[Value]:
         """The constants that the calls read, those among stacked tensors included."""
         read = [value for call in self.calls for value in call.values()]
-        for value in list(read):
-            if value.call is not None and value.call.name in JOINS:
-                read += value.call.values()
+        for value in read:  # grows: what was put together and reduced again
+            joined = value.call is not None and value.call.name in (*JOINS, *SCALINGS)
+            if joined and value.call is not None and value not in self.between:
+                read += [v for v in value.call.values() if v not in read]
         return list({id(v): v for v in read if not v.varies}.values())
 
 
@@ -205,8 +203,20 @@ def flattened_summands(
     flat: list[Value] = []
     for operand in operands:
         inner = _unscaled(operand, readers, constants)
-        flat += [operand] if inner is None or not inner.summands else inner.summands
+        summands = [] if inner is None else list(inner.summands)
+        if inner is not None and inner.shape != operand.shape:
+            viewed = [_before_view(summand, operand.shape) for summand in summands]
+            summands = [summand for summand in viewed if summand is not None]
+            summands = summands if len(summands) == len(viewed) else []
+        flat += summands or [operand]
     return flat
+
+
+def _before_view(value: Value, shape: torch.Size) -> Value | None:
+    """The tensor of a shape that a summand is a view of, None where it is none."""
+    below = varying_operands(value.call) if value.call is not None else []
+    viewed = len(below) == 1 and kind_of(value) == "movement"
+    return below[0] if viewed and below[0].shape == shape else None
 
 
 def _unscaled(value: Value, readers: Mapping[int, int], constants: Constants) -> Value | None:
@@ -233,7 +243,7 @@ def _unscaled(value: Value, readers: Mapping[int, int], constants: Constants) ->
     assert value.call is not None
     whole = region_of(value.call, inner, between, constants)
     stays = whole is not None and whole.state.places == (identity(value.shape),)
-    return inner if stays and inner.shape == value.shape else None
+    return inner if stays else None
 
 
 def scales(call: Call, operand: Value) -> bool:

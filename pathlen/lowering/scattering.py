@@ -7,9 +7,9 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_columns, merge_labels, scalar_function
-from pathlen.lowering.follow import chosen_from
 from pathlen.lowering.indexing import Picked, constant_places, moved
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse
+from pathlen.lowering.masks import chosen_from
 from pathlen.lowering.moving import places_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over

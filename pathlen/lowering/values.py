@@ -84,12 +84,14 @@ class Call:
             of their functional form.
         arguments: by the names of the operator's schema, defaults filled in.
         node: the fx node of the call.
+        like: a tensor of the shape and dtype of the result, where it is not what the node gives.
     """
 
     func: Any
     name: str
     arguments: Mapping[str, Any]
     node: fx.Node
+    like: torch.Tensor | None = None
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -102,7 +104,7 @@ class Call:
     @property
     def output(self) -> torch.Tensor:
         """A tensor without data of the shape and dtype of the (first) result."""
-        val = self.node.meta["val"]
+        val = self.node.meta["val"] if self.like is None else self.like
         first = val if isinstance(val, torch.Tensor) else val[0]
         assert isinstance(first, torch.Tensor)
         return first

@@ -12,12 +12,13 @@ import torch
 
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import equal
-from pathlen.lowering.follow import SAME, Follower, degree_by_name
 from pathlen.lowering.labels import broadcast, collapse, distinct, distinct_tuples
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
+from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of
+from pathlen.lowering.states import SAME, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -86,8 +87,7 @@ class Variants:
         variants = held.variants
         if variants is not None:
             variants = self._run(value.call, {id(below[0]): variants}, item)
-        follower = Follower(below[0], self._constants)
-        places = follower.moved_places(value.call, below[0], held.places, item)
+        places = moved_places(value.call, below[0], held.places, item, self._constants)
         if places is None:
             return _Held(value, identity(value.shape), variants)
         return _Held(held.root, places, variants)

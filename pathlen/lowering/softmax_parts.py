@@ -1,0 +1,90 @@
+"""Which part of a softmax a tensor is, however it is written: exp(x) over the sum of these."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pathlen.lowering.operations import aten
+from pathlen.lowering.states import (
+    CONSTANT,
+    EXPONENTIALS,
+    PRODUCTS,
+    QUOTIENTS,
+    SAME,
+    SUMS,
+    State,
+)
+from pathlen.lowering.values import Call, Value
+
+_KEEP_SUM = SAME | SUMS | PRODUCTS | frozenset(aten("clamp clamp_min maximum"))
+_KEEP_SIGN = frozenset(aten("masked_fill where abs"))
+
+
+def scale_of(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
+    """What the elements of an entry are multiplied by after a call."""
+    carriers = {n: s for n, s in states.items() if s.degree or s.part}
+    if len(carriers) != 1:
+        return (1.0, call.node)  # of its own
+    ((name, state),) = carriers.items()
+    if state.part in ("exp", "sum", "inverse", "log") or call.name in EXPONENTIALS:
+        return state.scale
+    factor, *others = state.scale
+    if call.name in ("aten.neg", "aten.negative"):
+        return (-factor, *others)
+    if call.name in SUMS:
+        second = name == ("self" if call.name == "aten.rsub" else "other")
+        sign = -1.0 if second and call.name != "aten.add" else 1.0
+        return (factor * sign * (call.arguments.get("alpha", 1) if second else 1), *others)
+    if call.name in PRODUCTS | QUOTIENTS:
+        other = call["other" if name == "self" else "self"]
+        if isinstance(other, Value):
+            return (factor, *others, call.name, other.node)
+        return (factor * other if call.name in PRODUCTS else factor / other, *others)
+    return state.scale if call.name in SAME else (*state.scale, call.node)
+
+
+def part_of(call: Call, states: Mapping[str, State]) -> str:
+    """Which part of a softmax the result of an elementwise call is."""
+    varying = {name: state for name, state in states.items() if state.places}
+    parts = {state.part for state in varying.values()}
+    if call.name in EXPONENTIALS and len(varying) == 1:
+        (state,) = varying.values()
+        if state.part == "shifted":
+            return "softmax"
+        return "exp" if state.degree == 1 and not state.part else ""
+    if call.name == "aten.log" and parts == {"sum"}:
+        return "log"
+    if call.name == "aten.reciprocal" and parts == {"sum"}:
+        return "inverse"
+    above, below = states.get("self", CONSTANT), states.get("other", CONSTANT)
+    if call.name in QUOTIENTS and call.arguments.get("rounding_mode") is None:
+        if below.part == "sum":
+            if above.part == "exp" and above.scale == below.scale:
+                return "softmax"
+            return "inverse" if not above.places else ""
+        return above.part if not below.places and above.part != "shifted" else ""
+    if call.name in PRODUCTS and parts == {"exp", "inverse"}:
+        return "softmax" if above.scale == below.scale else ""
+    subtracts = call.name in ("aten.sub", "aten.subtract") and call.arguments.get("alpha", 1) == 1
+    whole = above.degree == 1 and not above.part and above.scale == below.scale
+    if subtracts and whole and below.part == "log":
+        return "shifted"
+    return _kept_part(call, list(varying.values()))
+
+
+def _kept_part(call: Call, varying: list[State]) -> str:
+    """The part of a softmax that a call keeps: it scales, masks or shifts it."""
+    parts = {state.part for state in varying if state.part}
+    if len(parts) != 1:
+        return ""
+    (part,) = parts
+    carriers = [state for state in varying if state.part]
+    others = [state for state in varying if not state.part]
+    if len(carriers) > 1 or any(state.degree for state in others):
+        return ""
+    if part == "exp" or part == "inverse":
+        return part if call.name in SAME | PRODUCTS | _KEEP_SIGN else ""
+    if part == "sum":
+        return part if call.name in _KEEP_SUM else ""
+    if part == "log":  # of a sum of shifted exponents, which the shift is added to again
+        return part if call.name in SAME | SUMS else ""
+    return part if call.name in SAME else ""

@@ -1,0 +1,161 @@
+"""Tensors that are put side by side along an axis, which is reduced again: they meet."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from pathlen.lowering.constants import Constants
+from pathlen.lowering.memory import ASSEMBLED, Assembled
+from pathlen.lowering.moving import item_of
+from pathlen.lowering.operations import aten
+from pathlen.lowering.places import Places, identity
+from pathlen.lowering.placing import moved_places
+from pathlen.lowering.rules import kind_of_call
+from pathlen.lowering.states import NONLINEAR, TOTALS, Of, State, meeting
+from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
+from pathlen.lowering.values import Call, Value, varying_operands
+
+JOINS = (*aten("stack cat concat concatenate"), ASSEMBLED)
+SCALINGS = frozenset(aten("mul multiply div divide true_divide"))
+_Place = tuple[int, list[tuple[int, int]]]  # offset; sizes and strides of axes longer than 1
+
+
+def over_pieces(call: Call, pieces: list[Value], of: Of) -> State | None:
+    """Tensors that are stacked and reduced again: an elementwise function of them."""
+    states = [state for piece in pieces if (state := of(piece)) is not None]
+    if len(states) < len(pieces):
+        return None
+    places = meeting(states, pieces[0].shape)
+    if places is None or any(p.key is not None or p.numbers is not None for p in places):
+        return None
+    highest = max(state.degree for state in states)
+    degree = highest if call.name in TOTALS or not highest else NONLINEAR
+    return State(degree, tuple(_with_ones(p, call.shape) for p in places))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """Tensors side by side along an axis that a call reduces.
+
+    Attributes:
+        pieces: the tensors.
+        scalings: products with constants, and quotients, that the whole went through since.
+        axis: the axis.
+    """
+
+    pieces: list[Value]
+    scalings: tuple[Call, ...]
+    axis: int
+
+
+def stack_of(call: Call, constants: Constants) -> Stack | None:
+    """The tensors that were put side by side along the one axis that a call reduces, or None."""
+    source = call.arguments.get("self")
+    if call.name not in REDUCTIONS or not isinstance(source, Value):
+        return None
+    axes, scalings = reduced_axes(call), list[Call]()
+    if axes is None or len(axes) != 1:
+        return None
+    while source.call is not None and source.call.name in SCALINGS:
+        operands = varying_operands(source.call)
+        by_constant = len(operands) == 1 and source.call["self"] is operands[0]
+        if not by_constant or operands[0].shape != source.shape:
+            return None
+        scalings.append(source.call)
+        source = operands[0]
+    pieces = pieces_along(source, axes[0], constants)
+    return None if pieces is None else Stack(pieces, tuple(scalings), axes[0])
+
+
+def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] | None:
+    """The tensors that were put side by side along an axis of a tensor, or None.
+
+    They were stacked along it, put together along another axis and viewed, or written to memory.
+    """
+    moves, joined = list[Value](), source
+    while joined.call is not None and joined.call.name not in JOINS:
+        operands = varying_operands(joined.call)
+        if kind_of_call(joined.call) != "movement" or len(operands) != 1:
+            return None
+        moves.insert(0, joined)
+        joined = operands[0]
+    if joined.call is None:
+        return None
+    before, places = joined, identity(joined.shape)
+    for value in moves:
+        item = item_of(value)
+        if value.call is None or item is None:
+            return None
+        moved = moved_places(value.call, before, places, item, constants)
+        if moved is None or moved.key is not None or moved.numbers is not None:
+            return None
+        before, places = value, moved
+    pieces = _pieces(joined)
+    wanted = [_slice(places, axis, number) for number in range(places.shape[axis])]
+    found = {str(place): piece for place, piece in pieces}
+    if len(wanted) != len(pieces) or {*map(str, wanted)} != found.keys():
+        return None
+    return [found[str(place)] for place in wanted]
+
+
+def _slice(places: Places, axis: int, number: int) -> _Place:
+    """Offset, and sizes and strides of the axes longer than 1, of one slice along an axis."""
+    axes = [
+        (n, s)
+        for a, (n, s) in enumerate(zip(places.shape, places.strides, strict=True))
+        if a != axis and n > 1
+    ]
+    return places.offset + number * places.strides[axis], _run_together(axes)
+
+
+def _pieces(joined: Value) -> list[tuple[_Place, Value]]:
+    """The tensors that were put together, each with where it is."""
+    assert joined.call is not None
+    whole = identity(joined.shape)
+    if isinstance(joined.call.func, Assembled):
+        return _written(joined.call.func, joined.call["tensors"], whole)
+    axis = joined.call["dim"] % len(joined.shape)
+    start, found = 0, []
+    for piece in joined.call["tensors"]:
+        strides = list(whole.strides)
+        step, length = strides[axis], 1
+        if joined.call.name == "aten.stack":
+            strides.pop(axis)
+        else:
+            length = piece.shape[axis]
+        axes = [(n, s) for n, s in zip(piece.shape, strides, strict=True) if n > 1]
+        found.append(((start * step, _run_together(axes)), piece))
+        start += length
+    return found
+
+
+def _written(func: Assembled, tensors: list[Value], whole: Places) -> list[tuple[_Place, Value]]:
+    """Tensors that were written to memory, where it is read as a whole."""
+    found: list[tuple[_Place, Value]] = []
+    if func.view:
+        return found
+    for steps, tensor in zip(func.writes, tensors[1:], strict=True):
+        view = torch.empty_strided(whole.shape, whole.strides, device="meta")
+        for step in steps:
+            view = step(view)
+        axes = [(n, s) for n, s in zip(view.shape, view.stride(), strict=True) if n > 1]
+        found.append(((int(view.storage_offset()), _run_together(axes)), tensor))
+    return found
+
+
+def _run_together(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sizes and strides of axes, those that run on into each other as one."""
+    found: list[tuple[int, int]] = []
+    for size, stride in axes:
+        if found and found[-1][1] == size * stride:
+            found[-1] = (found[-1][0] * size, stride)
+        else:
+            found.append((size, stride))
+    return found
+
+
+def _with_ones(places: Places, shape: torch.Size) -> Places:
+    """The same places in a shape that differs in axes of length 1 only."""
+    strides = iter([s for n, s in zip(places.shape, places.strides, strict=True) if n > 1])
+    along = tuple(next(strides) if size > 1 else 0 for size in shape)
+    return replace(places, shape=tuple(shape), strides=along)

@@ -1,0 +1,123 @@
+"""Statistics: reductions of whole axes, which may be broadcast back over what they reduced."""
+
+import math
+
+from pathlen.lowering.labels import is_position_axis
+from pathlen.lowering.operations import aten
+from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered
+from pathlen.lowering.states import TOTALS, Of, State
+from pathlen.lowering.values import Call, Value
+
+REDUCTIONS = frozenset(
+    aten(
+        "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std prod var_mean"
+        " std_mean median nanmedian mode kthvalue quantile nanquantile"
+    )
+)
+_ORDERINGS = frozenset(aten("sort topk msort"))
+
+
+def reduced(call: Call, of: Of) -> State | None:
+    """A statistic, if whole axes are reduced."""
+    source = next(value for value in call.values() if value.varies)
+    state, axes = of(source), reduced_axes(call)
+    if state is None:
+        return None
+    if call.name in _ORDERINGS:
+        return _ordered(call, state)
+    if axes is None:
+        return _around(call, source, state)
+    places = [_without(one, axes, keeps_axes(call)) for one in state.places]
+    if any(one is None for one in places):
+        return None
+    part = ""
+    adds = call.name in TOTALS or 1 in (call.arguments.get("p"), call.arguments.get("ord"))
+    if adds and state.part == "exp":
+        part = "sum"
+    elif call.name == "aten.logsumexp" and state.degree == 1 and not state.part:
+        part = "log"
+    return State(0, tuple(one for one in places if one is not None), part, state.scale)
+
+
+def _ordered(call: Call, state: State) -> State | None:
+    """Elements in the order of their sizes: one of them is a statistic, as the largest is."""
+    axis = call.arguments.get("dim", 0) % max(len(call.shape), 1)
+    found = [_without(one, [axis], True) for one in state.places]
+    if any(one is None for one in found):
+        return None
+    places = tuple(one.expanded(call.shape) for one in found if one is not None)
+    return State(0, places, "" if call.shape[axis] == 1 else "ordered")
+
+
+def _around(call: Call, source: Value, state: State) -> State | None:
+    """A statistic of the features around each one, as in a local response normalization."""
+    axis = _window_over_features(call, source)
+    if axis is None or any(one.key is not None for one in state.places):
+        return None
+    if math.prod(source.shape) > MOST_ELEMENTS:
+        return None
+    middle = (source.shape[axis] - call.shape[axis] + 1) // 2
+    found = [
+        numbered(one.as_numbers().narrow(axis, middle, call.shape[axis]), one.reduced)
+        for one in state.places
+    ]
+    return State(0, tuple(found))
+
+
+def reduced_axes(call: Call) -> list[int] | None:
+    """The axes that a reduction reduces as a whole; None where it has windows."""
+    source = next(value for value in call.values() if value.varies)
+    dimensions = len(source.shape)
+    if call.name in REDUCTIONS:
+        dim = call.arguments.get("dim")
+        if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+            return list(range(dimensions))
+        chosen = [dim] if isinstance(dim, int) else list(dim)
+        return sorted({axis % dimensions for axis in chosen}) if dimensions else []
+    if "pool" in call.name and call.name.startswith("aten."):
+        axes = list(range(dimensions - int(call.name.partition("pool")[2][0]), dimensions))
+        kernel = call.arguments.get("kernel_size")
+        sizes = [source.shape[axis] for axis in axes]
+        whole = not kernel or list(kernel) == sizes or (len(kernel) == 1 and {*kernel} == {*sizes})
+        return axes if whole and all(call.shape[axis] == 1 for axis in axes) else None
+    return None
+
+
+def _window_over_features(call: Call, source: Value) -> int | None:
+    """The one axis, of features, along which a pooling has windows that move step by step."""
+    if not call.name.startswith("aten.avg_pool") or any(call["padding"]):
+        return None
+    dimensions = len(call["kernel_size"])
+    moved = call["stride"] or call["kernel_size"]
+    wide = [axis for axis, size in enumerate(call["kernel_size"], -dimensions) if size > 1]
+    if len(wide) != 1 or any(step != 1 for step in moved):
+        return None
+    axis = wide[0] + len(source.shape)
+    return None if is_position_axis(source.labels, axis) else axis
+
+
+def keeps_axes(call: Call) -> bool:
+    """Whether reduced axes stay, with length 1."""
+    if call.name not in REDUCTIONS:
+        return True
+    return bool(call.arguments.get("keepdim", call.arguments.get("keepdims", False)))
+
+
+def _without(places: Places, axes: list[int], keep: bool) -> Places | None:
+    """Places of a statistic over some axes."""
+    if places.key is not None:
+        return None
+    if places.numbers is not None:
+        return None
+    shape, strides, reduced = [], [], list(places.reduced)
+    for axis, (size, stride) in enumerate(zip(places.shape, places.strides, strict=True)):
+        if axis not in axes:
+            shape.append(size)
+            strides.append(stride)
+            continue
+        if size > 1 and stride:
+            reduced.append((size, stride))
+        if keep:
+            shape.append(1)
+            strides.append(0)
+    return Places(tuple(shape), tuple(strides), places.offset, tuple(sorted(reduced)))
