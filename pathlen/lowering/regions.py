@@ -92,7 +92,7 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
     heapq.heapify(heap)
     between: list[Value] = []
     tried = False
-    while True:
+    while frontier:
         if len(frontier) > 1:
             tried = False
         elif not tried and next(iter(frontier.values())).is_path:
@@ -108,8 +108,7 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
-        if not frontier:
-            return None
+    return None
 
 
 def region_of(
