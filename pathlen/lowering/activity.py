@@ -150,7 +150,7 @@ class _Evaluation:
 
     def result(self) -> torch.Tensor:
         """The functions that the last call gives."""
-        known = states(self._region, self._constants.traced)
+        known = states(self._region, self._constants.traced) if self._region.between else {}
         for value in self._region.between:
             state = known[id(value)]
             assert value.call is not None

@@ -67,6 +67,8 @@ class Function:
             constants: gives the parameters.
         """
         split = self._split(places(functions))
+        if math.prod(functions) == 1 and self.variants is None:
+            return split  # one function of each unit
         if self.variants is None and len(np.unique(split.entries)) == len(split.entries):
             return split
         return self._split(function_numbers(self.region, constants, functions))

@@ -1,5 +1,6 @@
 """Names of operations, and what their schemas say about them."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ _CREATIONS = frozenset(
 READS_SHAPE_OF_OTHER = frozenset(aten("expand_as view_as reshape_as type_as"))
 
 
+@functools.cache
 def operation_name(func: Any) -> str:
     """The name "aten.relu" for the overloads of `aten::relu` and `aten::relu_`."""
     namespace, _, name = func._schema.name.partition("::")

@@ -47,6 +47,7 @@ class Rule:
 
 
 _RULES: dict[str, Rule] = {}
+_FOUND: dict[Any, Rule | None] = {}  # by operator, until another rule is registered
 
 
 def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
@@ -60,6 +61,7 @@ def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
     def register(apply: Apply) -> Apply:
         for name in names:
             _RULES[name] = Rule(kind, apply)
+        _FOUND.clear()
         return apply
 
     return register
@@ -67,9 +69,15 @@ def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
 
 def find_rule(func: Any) -> Rule | None:
     """The rule for an operator overload, None where neither table nor schema knows it."""
+    if func in _FOUND:
+        return _FOUND[func]
     own = getattr(func, "rule", None)
     if isinstance(own, Rule):  # a function of the lowering's own
         return own
+    return _FOUND.setdefault(func, _look_up(func))
+
+
+def _look_up(func: Any) -> Rule | None:
     name = operation_name(func)
     for key in (f"{name}.{func._overloadname}", name):
         if key in _RULES:

@@ -5,6 +5,7 @@ copies of a tensor side by side are several functions of each element, and so ar
 constants that differ along an axis along which it is repeated.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,14 @@ import torch
 
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import equal
-from pathlen.lowering.labels import broadcast, collapse, distinct, distinct_tuples
+from pathlen.lowering.labels import (
+    CONSTANT,
+    broadcast,
+    collapse,
+    compact,
+    distinct,
+    distinct_tuples,
+)
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
@@ -174,8 +182,17 @@ def _varying_axes(constant: Value) -> list[int]:
 
 def _share_units(pieces: list[Value]) -> bool:
     """Whether a unit is in two of some tensors."""
+    ranges = sorted((int(s.min()), int(s.max())) for p in pieces if (s := _units(p)).size)
+    if all(one[1] < other[0] for one, other in itertools.pairwise(ranges)):
+        return False  # each has units of layers of its own
     together = np.concatenate([distinct(piece.labels) for piece in pieces])
     return len(np.unique(together)) < len(together)
+
+
+def _units(value: Value) -> np.ndarray:
+    labels = compact(value.labels).numpy()
+    units: np.ndarray = labels[labels != CONSTANT]
+    return units
 
 
 def _origin(value: Value) -> Value:
