@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from pathlen.verification import compare, run
 from tests.verify_families import FAMILIES
 from tests.vision import import_torchvision
 
+# other spellings have a file of their own: test_verify_spellings.py
+verify = partial(pathlen.verify, spellings=0)
 COUNTED = Policy(count={"activation", "softmax", "normalization", "pooling", "product"})
 
 
 def verify_family(name, **options):
     torch.manual_seed(0)
     model, args = FAMILIES[name]()
-    return pathlen.verify(model, args, **options)
+    return verify(model, args, **options)
 
 
 def assert_right(verdict, status="exact"):
@@ -78,14 +81,14 @@ def torchvision_models():
 def test_torchvision(name):
     torch.manual_seed(0)
     model, size = torchvision_models()[name]
-    assert_right(pathlen.verify(model, torch.randn(1, 3, size, size)))
+    assert_right(verify(model, torch.randn(1, 3, size, size)))
 
 
 @pytest.mark.slow
 def test_torchvision_mobilenet():
     models = import_torchvision().models
     model = models.mobilenet_v3_small(width_mult=0.2, num_classes=4)
-    assert_right(pathlen.verify(model, torch.randn(1, 3, 32, 32)))
+    assert_right(verify(model, torch.randn(1, 3, 32, 32)))
 
 
 def timm_models():
@@ -113,14 +116,14 @@ def test_timm(name):
     torch.manual_seed(0)
     model = timm_models()[name]
     size = 32 if name in ("convnextv2", "poolformer") else 16
-    assert_right(pathlen.verify(model, torch.randn(1, 3, size, size)))
+    assert_right(verify(model, torch.randn(1, 3, size, size)))
 
 
 def test_an_exported_program_with_its_own_inputs():
     torch.manual_seed(0)
     model, args = FAMILIES["perceptron"]()
     program = torch.export.export(model.eval(), (args,))
-    assert_right(pathlen.verify(program))
+    assert_right(verify(program))
 
 
 def test_the_rung_of_torch_export_and_of_real_tensors():
@@ -128,14 +131,14 @@ def test_the_rung_of_torch_export_and_of_real_tensors():
         def forward(self, x):
             return x.relu() if x.sum() > 0 else x.tanh()
 
-    verdict = pathlen.verify(Branches(), torch.ones(1, 2))
+    verdict = verify(Branches(), torch.ones(1, 2))
     assert "real tensors" in verdict.tracer
     assert_right(verdict, status="example")
 
 
 def test_large_layers_are_sampled_and_that_is_said():
     model = nn.Sequential(nn.Linear(8, 100), nn.ReLU(), nn.Linear(100, 3))
-    verdict = pathlen.verify(model, torch.randn(2, 8))
+    verdict = verify(model, torch.randn(2, 8))
     assert_right(verdict)
     assert "64 units of a result were drawn from more: 2 calls" in str(verdict)
 
@@ -145,7 +148,7 @@ def test_rounding_and_choosing_are_seen_by_changing_units():
         def forward(self, x):
             return x.round() + x.amax(1, keepdim=True)
 
-    assert_right(pathlen.verify(Chooses(), torch.randn(2, 30), input_axis=1))
+    assert_right(verify(Chooses(), torch.randn(2, 30), input_axis=1))
 
 
 def test_model_and_process_are_left_as_they_were():
@@ -164,7 +167,7 @@ def test_model_and_process_are_left_as_they_were():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kept, dtype, threads = x.clone(), torch.get_default_dtype(), torch.get_num_threads()
     state = torch.get_rng_state()
-    assert_right(pathlen.verify(model, x))
+    assert_right(verify(model, x))
     assert model.training
     assert torch.equal(x, kept)
     assert torch.equal(state, torch.get_rng_state())
@@ -175,9 +178,9 @@ def test_model_and_process_are_left_as_they_were():
 
 def test_what_cannot_be_run_is_refused():
     with pytest.raises(pathlen.VerificationError, match=r"weight lies on meta.*\.cpu\(\)"):
-        pathlen.verify(nn.Linear(2, 2, device="meta"), torch.ones(1, 2))
+        verify(nn.Linear(2, 2, device="meta"), torch.ones(1, 2))
     with pytest.raises(pathlen.VerificationError, match="samples=0"):
-        pathlen.verify(nn.Linear(2, 2), torch.ones(1, 2), samples=0)
+        verify(nn.Linear(2, 2), torch.ones(1, 2), samples=0)
 
 
 class Applied(nn.Module):
@@ -212,7 +215,7 @@ ONCE_WRONG = {
 def test_what_was_once_wrong(name):
     torch.manual_seed(0)
     model, x = Applied(ONCE_WRONG[name]), torch.randn(2, 4, 5)
-    assert_right(pathlen.verify(model, x))
+    assert_right(verify(model, x))
     assert pathlen.measure(model, x).average_path_length == 0
 
 
@@ -226,7 +229,7 @@ def test_integers_of_another_width_are_the_same_integers():
             return self.embed(ids.to(torch.int32) + 1)
 
     ids = torch.tensor([[1, 2]])
-    assert_right(pathlen.verify(Casts(), ids))
+    assert_right(verify(Casts(), ids))
     assert pathlen.measure(Casts(), ids).average_path_length == 0
 
 
@@ -440,14 +443,14 @@ class GatedSum(nn.Module):
 
 def test_a_product_that_goes_round_the_activation_of_its_operand(replace_rule):
     torch.manual_seed(0)
-    assert_right(pathlen.verify(GatedSum(), torch.randn(2, 3)))
+    assert_right(verify(GatedSum(), torch.randn(2, 3)))
 
     def apply(call, lowering):
         (behind,) = call["other"].call.values()
         return lowering.result(call, merge_labels(call, [call["self"], behind], lowering))
 
     replace_rule("aten.mul", apply)
-    verdict = pathlen.verify(GatedSum(), torch.randn(2, 3))
+    verdict = verify(GatedSum(), torch.randn(2, 3))
     assert_wrong(verdict, "nothing missing", "mul")
 
 
@@ -480,9 +483,9 @@ def test_what_a_run_leaves_on_the_model_and_graph_modules():
             self.taken, now = False, self.taken
             return x.relu() if now else x.tanh()
 
-    assert_right(pathlen.verify(Branches(), torch.randn(2, 3)))  # put back after every run
+    assert_right(verify(Branches(), torch.randn(2, 3)))  # put back after every run
     graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
-    assert_right(pathlen.verify(graph, torch.randn(2, 3)))
+    assert_right(verify(graph, torch.randn(2, 3)))
 
 
 def test_deviations_are_measured_against_rounding():
@@ -511,6 +514,7 @@ def test_verdict_as_data():
         "nothing extra",
         "whole model",
         "activities",
+        "input features",
     ]
     assert all(check["ok"] and check["worst"] is None for check in record["checks"])
     assert "the path graph is right" in str(verdict)
@@ -556,12 +560,19 @@ class Applies(nn.Module):
 
 def test_a_registered_rule_that_is_wrong(operator):
     swish = operator("swish", F.silu, "elementwise")
-    verdict = pathlen.verify(Applies(swish), torch.randn(2, 3))
+    verdict = verify(Applies(swish), torch.randn(2, 3))
     assert verdict.ok
-    assert [check.unchecked for check in verdict.checks] == [0, 0, 0, 2, 0]  # the whole model
+    assert [check.unchecked for check in verdict.checks] == [
+        0,
+        0,
+        0,
+        2,
+        0,
+        1,
+    ]  # what needs its derivative
     assert "for lack of a derivative: 1 calls (swish" in str(verdict)
     mix = operator("mix", lambda x: x.softmax(-1) * 2, "elementwise")
-    assert_wrong(pathlen.verify(Applies(mix), torch.randn(2, 3)), "nothing missing", "mix")
+    assert_wrong(verify(Applies(mix), torch.randn(2, 3)), "nothing missing", "mix")
 
 
 def test_what_cannot_be_checked_is_said(operator):
@@ -571,7 +582,7 @@ def test_what_cannot_be_checked_is_said(operator):
         return F.layer_norm(x, (4,))
 
     norm = operator("norm", single, "normalization")
-    verdict = pathlen.verify(Applies(norm), torch.randn(2, 3))
+    verdict = verify(Applies(norm), torch.randn(2, 3))
     assert verdict.ok
     assert not verdict.complete
     assert verdict.check("nothing missing").unchecked == 1

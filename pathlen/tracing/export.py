@@ -24,12 +24,23 @@ def record_export(
         TraceError: no floating-point output.
         Exception: whatever torch.export or the model raises.
     """
-    with untouched(model), autograd_mode(gradients=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
-        program = torch.export.export(model, args, kwargs, strict=False)
+    program = export_program(model, args, kwargs)
     if not is_plain(program):
         return replace(record_program(program, args, kwargs, outputs, fake=True), tracer=EXPORT)
     return from_program(program, outputs, EXPORT)
+
+
+def export_program(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.export.ExportedProgram:
+    """`torch.export.export(strict=False)` in eval mode.
+
+    Raises:
+        Exception: whatever torch.export or the model raises.
+    """
+    with untouched(model), autograd_mode(gradients=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
+        return torch.export.export(model, args, kwargs, strict=False)
 
 
 def from_program(program: Any, outputs: Any, tracer: str = "exported program") -> Recording:

@@ -26,6 +26,8 @@ from pathlen.verification.statistics import holds_statistics, with_held_statisti
 _STATISTICS = ("reduction", "softmax")
 _EXPANDABLE = ("elementwise", "normalization", "movement", *_STATISTICS)
 _ADDS = frozenset(aten("scatter_add scatter_reduce index_add index_reduce index_put"))
+_TIMES = aten("mul multiply")
+_OVER = aten("div divide true_divide")
 _SHIFTS = aten("sub subtract")
 _READS = aten("gather index_select index _unsafe_index")
 _WRITES = _ADDS | frozenset(aten("scatter index_copy index_fill _index_put_impl _unsafe_index_put"))
@@ -40,12 +42,15 @@ class Cut:
         values: what it is a function of: path values, with distinct identities.
         inside: values between those and the call, in order; they are computed anew.
         sums: whether the cut is through a nest of sums, so that the function must be affine.
+        generic: whether factors that a program writes as 0 are others: a connection is one for
+            generic weights, and a 0 in the code is such a weight.
     """
 
     step: Step
     values: tuple[Value, ...]
     inside: tuple[Value, ...] = ()
     sums: bool = False
+    generic: bool = False
 
     def __call__(self, moved: Mapping[int, torch.Tensor], base: Tensors) -> list[torch.Tensor]:
         """Results of the call, one a result value.
@@ -65,8 +70,8 @@ class Cut:
 
         for value in self.inside:
             assert value.call is not None
-            known[id(value)] = _item(value, _apply(value.call, tensor_of, base))
-        result = _apply(self.step.call, tensor_of, base)
+            known[id(value)] = _item(value, _apply(value.call, tensor_of, base, self.generic))
+        result = _apply(self.step.call, tensor_of, base, self.generic)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
     def constants(self) -> list[Value]:
@@ -180,7 +185,7 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
         between.append(value)
         is_read += value.call.name in _READS
         is_added = over_neighbours and is_read and value.call.name in _ADDS
-        if kind_of(value) in _STATISTICS or is_added:
+        if kind_of(value) in _STATISTICS or is_added or value.softmax == "whole":
             held.add(id(value))
         for operand in operands(value.call):
             if not over_neighbours or operand.dtype.is_floating_point:
@@ -256,8 +261,10 @@ def _touches(value: Value, units: np.ndarray) -> bool:
     return bool(np.isin(distinct(value.labels), units).any())
 
 
-def _apply(call: Call, tensor_of: Any, base: Tensors) -> Any:
+def _apply(call: Call, tensor_of: Any, base: Tensors, generic: bool) -> Any:
     arguments = call.replace_values(tensor_of)
+    if generic and isinstance(factor := arguments.get("other"), (int, float)):
+        arguments["other"] = _generic(call.name, factor)
     if holds_statistics(call.name):
         fixed = call.replace_values(lambda v: base[v] if v in base else tensor_of(v))
         return with_held_statistics(call.name, arguments, fixed)
@@ -266,6 +273,13 @@ def _apply(call: Call, tensor_of: Any, base: Tensors) -> Any:
         (source,) = [tensor_of(value) for value in operands(call)][:1]
         return result.detach() + (source - source.detach())
     return result
+
+
+def _generic(name: str, factor: float) -> float:
+    """A factor that connects in place of one that does not."""
+    if name in _TIMES and factor == 0:
+        return 0.5 if isinstance(factor, float) else 1
+    return 2.0 if name in _OVER and factor in (float("inf"), -float("inf")) else factor
 
 
 def lacks_held_form(call: Call) -> bool:

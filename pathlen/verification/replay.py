@@ -26,6 +26,7 @@ from pathlen.lowering.operations import (
 from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Value, bind_call
 from pathlen.tracing import Recording
+from pathlen.verification.statistics import holds_statistics, with_held_statistics
 
 _WIDE = {
     torch.float16: torch.float64,
@@ -126,6 +127,7 @@ class Replay:
         steps: the lowered calls; what is behind their values is kept in `tensors`.
         compute: gives the result of a step in place of the operator, or None for the operator's.
         plain: call the operators as they were recorded, in-place ones too.
+        held: hold the statistics of normalizations and softmax fixed.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Replay:
         compute: Compute | None = None,
         *,
         plain: bool = False,
+        held: bool = False,
     ) -> None:
         self.tensors = Tensors()
         self.nodes: dict[fx.Node, Any] = {}
@@ -146,6 +149,7 @@ class Replay:
         self._steps = {step.call.node: step for step in steps.taken} if steps else {}
         self._compute = compute
         self._plain = plain
+        self._held = held
         self._writes = any(map(_writes, recording.graph.nodes)) or any(
             any(map(_writes, program.graph.nodes))
             for program in (steps.programs.values() if steps else ())
@@ -206,6 +210,8 @@ class Replay:
         if self._writes and viewed_argument(node.target) is None and not _shares(node):
             args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
         call = bind_call(node.target, args, kwargs, node)
+        if self._held and holds_statistics(call.name):
+            return with_held_statistics(call.name, call.arguments, call.arguments)
         return call_differentiably(node.target, dict(call.arguments))
 
     def _written(self, node: fx.Node, result: Any) -> Any:

@@ -20,7 +20,9 @@ from pathlen.verification.activities import Activities
 from pathlen.verification.compare import compare_with_model
 from pathlen.verification.connections import Connections
 from pathlen.verification.edges import Edges
+from pathlen.verification.features import Features
 from pathlen.verification.replay import Replay, input_tensors, wide
+from pathlen.verification.spellings import Spellings
 from pathlen.verification.verdict import Check, Verdict
 from pathlen.verification.whole import WholeModel
 
@@ -35,10 +37,11 @@ def verify(
     input_axis: int | Mapping[str, int] | None = None,
     samples: int = 4,
     seed: int = 0,
+    spellings: int = 3,
 ) -> Verdict:
     """Whether the path graph of a model is right, found out without the rules that made it.
 
-    Four checks (docs/definitions.md says what is right):
+    Six checks (docs/definitions.md says what is right):
 
     1. *Replay*: the recorded program gives the model's own outputs, in eval mode.
     2. *Connections*: for every call, the units of its result that depend on a unit of its
@@ -49,6 +52,12 @@ def verify(
        seen by changing it. Of more than 64 units a sample is taken, and the verdict says so.
     3. *Whole model*: no output unit depends on an input unit without a path from it.
     4. *Activities*: units are active where a line of values sent through their calls is bent.
+    5. *Input features*: the units of an input are those that some parameter which reads it tells
+       apart, by second derivatives. Inputs of `input_axis` are left out.
+    6. *Spellings*: the model, traced by torch.export, decomposed to core ATen by torch, and
+       rewritten at random into programs that are run to see that they compute the same, has the
+       same paths, averages and active units. Of a rewrite that differs the verdict names the
+       fewest calls that make the difference. Models of up to 1,000 calls.
 
     The model runs on the CPU, on tensors with values, several times over: give it a small
     variant of the architecture. The model is left as it was.
@@ -62,16 +71,20 @@ def verify(
         input_axis: see `pathlen.trace`.
         samples: most random draws for one call, beside the model's own operands.
         seed: of the random draws.
+        spellings: random rewrites to measure; 0 leaves the sixth check out.
 
     Returns:
         The verdict, with the worst offender of every check.
 
     Raises:
-        VerificationError: the model or its arguments have no values, or cannot be run.
+        VerificationError: the model or its arguments have no values, or cannot be run; `samples`
+            or `spellings` is too small.
         PathlenError: whatever `pathlen.trace` raises.
     """
     if samples < 1:
         raise VerificationError(f"samples={samples} is too few; draw operands at least once")
+    if spellings < 0:
+        raise VerificationError(f"spellings={spellings} is no number of rewrites; 0 makes none")
     positional, named = as_tuple(args), dict(kwargs or {})
     if isinstance(model, ExportedProgram) and args is None and model.example_inputs is not None:
         positional, named = model.example_inputs[0], dict(model.example_inputs[1])
@@ -88,8 +101,19 @@ def verify(
         checks = [compare_with_model(callable_model, positional, named, recording, outputs)]
         seconds["replay"] = time.perf_counter() - start
         inputs = input_tensors(recording, positional, named)
+        steps = lowered[1].steps
+        assert steps is not None
         with _wide_by_default():
             checks += _structure(recording, lowered, inputs, policy, (samples, seed), seconds)
+            start = time.perf_counter()
+            features = Features(recording, steps.inputs, input_axis, seed)
+            checks.append(features.check(inputs))
+            seconds["input features"] = time.perf_counter() - start
+        if spellings:
+            start = time.perf_counter()
+            others = Spellings(recording, policy, input_axis, range(seed, seed + spellings))
+            checks.append(others.check(model, positional, named, outputs, inputs))
+            seconds["spellings"] = time.perf_counter() - start
     graph = lowered[0]
     return Verdict(
         ok=all(check.ok for check in checks),

@@ -8,6 +8,7 @@ operands.
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Support:
         self.surely = np.zeros((len(rows), len(units)), dtype=np.bool_)
         self.maybe = self.surely.copy()
         self.differentiable = True
-        self._cut = cut
+        self._cut = replace(cut, generic=True)
         self._base = base
         self._draws = draws
         self._rows = len(rows)

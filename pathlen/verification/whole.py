@@ -148,7 +148,7 @@ class WholeModel:
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad
         ]
         attributes = {
-            name: self._attribute(tensor, number)
+            name: drawn_parameter(tensor, number, self._draws)
             for name, tensor in self._recording.attributes.items()
         }
         with torch.enable_grad():
@@ -219,13 +219,14 @@ class WholeModel:
             return own
         return (own if number == 0 else self._draws.normal(own)).requires_grad_()
 
-    def _attribute(self, tensor: torch.Tensor, number: int) -> torch.Tensor:
-        """A parameter drawn anew, at its own scale; a buffer as it is."""
-        own = wide(tensor)
-        if number == 0 or not isinstance(tensor, torch.nn.Parameter) or not tensor.numel():
-            return own
-        if not (own.is_floating_point() or own.is_complex()):
-            return own
-        if own.ndim < 2:
-            return own * 0.8 + 0.1 + 0.3 * torch.rand(own.shape, generator=self._draws.generator)
-        return self._draws.normal(own) / math.sqrt(own[0].numel())
+
+def drawn_parameter(tensor: torch.Tensor, number: int, draws: Draws) -> torch.Tensor:
+    """A parameter drawn anew, at its own scale; a buffer, and what draw 0 takes, as it is."""
+    own = wide(tensor)
+    if number == 0 or not isinstance(tensor, torch.nn.Parameter) or not tensor.numel():
+        return own
+    if not (own.is_floating_point() or own.is_complex()):
+        return own
+    if own.ndim < 2:
+        return own * 0.8 + 0.1 + 0.3 * torch.rand(own.shape, generator=draws.generator)
+    return draws.normal(own) / math.sqrt(own[0].numel())
