@@ -9,9 +9,10 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   `recurrent`, `complex_numbers`, and those of users (`register`).
 - Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
   (`probe`).
-- What several calls make together: `regions`, `softmax`, and in-place writes (`aliases`, `memory`).
-- Features of the inputs: `inputs` follows them (`input_walk`, `input_views`) by where elements come
-  from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).
+- What several calls make together: `regions`, `softmax`, and in-place writes (`aliases`, `memory`,
+  `views`).
+- Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
+  come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).
 - Which units are active: `activity`, from `constants`.
 - Edges with weights: `layer_weights`, `gains` and `scales`, and the `weighted_` modules.
 """

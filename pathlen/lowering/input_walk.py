@@ -13,11 +13,11 @@ from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.decompose import decompose
 from pathlen.lowering.input_layers import contracted_axes, einsum_terms, weakly_read_axes
+from pathlen.lowering.input_memory import Found, Origins, writes
 from pathlen.lowering.input_reads import Read, read
-from pathlen.lowering.input_views import shared_source, views_before, writes
 from pathlen.lowering.labels import compact, constant_labels
 from pathlen.lowering.operations import aten, makes_constant, written_argument
-from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled, written
+from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.values import Call, Value, bind_call
 
@@ -27,7 +27,6 @@ _PAIRS = {  # of a real and an imaginary part
     "aten.view_as_complex": lambda k: k.select(-1, 0),
     "aten.view_as_real": lambda k: k.unsqueeze(-1).expand(*k.shape, 2),
 }
-Found = Origin | list[Any] | None
 
 
 class Walk:
@@ -45,12 +44,13 @@ class Walk:
         self.hint: Read | None = None
         self._constants = Constants()  # its own, because it runs ahead of the rules
         self._values: dict[fx.Node, Any] = {}
+        self._origins = Origins()
 
     def run(
         self,
         graph: fx.Graph,
         attributes: Mapping[str, torch.Tensor],
-        origins: dict[fx.Node, Any],
+        origins: Mapping[fx.Node, Origin],
         given: Mapping[fx.Node, Value] | None = None,
     ) -> None:
         """Follow tensors through a program.
@@ -58,38 +58,41 @@ class Walk:
         Args:
             graph: the program.
             attributes: the tensors behind its get_attr nodes.
-            origins: by node, of the placeholders to follow; those of what they become are added.
+            origins: by node, of the placeholders to follow.
             given: what the placeholders stand for, in the program of a decomposition.
         """
         self._constants.add(graph, attributes, given or {})
+        for node, origin in origins.items():
+            self._origins[node] = origin
         for node in graph.nodes:
-            if not any(source in origins for source in node.all_input_nodes):
+            if not any(source in self._origins for source in node.all_input_nodes):
+                continue
+            if self._origins.are_in_memory(node) and not writes(node):
                 continue
             if node.target is operator.getitem:
-                self._item(node, origins)
+                self._item(node)
             elif isinstance(node.target, torch._ops.OpOverload):
-                self._call(node, origins)
+                self._call(node)
             if self.reads and self.reads[-1].is_whole:
                 return
 
-    def _item(self, node: fx.Node, origins: dict[fx.Node, Any]) -> None:
+    def _item(self, node: fx.Node) -> None:
         source, position = node.args
-        parts = origins[source]  # type: ignore[index]
+        parts = self._origins.of(source)  # type: ignore[arg-type]
         if isinstance(parts, list) and parts[position] is not None:  # type: ignore[index]
-            origins[node] = parts[position]  # type: ignore[index]
+            self._origins[node] = parts[position]  # type: ignore[index]
 
-    def _call(self, node: fx.Node, origins: dict[fx.Node, Any]) -> None:
-        call = self._bound(node)
-        operands = {
-            value.node: origins[value.node]
-            for value in call.values()
-            if isinstance(origins.get(value.node), Origin)
-        }
+    def _call(self, node: fx.Node) -> None:
+        call, operands = self._bound(node), dict[fx.Node, Origin]()
+        for value in call.values():
+            origin = self._origins.of(value.node)
+            if isinstance(origin, Origin):
+                operands[value.node] = origin
         found = self._result(call, operands) if operands else None
         if writes(node):
-            self._write(call, found, origins)
+            self._write(call, found)
         elif found is not None and any(map(_has_path, pytree.tree_leaves(node.meta["val"]))):
-            origins[node] = found
+            self._origins[node] = found
 
     def _bound(self, node: fx.Node) -> Call:
         args, kwargs = pytree.tree_map_only(fx.Node, self._value, (node.args, node.kwargs))
@@ -223,52 +226,33 @@ class Walk:
             return None
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, call.values(), strict=True))
-        inner: dict[fx.Node, Any] = {
+        inner = {
             node: operands[value.node] for node, value in given.items() if value.node in operands
         }
         self.run(program.graph, program.attributes, inner, given)
         vals = call.node.meta["val"]
         if isinstance(vals, torch.Tensor):
-            return inner.get(program.outputs[0][1])
-        results = iter([inner.get(node) for _, node in program.outputs])
+            return self._origins.of(program.outputs[0][1])
+        found = [self._origins.of(node) for _, node in program.outputs]
+        results = iter([one if isinstance(one, Origin) else None for one in found])
         return [next(results) if isinstance(val, torch.Tensor) else None for val in vals]
 
-    # In-place calls
-
-    def _write(self, call: Call, found: Found, origins: dict[fx.Node, Any]) -> None:
-        """Let what an in-place call wrote show in all views of the same memory."""
+    def _write(self, call: Call, found: Found) -> None:
+        """Take note of what an in-place call wrote."""
         leaves = pytree.tree_leaves(call[str(written_argument(call.func))])
         node = leaves[0].node if leaves and isinstance(leaves[0], Value) else None
-        if node is None or (node not in origins and found is None):
+        if node is None:
             return
         shape = node.meta["val"].shape
-        now = found if isinstance(found, Origin) else nowhere(shape, origins[node])
-        now = met([now], shape) if _fits(now.shape, shape) else mixed(now, shape)
-        base = node
-        while (source := shared_source(base)) is not None:
-            if not writes(base):
-                is_item = base.target is operator.getitem
-                taken = source if is_item else base
-                source = shared_source(taken)
-                assert source is not None
-                before = origins.get(source) or nowhere(source.meta["val"].shape, now)
-                now = written(now, self._bound(taken), base.args[1] if is_item else None, before)
-            base = source
-        origins[base] = now
-        for view in views_before(base, call.node):
-            self._take_again(view, origins)
-        origins[call.node] = origins[node]
-
-    def _take_again(self, view: fx.Node, origins: dict[fx.Node, Any]) -> None:
-        """The origin of a view after its memory was written to."""
-        if view.target is operator.getitem:
-            self._item(view, origins)
+        if isinstance(found, Origin):
+            now = met([found], shape) if _fits(found.shape, shape) else mixed(found, shape)
+        elif isinstance(before := self._origins.of(node), Origin):
+            now = nowhere(shape, before)
+        else:
             return
-        call, source = self._bound(view), shared_source(view)
-        assert source is not None
-        same = writes(view) or kind_of_call(call) != "movement"  # a cast to the type that it has
-        origin = origins[source]
-        origins[view] = origin if same else moved(call, {source: origin}, self._index)
+        source = call.arguments.get("src")
+        real = isinstance(source, Value) and not source.dtype.is_complex
+        self._origins.write(node, now, real=real)
 
 
 def _arranged(coordinates: torch.Tensor, order: list[int], index: Any) -> torch.Tensor:

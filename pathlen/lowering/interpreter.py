@@ -146,7 +146,7 @@ class Interpreter:
             return False
         if not isinstance(node.target, torch._ops.OpOverload):
             return False
-        return self._aliases.postpones(bind_call(node.target, node.args, node.kwargs, node))
+        return self._aliases.postpones(node)
 
     def _watched(self, call: Call) -> Any:
         """Lower a call that the inputs reach; note what it did, where somebody wants to know."""

@@ -5,62 +5,21 @@ ones with a unit for each part. So every view that torch can take of the tensor 
 the memory: `z.real`, a conjugate, a split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
-from pathlen.errors import UnsupportedOperation
-from pathlen.lowering.labels import CONSTANT, collapse
-from pathlen.lowering.operations import call_by_name, operation_name
+from pathlen.lowering.labels import CONSTANT, collapse, compact
+from pathlen.lowering.operations import aten, operation_name
 from pathlen.lowering.rules import Rule
 from pathlen.lowering.values import Call, Value
+from pathlen.lowering.views import ViewStep
 
 _ZERO = 1 - CONSTANT  # added to units, so that a sign (of a conjugate) can be told from a unit
-
-
-@dataclass(frozen=True, slots=True)
-class ViewStep:
-    """A call that takes a view.
-
-    Attributes:
-        func: the operator.
-        arguments: by name; shapes in place of other tensors.
-        viewed: name of the argument that is viewed.
-        position: which of several results, None for the result.
-    """
-
-    func: Any
-    arguments: dict[str, Any]
-    viewed: str
-    position: int | None = None
-
-    @staticmethod
-    def of(call: Call, viewed: str) -> "ViewStep":
-        """The step of a call, whose tensors are values or nodes."""
-
-        def shape(tensor: Any) -> torch.Tensor:
-            like = tensor.meta["val"] if isinstance(tensor, fx.Node) else tensor
-            return torch.zeros(()).expand(like.shape)
-
-        others = {name: a for name, a in call.arguments.items() if name != viewed}
-        return ViewStep(call.func, pytree.tree_map_only((fx.Node, Value), shape, others), viewed)
-
-    def __call__(self, tensor: torch.Tensor) -> Any:
-        """The view of a tensor.
-
-        Raises:
-            UnsupportedOperation: elements are read as numbers of another size.
-        """
-        if operation_name(self.func) == "aten.view" and "dtype" in self.arguments:
-            raise UnsupportedOperation("memory that is written to and viewed with another dtype")
-        result = call_by_name(self.func, {**self.arguments, self.viewed: tensor})
-        return result if self.position is None else result[self.position]
-
-
+_BY_STRIDES = frozenset(aten("as_strided _reshape_alias"))  # these say where elements are in memory
 _MOST_WRITES = 64
 ASSEMBLED = "pathlen.assembled"
 
@@ -109,21 +68,19 @@ def _viewed(tensor: torch.Tensor, steps: Sequence[ViewStep]) -> torch.Tensor:
 class Memory:
     """What the elements of a base are.
 
+    They have stride 0 along each axis on which nothing that was written told them apart. An axis is
+    written out when something does, once, so that many small writes cost as much as what they
+    write.
+
     Args:
         like: the base, without data.
         labels: of the base.
     """
 
     def __init__(self, like: torch.Tensor, labels: torch.Tensor) -> None:
-        dtype = torch.complex128 if like.is_complex() else torch.float64
-        strides, offset = like.stride(), int(like.storage_offset())
-        if any(step == 0 and size > 1 for step, size in zip(strides, like.shape, strict=True)):
-            strides, offset = torch.empty(like.shape, device="meta").stride(), 0
-        last = sum((size - 1) * step for step, size in zip(strides, like.shape, strict=True))
-        storage = torch.full((offset + max(last, 0) + 1,), _ZERO + CONSTANT, dtype=dtype)
-        self._elements = storage.as_strided(like.shape, strides, offset)
+        self._like = like
+        self._elements = _numbers(compact(labels), is_complex=like.is_complex()).expand(like.shape)
         self._written: list[tuple[tuple[ViewStep, ...], Value]] | None = []
-        self.write((), labels)
 
     def note(self, steps: Sequence[ViewStep], value: Value) -> None:
         """Take note of the tensor that is written to a view; the first is what was there before."""
@@ -149,19 +106,95 @@ class Memory:
             labels: of what is written.
             real: whether imaginary parts become 0.
         """
+        labels = collapse(labels)
+        self._write_out(
+            axis
+            for axis in range(self._like.ndim)
+            if _is_repeated(self._elements, axis) and not self._writes_alike(steps, labels, axis)
+        )
         view = self._view(steps)
-        units = (labels + _ZERO).double()
-        if view.is_complex():
-            nothing = torch.full_like(units, _ZERO + CONSTANT)
-            units = torch.complex(units, nothing if real else units)
-        view.copy_(units)
+        if not _shares_memory(view, self._elements):  # a reshape that would copy what repeats
+            self._lay_out()
+            view = self._view(steps)
+        written = labels.expand(view.shape)
+        for axis in range(view.ndim):
+            if _is_repeated(view, axis):
+                view, written = view.narrow(axis, 0, 1), written.narrow(axis, 0, 1)
+        view.copy_(_numbers(written, is_complex=view.is_complex(), real=real))
 
     def read(self, steps: Sequence[ViewStep]) -> list[torch.Tensor]:
         """Labels of a view, of the real and the imaginary part where these differ."""
-        view = self._view(steps).resolve_conj().resolve_neg()
-        parts = [view.real, view.imag] if view.is_complex() else [view]
-        found = [collapse(part.abs().long() - _ZERO) for part in parts]
+        view = self._view(steps)
+        found = [
+            collapse((part.abs().long() - _ZERO).expand(view.shape))
+            for part in _parts(compact(view))
+        ]
         return found[:1] if len(found) > 1 and torch.equal(found[0], found[1]) else found
 
     def _view(self, steps: Sequence[ViewStep]) -> torch.Tensor:
-        return _viewed(self._elements, steps)
+        if any(operation_name(step.func) in _BY_STRIDES for step in steps):
+            self._lay_out()
+        try:
+            return _viewed(self._elements, steps)
+        except RuntimeError:  # axes are joined of which some repeat elements
+            self._lay_out()
+            return _viewed(self._elements, steps)
+
+    def _writes_alike(self, steps: Sequence[ViewStep], labels: torch.Tensor, axis: int) -> bool:
+        """Whether a write to a view leaves all that repeats along an axis of the base the same."""
+        size = self._like.shape[axis]
+        row = _numbers(torch.arange(size), is_complex=self._like.is_complex())
+        row = row.view([-1 if a == axis else 1 for a in range(self._like.ndim)])
+        try:
+            view = _viewed(row.expand(self._like.shape), steps)
+        except RuntimeError:
+            return False
+        places = compact(collapse(_parts(view)[0]))
+        varies = zip(places.shape, compact(labels).shape, strict=True)
+        return not any(min(sizes) > 1 for sizes in varies) and places.unique().numel() == size
+
+    def _write_out(self, axes: Iterable[int]) -> None:
+        """Give elements that repeat along axes of the base places of their own."""
+        written = set(axes)
+        if written:
+            shared = [a for a in range(self._like.ndim) if a not in written]
+            small = compact(self._elements, shared)
+            self._elements = small.clone(memory_format=torch.contiguous_format).expand(
+                self._like.shape
+            )
+
+    def _lay_out(self) -> None:
+        """Give each element the place that it has in the base."""
+        shape, strides = self._like.shape, self._like.stride()
+        offset = int(self._like.storage_offset())
+        if any(step == 0 and size > 1 for step, size in zip(strides, shape, strict=True)):
+            strides, offset = torch.empty(shape, device="meta").stride(), 0
+        if (self._elements.stride(), self._elements.storage_offset()) == (strides, offset):
+            return
+        last = sum((size - 1) * step for step, size in zip(strides, shape, strict=True))
+        length = offset + max(last, 0) + 1
+        storage = torch.full((length,), _ZERO + CONSTANT, dtype=self._elements.dtype)
+        self._elements = storage.as_strided(shape, strides, offset).copy_(self._elements)
+
+
+def _numbers(labels: torch.Tensor, *, is_complex: bool, real: bool = False) -> torch.Tensor:
+    """Units as memory holds them, in memory of their own."""
+    units = (labels + _ZERO).double()
+    if not is_complex:
+        return units
+    nothing = torch.full_like(units, _ZERO + CONSTANT)
+    return torch.complex(units, nothing if real else units)
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The real and the imaginary part, where there are two."""
+    tensor = tensor.resolve_conj().resolve_neg()
+    return [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
+
+
+def _is_repeated(tensor: torch.Tensor, axis: int) -> bool:
+    return tensor.shape[axis] > 1 and tensor.stride(axis) == 0
+
+
+def _shares_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)

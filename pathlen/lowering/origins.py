@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import broadcast, collapse, compact
 from pathlen.lowering.movement import run_on_labels
-from pathlen.lowering.operations import aten, call_by_name, functional, viewed_argument
+from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.values import Call, Value
 
 NOWHERE = 0  # the coordinate of a constant; those of the input count from 1, for padding writes 0
@@ -31,7 +31,6 @@ _LOCAL = frozenset(  # leave all axes alone that are not named
     aten("cat concat concatenate stack roll flip index_select pad constant_pad_nd index")
 )
 _MOVED = ("self", "tensors")
-_PARTS = frozenset(aten("slice select narrow split chunk unbind"))
 _READS_AT = frozenset(aten("index _unsafe_index"))
 _ASSIGNS = {  # what adds at indices, as what writes there
     "aten.index_add": torch.ops.aten.index_copy.default,
@@ -161,40 +160,6 @@ def mixed(origin: Origin, shape: torch.Size, dropped: Iterable[int] = ()) -> Ori
         for axis, (k, m) in enumerate(zip(origin.coordinates, origin.mixed, strict=False))
     ]
     return Origin(result.coordinates, tuple(took_part))
-
-
-def written(view: Origin, call: Call, position: Any, target: Origin) -> Origin:
-    """The origin of a tensor to a view of which something was written.
-
-    Args:
-        view: the origin of what is in the view now.
-        call: the call that took the view.
-        position: of the view among several results, None for the result.
-        target: the origin of the tensor before.
-    """
-    name = str(viewed_argument(call.func))
-    like = call[name].node.meta["val"]
-    others = {n: a for n, a in call.arguments.items() if n != name}
-    others = pytree.tree_map_only(Value, lambda value: constant(value.shape), others)
-    coordinates = []
-    for old, new in zip(target.coordinates, view.coordinates, strict=True):
-        if bool((compact(new) == NOWHERE).all()):  # what constants overwrite changes no feature
-            coordinates.append(old)
-            continue
-        if call.name in _PARTS:  # of one axis: no others need be written out
-            axis = call["dim"] % like.ndim
-            as_whole = new.unsqueeze(axis) if new.ndim < old.ndim else new
-            sizes = list(torch.maximum(*(torch.tensor(compact(k).shape) for k in (old, as_whole))))
-            sizes[axis] = like.shape[axis]
-            memory = compact(old).expand([int(size) for size in sizes]).clone()
-            new = compact(new)
-        else:
-            memory = torch.empty_strided(like.shape, like.stride(), dtype=torch.int64).copy_(old)
-        taken = call_by_name(call.func, {**others, name: memory})
-        (taken if position is None else taken[position]).copy_(new)
-        coordinates.append(settled(memory).expand(like.shape))
-    both = zip(view.mixed, target.mixed, strict=True)
-    return Origin(tuple(coordinates), tuple(one | other for one, other in both))
 
 
 def moved(
