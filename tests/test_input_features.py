@@ -94,6 +94,64 @@ def split_and_changed(x):
     return W(x)
 
 
+def steps_through_rows(x):
+    buffer = torch.zeros(2, 6, 4)
+    rows = buffer.unbind(1)  # taken before anything is written
+    for step in range(6):
+        rows[step].copy_(x[:, step])
+    return W(buffer)
+
+
+def steps_through_a_flat_view(x):
+    buffer = torch.zeros(2, 6, 4)
+    flat = buffer.view(2, 24)
+    for step in range(6):
+        flat[:, 4 * step : 4 * step + 4] = x[:, step]
+    return W(buffer)
+
+
+def steps_through_strides(x):
+    buffer = torch.zeros(2, 6, 4)
+    for step in range(6):
+        buffer.as_strided((2, 4), (24, 1), 4 * step).copy_(x[:, step])
+    return W(buffer)
+
+
+def on_a_diagonal(x):
+    buffer = torch.zeros(2, 6, 6, 4)
+    buffer.diagonal(0, 1, 2).copy_(x.mT)
+    return W(buffer.sum(2))
+
+
+def read_while_it_is_filled(x):
+    buffer = torch.zeros(2, 6, 4)
+    buffer[:, 0] = x[:, 0]
+    for step in range(1, 6):
+        buffer[:, step] = x[:, step] + 0.5 * buffer[:, step - 1]
+    return W(buffer)
+
+
+def through_a_cast_to_the_same_type(x):
+    buffer = torch.zeros(2, 6, 4)
+    for step in range(6):
+        buffer.to(torch.float32)[:, step] = x[:, step]
+    return W(buffer)
+
+
+def as_imaginary_parts(x):
+    buffer = torch.zeros(2, 6, 4, dtype=torch.complex64)
+    for step in range(6):
+        buffer[:, step].imag.copy_(x[:, step])
+    return W(buffer.imag)
+
+
+def as_pairs(x):
+    buffer = torch.zeros(2, 6, 4, 2)
+    numbers = torch.view_as_complex(buffer)
+    buffer[..., 0].copy_(x)
+    return W(numbers.real)
+
+
 READS_TOKENS = {
     # the layer in other spellings
     "matmul": lambda x: x @ W.weight.T,
@@ -139,6 +197,14 @@ READS_TOKENS = {
     "copied through a transpose": copied_through_a_transpose,
     "changed in place": changed_in_place,
     "split and changed": split_and_changed,
+    "steps copied through rows": steps_through_rows,
+    "steps copied through a flat view": steps_through_a_flat_view,
+    "steps copied through strides": steps_through_strides,
+    "copied to a diagonal": on_a_diagonal,
+    "read while it is filled": read_while_it_is_filled,
+    "through a cast to the same type": through_a_cast_to_the_same_type,
+    "as imaginary parts": as_imaginary_parts,
+    "as pairs": as_pairs,
     "slice_scatter": lambda x: W(torch.zeros(2, 8, 4).slice_scatter(x, 1, 1, 7)),
     "index_put": lambda x: W(
         torch.zeros(2, 6, 4).index_put((torch.tensor([0, 1]),), x.flip(0))

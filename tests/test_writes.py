@@ -14,6 +14,8 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 
 import pathlen
 from pathlen.lowering import lower
+from pathlen.lowering.input_walk import Walk
+from pathlen.lowering.origins import origin_of_input
 from pathlen.policy import Policy
 from pathlen.tracing import trace_model
 from tests.constructs import Model, answer
@@ -247,12 +249,38 @@ def test_a_loop_of_writes_costs_as_much_as_its_parts():
     assert many < 6 * few
 
 
+@pytest.mark.parametrize("read", [False, True])
+def test_an_input_that_is_copied_in_a_loop_is_followed_at_the_cost_of_its_parts(read):
+    def elements(steps):
+        def function(m, x):
+            out = torch.zeros(2, steps, 4)
+            out[:, 0] = x[:, 0]
+            for t in range(1, steps):
+                out[:, t] = x[:, t] + out[:, t - 1] if read else x[:, t]
+            return m.a(out)
+
+        x = torch.randn(2, steps, 4)
+        recording = trace_model(model(function), x, {}, None)
+        shape, walk = x.shape, Walk()
+        node = next(node for node in recording.graph.nodes if node.op == "placeholder")
+        with _Copies() as copies:
+            walk.run(recording.graph, recording.attributes, {node: origin_of_input(shape)})
+        assert [told.axes for told in walk.reads] == [(2,)]
+        return copies.elements, copies.calls
+
+    few, many = elements(10), elements(40)
+    assert many[0] < 6 * few[0]
+    assert many[1] < 6 * few[1]
+
+
 class _Copies(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the elements that copies write."""
+    """Counts calls, and the elements that copies write."""
 
     elements = 0
+    calls = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
         if func in (torch.ops.aten.copy_.default, torch.ops.aten.clone.default):
             self.elements += args[0].numel()
         return func(*args, **(kwargs or {}))

@@ -1,11 +1,11 @@
 """The units of a piece of memory, element by element, for tensors that are written to in parts.
 
-Units are laid out as the elements of the tensor are and held as numbers of its own sort, complex
-ones with a unit for each part. So every view that torch can take of the tensor can be taken of
-the memory: `z.real`, a conjugate, a split.
+Units are held as numbers of the tensor's own sort, complex ones with a unit for each part, and laid
+out as its elements are where that matters. So every view that torch can take of the tensor can be
+taken of the memory: `z.real`, a conjugate, a split.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,7 @@ class Memory:
     def __init__(self, like: torch.Tensor, labels: torch.Tensor) -> None:
         self._like = like
         self._elements = _numbers(compact(labels), is_complex=like.is_complex()).expand(like.shape)
+        self._places: list[torch.Tensor] | None = None
         self._written: list[tuple[tuple[ViewStep, ...], Value]] | None = []
 
     def note(self, steps: Sequence[ViewStep], value: Value) -> None:
@@ -107,11 +108,7 @@ class Memory:
             real: whether imaginary parts become 0.
         """
         labels = collapse(labels)
-        self._write_out(
-            axis
-            for axis in range(self._like.ndim)
-            if _is_repeated(self._elements, axis) and not self._writes_alike(steps, labels, axis)
-        )
+        self._write_out(self._told_apart(steps, labels))
         view = self._view(steps)
         if not _shares_memory(view, self._elements):  # a reshape that would copy what repeats
             self._lay_out()
@@ -140,24 +137,46 @@ class Memory:
             self._lay_out()
             return _viewed(self._elements, steps)
 
-    def _writes_alike(self, steps: Sequence[ViewStep], labels: torch.Tensor, axis: int) -> bool:
-        """Whether a write to a view leaves all that repeats along an axis of the base the same."""
-        size = self._like.shape[axis]
-        row = _numbers(torch.arange(size), is_complex=self._like.is_complex())
-        row = row.view([-1 if a == axis else 1 for a in range(self._like.ndim)])
-        try:
-            view = _viewed(row.expand(self._like.shape), steps)
-        except RuntimeError:
-            return False
-        places = compact(collapse(_parts(view)[0]))
-        varies = zip(places.shape, compact(labels).shape, strict=True)
-        return not any(min(sizes) > 1 for sizes in varies) and places.unique().numel() == size
+    def _told_apart(self, steps: Sequence[ViewStep], labels: torch.Tensor) -> list[int]:
+        """The axes of the base along which what repeats no longer does after a write to a view.
 
-    def _write_out(self, axes: Iterable[int]) -> None:
+        It still does along an axis of which the view has all elements, whatever their places along
+        others are (it is no diagonal), if what is written is the same for all of them.
+        """
+        repeated = [axis for axis in range(self._like.ndim) if _is_repeated(self._elements, axis)]
+        try:
+            views = [_viewed(row, steps) for row in self._rows(bool(repeated))]
+        except RuntimeError:  # axes are joined
+            return repeated
+        places = [compact(collapse(_parts(compact(view))[0])) for view in views]
+        varies = [_varying(place) for place in (*places, compact(labels))]
+
+        def is_whole(axis: int) -> bool:
+            return bool(places[axis].unique().numel() == self._like.shape[axis])
+
+        return [
+            axis
+            for axis in repeated
+            if any(varies[axis] & other for n, other in enumerate(varies) if n != axis)
+            or not is_whole(axis)
+        ]
+
+    def _rows(self, wanted: bool) -> list[torch.Tensor]:
+        """For each axis of the base, the place along it of each element."""
+        if wanted and self._places is None:
+            shape = self._like.shape
+            self._places = [
+                _numbers(torch.arange(size), is_complex=self._like.is_complex())
+                .view([-1 if a == axis else 1 for a in range(len(shape))])
+                .expand(shape)
+                for axis, size in enumerate(shape)
+            ]
+        return self._places or []
+
+    def _write_out(self, axes: list[int]) -> None:
         """Give elements that repeat along axes of the base places of their own."""
-        written = set(axes)
-        if written:
-            shared = [a for a in range(self._like.ndim) if a not in written]
+        if axes:
+            shared = [axis for axis in range(self._like.ndim) if axis not in axes]
             small = compact(self._elements, shared)
             self._elements = small.clone(memory_format=torch.contiguous_format).expand(
                 self._like.shape
@@ -190,6 +209,11 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The real and the imaginary part, where there are two."""
     tensor = tensor.resolve_conj().resolve_neg()
     return [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
+
+
+def _varying(compacted: torch.Tensor) -> set[int]:
+    """The axes along which a tensor varies that was cut along all others."""
+    return {axis for axis, size in enumerate(compacted.shape) if size > 1}
 
 
 def _is_repeated(tensor: torch.Tensor, axis: int) -> bool:
