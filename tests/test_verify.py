@@ -243,6 +243,7 @@ def replace_rule(monkeypatch):
     def replace_it(name, apply):
         kind = rules._RULES.get(name, rules._RULES["elementwise"]).kind
         monkeypatch.setitem(rules._RULES, name, rules.Rule(kind, apply))
+        monkeypatch.setattr(rules, "_FOUND", {})  # what was looked up before
 
     return replace_it
 
