@@ -4,7 +4,8 @@ Each model is traced, lowered and solved in a process of its own, with a limit o
 memory (see `benchmarks/sweep.py`). What has a record in the results file is not run again.
 
     python benchmarks/coverage.py [--zoos torchvision timm transformers] [--workers 2]
-        [--export-sample 60] [--models NAME ...] [--results FILE] [--write docs/coverage.md]
+        [--export-sample 60] [--spellings] [--models NAME ...] [--results FILE]
+        [--write docs/coverage.md]
 """
 
 import argparse
@@ -22,9 +23,11 @@ import torch  # noqa: E402 - after the paths are set
 
 import pathlen  # noqa: E402
 from benchmarks.coverage_page import write_page  # noqa: E402
+from benchmarks.coverage_spellings import both_spellings  # noqa: E402
 from benchmarks.sweep import Limits, Record, read_records, sweep  # noqa: E402
 from tests.zoo import ZOOS  # noqa: E402
 from tests.zoo.subject import Subject  # noqa: E402
+from tests.zoo.timm_models import family  # noqa: E402
 
 
 def measured(zoo: str, name: str) -> Record:
@@ -90,9 +93,22 @@ def export_sample(zoo: str, count: int) -> list[tuple[str, ...]]:
     return [("compare", zoo, name, ("ours", "theirs")[i % 2]) for i, name in enumerate(chosen)]
 
 
+def spelled(zoo: str, name: str) -> Record:
+    """One model as it comes and decomposed to core ATen."""
+    return both_spellings(ZOOS[zoo].build(name))
+
+
+def spellings_sample(zoo: str) -> list[tuple[str, ...]]:
+    """The models of a zoo to measure in two spellings: of timm the first of each family."""
+    names = ZOOS[zoo].names()
+    if zoo == "timm":
+        names = list({family(name): name for name in reversed(names)}.values())[::-1]
+    return [("spellings", zoo, name) for name in names]
+
+
 def run(kind: str, *task: str) -> Record:
     """One task of the sweep."""
-    return {"measure": measured, "compare": compared}[kind](*task)
+    return {"measure": measured, "compare": compared, "spellings": spelled}[kind](*task)
 
 
 def main() -> None:
@@ -100,6 +116,7 @@ def main() -> None:
     parser.add_argument("--zoos", nargs="*", choices=ZOOS, default=list(ZOOS))
     parser.add_argument("--models", nargs="*", help="only these, also where they have a record")
     parser.add_argument("--export-sample", type=int, default=0, metavar="N")
+    parser.add_argument("--spellings", action="store_true", help="and decomposed to core ATen")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "coverage.jsonl")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=int, default=60, help="processor time for one model")
@@ -112,6 +129,8 @@ def main() -> None:
     tasks = [("measure", zoo, name) for zoo in options.zoos for name in ZOOS[zoo].names()]
     if options.export_sample:
         tasks = [task for zoo in options.zoos for task in export_sample(zoo, options.export_sample)]
+    if options.spellings:
+        tasks = [task for zoo in options.zoos for task in spellings_sample(zoo)]
     if options.models:
         tasks = [task for task in tasks if task[2] in options.models]
     torch.set_num_threads(1)  # and no thread of torch that a fork would lack

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.coverage_spellings import spellings_section
 from benchmarks.sweep import Record
 from tests.zoo import ZOOS
 from tests.zoo.timm_models import family
@@ -55,8 +56,9 @@ def _page(
         "## Failures",
         _failures(measured),
         "## Bounds",
-        "A result is a bound where an operation may have fewer connections than the graph has.",
+        _STATUS,
         _bounds(measured),
+        spellings_section(records, TITLES),
         "## Slowest",
         _slowest(everything),
     ]
@@ -77,6 +79,11 @@ the peak of resident memory beyond that of a process that has loaded the librari
 the model included."""
 
 
+_STATUS = """\
+A result is a bound where an operation may have fewer connections than the graph has. It is that of
+its example where values or random numbers decide which operations are done."""
+
+
 def _totals(measured: dict[str, dict[str, Record]]) -> str:
     header = (
         "zoo",
@@ -84,6 +91,7 @@ def _totals(measured: dict[str, dict[str, Record]]) -> str:
         "run",
         "measured",
         "exact",
+        "example",
         "bound",
         "failed",
         "median CPU s",
@@ -94,7 +102,8 @@ def _totals(measured: dict[str, dict[str, Record]]) -> str:
         good = [record for record in found.values() if "failure" not in record]
         status = Counter(record["status"] for record in good)
         times = [record["processor_seconds"] for record in good] or [0.0]
-        counts = (len(ZOOS[zoo].names()), len(found), len(good), status["exact"], status["bound"])
+        states = (status["exact"], status["example"], status["bound"])
+        counts = (len(ZOOS[zoo].names()), len(found), len(good), *states)
         seconds = (f"{statistics.median(times):.2f}", f"{max(times):.1f}")
         rows.append((TITLES[zoo], *map(str, counts), str(len(found) - len(good)), *seconds))
     return _markdown(header, rows)
