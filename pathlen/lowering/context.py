@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
@@ -57,6 +58,7 @@ class Lowering:
         self.readers: dict[int, int] = {}
         self.status = "exact"
         self.remarks: list[str] = []
+        self._doubts: list[tuple[range, str, str]] = []
         self.call_status = "exact"
         self.steps: Steps | None = None
         self._with_labels: list[Value] = []
@@ -172,6 +174,19 @@ class Lowering:
             self.status = status
         if _RANK[status] > _RANK[self.call_status]:
             self.call_status = status
+
+    def remark_on(self, nodes: range, text: str, status: str) -> None:
+        """Note something that matters only if one of these nodes is left in the finished graph."""
+        self._doubts.append((nodes, text, status))
+        if _RANK[status] > _RANK[self.call_status]:
+            self.call_status = status
+
+    def settle_doubts(self) -> None:
+        """Take up the remarks on nodes that are left in the graph, once all outputs are known."""
+        left = self.builder.numbers() >= 0 if self._doubts else np.empty(0)
+        for nodes, text, status in self._doubts:
+            if left[nodes.start : nodes.stop].any():
+                self.remark(text, status)
 
     def _unique_name(self, path: str, operation: str) -> str:
         """The module's path for a module that does one thing; else the path and the operation."""

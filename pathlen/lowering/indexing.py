@@ -116,7 +116,8 @@ def index(call: Call, lowering: Lowering) -> Value:
     nodes = lowering.builder.num_nodes
     merged = union_over(call, labels, picked.axes, lowering)
     if picked.by_mask and lowering.builder.num_nodes > nodes:  # different units met in hubs
-        lowering.remark(f"{lowering.site(call)}: may read any element", "bound")
+        made = range(nodes, lowering.builder.num_nodes)
+        lowering.remark_on(made, f"{lowering.site(call)}: may read any element", "bound")
     return lowering.result(call, picked.in_result(merged, call.shape), softmax_of=source)
 
 

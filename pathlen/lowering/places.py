@@ -6,6 +6,7 @@ them in memory: a view of a tensor without data, of the same strides, tells wher
 Movements that have to copy are run on the numbers of the elements.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,6 +66,16 @@ class Places:
             return not self.strides[axis]
         numbers = self.as_numbers()
         return bool((numbers == numbers.narrow(axis, 0, 1)).all())
+
+    def meets(self, other: "Places") -> bool:
+        """Whether an element is among both."""
+        if self == other:
+            return True
+        sizes = (math.prod(self.shape), math.prod(other.shape))
+        if self.key is not None or other.key is not None or max(sizes) > MOST_ELEMENTS:
+            return False
+        both = np.intersect1d(self.as_numbers().numpy(), other.as_numbers().numpy())
+        return bool((both >= 0).any())
 
     def as_numbers(self) -> torch.Tensor:
         """The number of each element of the tensor, int64, of its shape."""

@@ -97,6 +97,7 @@ def _lower(
         if len(units):
             lowering.builder.layer(name, "output")
             lowering.builder.outputs(units)
+    lowering.settle_doubts()
     info = TraceInfo(
         tracer=recording.tracer,
         status=lowering.status,

@@ -116,7 +116,7 @@ class Variants:
         for place, one in enumerate(held):
             number.append(0)
             for n in range(place):
-                same_elements = held[n].root is one.root and held[n].places == one.places
+                same_elements = held[n].root is one.root and held[n].places.meets(one.places)
                 if same_elements and not equal(origins[n], origins[place]):
                     number[place] = max(number[place], number[n] + 1)
         base = 1 + max((int(h.variants.max()) for h in held if h.variants is not None), default=0)

@@ -1,0 +1,295 @@
+"""One function, one set of numbers: pairs of programs that compute the same, and worked values.
+
+Each pair stands for a kind of program. The plain form is counted by what `test_closed_forms.py` and
+the golden values hold.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that models give it
+
+import pathlen
+from tests.constructs import Model, answer
+
+ROWS, TOKENS, IMAGE = torch.randn(2, 4), torch.randn(2, 5, 4), torch.randn(2, 3, 8, 8)
+
+
+def numbers(model, *example, status="exact"):
+    report = pathlen.measure(model, example, exact=True)
+    return *answer(model, *example, status=status), report.num_active
+
+
+# how many elements a mask picks depends on the example, which the report says
+PICKS = {"masked into zeros", "masked scatter", "leaky by a mask", "elu by a mask"}
+
+
+def status_of(name):
+    return "example" if name in PICKS else "exact"
+
+
+def residual(activation):
+    """c(x + b(activation(a(x)))): 4 -> 5 -> 4 -> 3 features."""
+    layers = {"a": nn.Linear(4, 5), "b": nn.Linear(5, 4), "c": nn.Linear(4, 3)}
+    return Model(lambda m, x: m.c(x + m.b(activation(m.a(x)))), **layers)
+
+
+def written(h, mask, values):
+    h = h.clone()
+    h[mask] = values
+    return h
+
+
+def by_index(h):
+    where = torch.arange(h.shape[-1])
+    return h.index_select(-1, where) * (h[..., where] > 0)
+
+
+def into_zeros(h):
+    out = torch.zeros_like(h)
+    out[h > 0] = h[h > 0]
+    return out
+
+
+def in_halves(h):
+    out = torch.zeros_like(h)
+    out[:, :2] = h[:, :2]
+    out[:, 2:] = h[:, 2:]
+    return out * (h > 0)
+
+
+RELUS = {
+    "boolean assignment": lambda h: written(h, h < 0, 0.0),
+    "masked into zeros": into_zeros,
+    "masked scatter": lambda h: torch.zeros_like(h).masked_scatter(h > 0, h[h > 0]),
+    "masked fill": lambda h: h.masked_fill(h < 0, 0.0),
+    "separate views": lambda h: (h.view(2, 5, 1) * (h.view(2, 5, 1) > 0)).view(2, 5),
+    "separate new axes": lambda h: (h[..., None] * (h[..., None] > 0))[..., 0],
+    "transposed": lambda h: (h.T * (h.T > 0)).T,
+    "one of two transposed": lambda h: h.T.reshape(5, 2).T * (h > 0),
+    "split and joined": lambda h: torch.cat([c * (c > 0) for c in h.split(2, -1)], -1),
+    "chunks joined": lambda h: torch.cat(h.chunk(2, 1), 1) * (h > 0),
+    "rolled there and back": lambda h: h * (h.roll(1, 1).roll(-1, 1) > 0),
+    "by index": by_index,
+    "written in halves": in_halves,
+    "einsum with a mask": lambda h: torch.einsum("bc,bc->bc", h, (h > 0).float()),
+    "maximum of a stack": lambda h: torch.stack([h, torch.zeros_like(h)], -1).max(-1).values,
+    "largest of a stack": lambda h: torch.stack([h, torch.zeros_like(h)]).amax(0),
+    "half of two": lambda h: (h + h.abs()) / 2,
+    "heaviside": lambda h: h * torch.heaviside(h, torch.zeros(())),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_a_relu_is_a_relu(name):
+    h = torch.randn(2, 5)
+    torch.testing.assert_close(RELUS[name](h), F.relu(h))
+    found = numbers(residual(RELUS[name]), ROWS, status=status_of(name))
+    assert found == numbers(residual(F.relu), ROWS)
+
+
+OTHERS = {
+    "silu with a new axis": (lambda h: (h[..., None] * h[..., None].sigmoid())[..., 0], F.silu),
+    "silu permuted": (lambda h: h.T.contiguous().T * h.sigmoid(), F.silu),
+    "leaky by a mask": (
+        lambda h: written(h, h < 0, 0.1 * h[h < 0]),
+        lambda h: F.leaky_relu(h, 0.1),
+    ),
+    "elu by a mask": (lambda h: written(h, h < 0, torch.expm1(h[h < 0])), F.elu),
+    "a blend by weights": (
+        lambda h: torch.stack([h, h.relu()], -1) @ torch.tensor([0.3, 0.7]),
+        lambda h: F.leaky_relu(h, 0.3),
+    ),
+    "a blend that is linear": (
+        lambda h: (torch.stack([h, h.relu()], -1) * torch.tensor([1.0, 0.0])).sum(-1),
+        lambda h: h,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_function_is_what_it_computes(name):
+    one, other = OTHERS[name]
+    h = torch.randn(2, 5)
+    torch.testing.assert_close(one(h), other(h))
+    found = numbers(residual(one), ROWS, status=status_of(name))
+    assert found == numbers(residual(other), ROWS)
+
+
+def head(function):
+    return Model(lambda m, x: m.c(function(m.a(x))), a=nn.Linear(4, 4), c=nn.Linear(4, 3))
+
+
+SOFTMAXES = {
+    "minus logsumexp": lambda a: (a - a.logsumexp(-1, keepdim=True)).exp(),
+    "minus the logarithm of a sum": lambda a: (a - a.exp().sum(-1, keepdim=True).log()).exp(),
+    "of log softmax": lambda a: F.log_softmax(a, -1).exp(),
+    "quotient": lambda a: a.exp() / a.exp().sum(-1, keepdim=True),
+    "times a reciprocal": lambda a: a.exp() * a.exp().sum(-1, keepdim=True).reciprocal(),
+    "1-norm": lambda a: F.normalize(a.exp(), p=1, dim=-1),
+    "sum by ones": lambda a: a.exp() / (a.exp() @ torch.ones(a.shape[-1], 1)),
+    "shifted": lambda a: (e := (a - a.amax(-1, keepdim=True)).exp()) / e.sum(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_a_softmax_is_a_pass(name):
+    a = torch.randn(2, 4)
+    torch.testing.assert_close(SOFTMAXES[name](a), a.softmax(-1))
+    plain = numbers(head(lambda h: h.softmax(-1)), ROWS)
+    assert numbers(head(SOFTMAXES[name]), ROWS) == plain == (48, 0, 0, 0)
+    assert numbers(head(lambda h: h * SOFTMAXES[name](h)), ROWS) == plain
+
+
+STATISTICS = {
+    "einsum": lambda h: h / torch.einsum("btc,btc->bt", h, h).sqrt()[..., None],
+    "matmul": lambda h: h / ((h * h) @ torch.ones(4, 1)).sqrt(),
+    "all axes": lambda h: h - (h.flatten(1) @ torch.full((20, 1), 0.05)).view(2, 1, 1),
+    "largest by topk": lambda h: h / h.topk(1, -1).values,
+    "largest by sort": lambda h: h / h.sort(-1).values[..., -1:],
+    "pooled to one": lambda h: h - F.adaptive_avg_pool1d(h.mT, 1).mT,
+    "stacked and summed": lambda h: torch.stack(
+        torch.broadcast_tensors(h, -h.mean(-1, keepdim=True))
+    ).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_normalization_is_a_pass(name):
+    assert numbers(head(STATISTICS[name]), TOKENS) == (48, 0, 0, 0)
+
+
+def test_an_exponential_over_another_sum_is_bent():
+    bent = head(lambda h: h.exp() / (2 * h).exp().sum(-1, keepdim=True))
+    assert numbers(bent, ROWS)[3] > 0
+
+
+def image_net(function):
+    layers = {"a": nn.Conv2d(3, 4, 3, padding=1), "c": nn.Conv2d(4, 2, 1)}
+    return Model(lambda m, x: m.c(function(m.a(x))), **layers)
+
+
+WINDOWS = {
+    "pooled and resized": lambda h: h + F.interpolate(F.relu(F.avg_pool2d(h, 2)), scale_factor=2),
+    "pooled in place": lambda h: h + F.relu(F.avg_pool2d(h, 3, 1, 1)),
+    "cumulated": lambda h: h + h.cumsum(-1).relu(),
+    "sorted": lambda h: h + h.sort(-1).values.relu(),
+    "flipped": lambda h: h + h.flip(-1).relu(),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_are_no_statistics(name):
+    # a channel of a, directly and over its activation: 3 * 4 * 2 * 2 paths
+    assert numbers(image_net(WINDOWS[name]), IMAGE) == (48, Fraction(1, 2), Fraction(1, 2), 4)
+
+
+SUMS = {
+    "other order": lambda h, d: d + h + h.relu(),
+    "nested lerp": lambda h, d: torch.lerp(torch.lerp(h.relu(), d, 0.5), h, 0.5),
+    "addcmul": lambda h, d: torch.addcmul(h.relu() + d, h, torch.ones(4)),
+    "in place": lambda h, d: (h.relu() + d).add_(h),
+    "into zeros": lambda h, d: torch.zeros(2, 4).add_(h.relu()).add_(d).add_(h),
+    "stack and sum": lambda h, d: torch.stack([h.relu(), d, h]).sum(0),
+    "stack and mean": lambda h, d: torch.stack([h.relu(), d]).mean(0) + h,
+    "cat and sum": lambda h, d: torch.cat([h.relu(), d, h], 1).view(2, 3, 4).sum(1),
+    "einsum": lambda h, d: torch.einsum("kbc,k->bc", torch.stack([h.relu(), d]), torch.ones(2)) + h,
+    "transposed twice": lambda h, d: (h.relu() + d).T.T + h,
+    "chunks joined": lambda h, d: torch.cat((h.relu() + d).chunk(2, 1), 1) + h,
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_functions_of_one_tensor_meet_first(name):
+    def model(total):
+        layers = {"a": nn.Linear(4, 4), "d": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+        return Model(lambda m, x: m.c(total(m.a(x), m.d(x))), **layers)
+
+    # relu(h) + h is one activation of h, which meets d: 4 * (4 + 4) * 3 paths
+    expected = (96, Fraction(1, 2), Fraction(1, 2), 4)
+    assert numbers(model(lambda h, d: h.relu() + h + d), ROWS) == expected
+    assert numbers(model(SUMS[name]), ROWS) == expected
+
+
+def test_a_matrix_product_that_is_added_to_is_a_sum_of_three():
+    layers = {"a": nn.Linear(4, 5), "b": nn.Linear(5, 4, bias=False), "c": nn.Linear(4, 3)}
+
+    def fused(m, x):
+        return m.c(torch.addmm(x + m.d(x), F.relu(m.a(x)), m.b.weight.t()))
+
+    def apart(m, x):
+        return m.c(x + m.d(x) + m.b(F.relu(m.a(x))))
+
+    models = [Model(f, d=nn.Linear(4, 4), **layers) for f in (fused, apart)]
+    assert numbers(models[0], ROWS) == numbers(models[1], ROWS)
+
+
+def copies(x):
+    out = torch.zeros(2, 12)
+    for place, factor in enumerate((1.0, -1.0, 2.0)):
+        out[:, 4 * place : 4 * place + 4] = factor * x
+    return out
+
+
+FREQUENCIES, KNOTS = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([-1.0, 0.0, 1.0])
+SPLIT = {
+    "Fourier features": lambda x: torch.sin(x[..., None] * FREQUENCIES).flatten(1),
+    "radial bases": lambda x: torch.exp(-((x[..., None] - KNOTS) ** 2)).flatten(1),
+    "hinges": lambda x: torch.relu(x[..., None] - KNOTS).flatten(1),
+    "copies": lambda x: torch.relu(torch.cat([x, -x, 2 * x], 1)),
+    "copies that were written": lambda x: torch.relu(copies(x)),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_several_functions_of_one_element_are_several_units(name):
+    model = Model(lambda m, x: m.c(SPLIT[name](x)), c=nn.Linear(12, 2))
+    assert numbers(model, ROWS) == (4 * 3 * 2, 1, 1, 12)
+
+
+def test_a_position_embedding_splits_nothing():
+    positions = torch.randn(5, 4)
+    assert numbers(head(lambda h: (h + positions).relu()), TOKENS) == (48, 1, 1, 4)
+
+
+LINEAR = {
+    "product and sum": lambda w, x: (x[:, None] * w).sum(-1),
+    "product and sum, turned": lambda w, x: (x[..., None] * w.T).sum(1),
+    "row by row": lambda w, x: torch.stack([(x * row).sum(-1) for row in w], -1),
+    "einsum": lambda w, x: torch.einsum("bi,oi->bo", x, w),
+    "tensordot": lambda w, x: torch.tensordot(x, w, dims=([1], [1])),
+    "inner": lambda w, x: torch.inner(x, w),
+}
+
+
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("name", [n for n in LINEAR if n != "row by row"])
+def test_a_linear_map_is_a_layer(name, width):
+    weight = torch.randn(5, width)
+    body = Model(lambda m, x: m.c(F.relu(LINEAR[name](weight, x[:, :width]))), c=nn.Linear(5, 3))
+    plain = Model(lambda m, x: m.c(F.relu(F.linear(x[:, :width], weight))), c=nn.Linear(5, 3))
+    assert numbers(body, ROWS) == numbers(plain, ROWS)
+
+
+def test_memory_that_is_written_in_parts():
+    def loop(m, x):
+        out = torch.zeros(3, 2, 4)
+        for step in range(3):
+            x = F.relu(m.a(x))
+            out[step] = x
+        return out
+
+    model = Model(loop, a=nn.Linear(4, 4))
+    # 4^2 + 4^3 + 4^4 paths, of lengths 1, 2 and 3
+    assert numbers(model, ROWS)[:3] == (336, Fraction(16 + 2 * 64 + 3 * 256, 336), 2)
+    halves = Model(lambda m, x: in_halves(m.a(x)), a=nn.Linear(4, 4))
+    assert numbers(halves, ROWS) == (16, 1, 1, 4)
+
+
+def test_scalars_meet():
+    model = Model(lambda m, x: m.a(x).relu().mean() + x.sum(), a=nn.Linear(4, 4))
+    assert numbers(model, ROWS)[3] == 4
