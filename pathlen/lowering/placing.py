@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.moving import moved_operands, run_movement
@@ -26,7 +27,7 @@ def moved_places(
     names = [name for name, argument in call.arguments.items() if argument is value]
     if len(names) == 1 and len(moved_operands(call)) == 1:
         arguments = {n: a for n, a in call.arguments.items() if n != names[0]}
-        plain = not any(isinstance(a, Value) for a in arguments.values())
+        plain = not any(isinstance(leaf, Value) for leaf in pytree.tree_leaves(arguments))
         if plain:
             function = functional(call.func)
             found = viewed(places, lambda a: call_by_name(function, a), arguments, names[0])

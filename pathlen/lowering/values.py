@@ -18,7 +18,7 @@ Softmax = Literal["", "exp", "log", "whole"]
 """Which part of a softmax a tensor is: none, exponentials, its logarithm, itself."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Value:
     """One tensor of the program at one moment (an in-place call makes a new value).
 
@@ -50,6 +50,10 @@ class Value:
     function: "Function | None" = None
     terms: "Mapping[int, torch.Tensor] | None" = None
     _path: bool | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """Where it was made, in short: torch writes out arguments that it refuses."""
+        return f"Value({self.node.name}, {tuple(self.shape)})"
 
     @property
     def shape(self) -> torch.Size:
