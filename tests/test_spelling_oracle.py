@@ -288,7 +288,7 @@ def test_open_cases_are_told():
         ("ct", lambda b, x: b.conv(b.pool(x, "max", [1], 2, 1), 2), (0,)),
         ("ct", lambda b, x: b.act(x, "relu"), (0,)),
     ],
-    ids=str,
+    ids=["linear", "flattened", "convolution", "pooled", "activation"],
 )
 def test_features_of_inputs(layout, read, features):
     b = Builder()

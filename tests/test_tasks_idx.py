@@ -98,7 +98,9 @@ def test_damaged_files_are_refused(tmp_path, way, message):
         build_task({"name": "mnist", "folder": str(tmp_path)})
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(9000))[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(bytes(9000))[:-9]], ids=["other", "cut short"]
+)
 def test_damaged_gzip_is_refused(tmp_path, content):
     write_idx(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
