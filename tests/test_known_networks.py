@@ -193,11 +193,12 @@ def behind_a_step(table: Table, depth: Fraction, first: Fraction | None = None) 
     return [state, slopes[-1]]
 
 
+@pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_classical_runge_kutta_method(steps):
+def test_the_classical_runge_kutta_method(steps, stacked):
     expected = steps * Fraction(49, 40)  # (0 + 1 + 3/2 + 7/4 + 15/8) / 5
     assert steps * behind_a_step(RK4, Fraction(0))[0] == expected
-    assert depth(RungeKutta4(steps), torch.randn(2, 3)) == expected
+    assert depth(RungeKutta4(steps, stacked=stacked), torch.randn(2, 3)) == expected
 
 
 def test_an_adaptive_solver_is_as_deep_as_the_steps_of_its_example():
