@@ -275,6 +275,14 @@ def test_a_linear_map_is_a_layer(name, width):
     assert numbers(body, ROWS) == numbers(plain, ROWS)
 
 
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_linear_map_that_is_added_to_its_input_is_no_statistic(name):
+    weight = torch.randn(4, 4)
+    body = Model(lambda m, x: m.c(x + F.relu(LINEAR[name](weight, x))), c=nn.Linear(4, 3))
+    plain = Model(lambda m, x: m.c(x + F.relu(F.linear(x, weight))), c=nn.Linear(4, 3))
+    assert numbers(body, ROWS) == numbers(plain, ROWS)
+
+
 def test_memory_that_is_written_in_parts():
     def loop(m, x):
         out = torch.zeros(3, 2, 4)

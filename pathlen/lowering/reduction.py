@@ -68,7 +68,11 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     if call.name in _MAXIMA:
         merged = lowering.counted("pooling", call, merged)
     elif divisor is not None and lowering.weights is None:
-        merged = _as_layer(call, source, merged, axes, keep, lowering)
+        found = _as_layer(call, source, merged, axes, keep, lowering)
+        if found is not merged:
+            value = lowering.result(call, found)
+            value.layer = True
+            return value
     return _results(call, merged, lowering)
 
 

@@ -102,4 +102,6 @@ def kind_of_call(call: Call) -> Kind | None:
 
 def kind_of(value: Value) -> Kind | None:
     """The sort of operation that made a value, None for inputs, parameters and unknown ones."""
+    if value.layer:
+        return "layer"
     return None if value.call is None else kind_of_call(value.call)

@@ -33,6 +33,7 @@ class Value:
         summands: the operands, where the value is a sum of several path tensors.
         softmax: which part of a softmax of path tensors it is, moved or rescaled since at most.
         merge: whether units of several operands meet in it.
+        layer: whether it is a layer that is written in other operations: product and sum.
         function: what it is an activation of, and how; None where it is no activation.
         terms: by the ids of the summands, the factors that they have in the sum; None where edges
             carry no weights.
@@ -47,6 +48,7 @@ class Value:
     summands: tuple["Value", ...] = ()
     softmax: Softmax = ""
     merge: bool = False
+    layer: bool = False
     function: "Function | None" = None
     terms: "Mapping[int, torch.Tensor] | None" = None
     _path: bool | None = field(default=None, repr=False)
