@@ -301,3 +301,34 @@ def test_memory_that_is_written_in_parts():
 def test_scalars_meet():
     model = Model(lambda m, x: m.a(x).relu().mean() + x.sum(), a=nn.Linear(4, 4))
     assert numbers(model, ROWS)[3] == 4
+
+
+WEIGHTS = torch.tensor([2.0, 3.0])
+
+
+def in_memory(a, b):
+    both = torch.empty(*a.shape, 2)
+    both[..., 0] = a
+    both[..., 1] = b
+    return (both * WEIGHTS).sum(-1)
+
+
+WEIGHTED = {
+    "product and sum": lambda a, b: (torch.stack([a, b], -1) * WEIGHTS).sum(-1),
+    "matmul": lambda a, b: torch.stack([a, b], -1) @ WEIGHTS,
+    "einsum": lambda a, b: torch.einsum("bck,k->bc", torch.stack([a, b], -1), WEIGHTS),
+    "tensordot": lambda a, b: torch.tensordot(WEIGHTS, torch.stack([a, b]), 1),
+    "written to memory": in_memory,
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weighted_sums_of_stacked_tensors_are_flat(name):
+    def model(total):
+        layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}
+        return Model(lambda m, x: x + total(m.a(x).relu(), m.b(x)), **layers)
+
+    # x_c, relu and b: 4 * (1 + 4 + 4) paths
+    expected = (36, Fraction(16, 36), Fraction(1, 3), 4)
+    assert numbers(model(lambda a, b: 2 * a + 3 * b), ROWS) == expected
+    assert numbers(model(WEIGHTED[name]), ROWS) == expected

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.memory import ASSEMBLED, Assembled
+from pathlen.lowering.memory import ASSEMBLED, Assembled, ViewStep
 from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
@@ -132,15 +132,25 @@ def _pieces(joined: Value) -> list[tuple[_Place, Value]]:
 def _written(func: Assembled, tensors: list[Value], whole: Places) -> list[tuple[_Place, Value]]:
     """Tensors that were written to memory, where it is read as a whole."""
     found: list[tuple[_Place, Value]] = []
-    if func.view:
+    memory = torch.empty_strided(whole.shape, whole.strides, device="meta")
+    if tensors[0].shape != memory.shape or not _is_whole(memory, func.view):
         return found
     for steps, tensor in zip(func.writes, tensors[1:], strict=True):
-        view = torch.empty_strided(whole.shape, whole.strides, device="meta")
+        view = memory
         for step in steps:
             view = step(view)
         axes = [(n, s) for n, s in zip(view.shape, view.stride(), strict=True) if n > 1]
         found.append(((int(view.storage_offset()), _run_together(axes)), tensor))
     return found
+
+
+def _is_whole(memory: torch.Tensor, steps: tuple[ViewStep, ...]) -> bool:
+    """Whether a view of memory shows all of it as it is."""
+    view = memory
+    for step in steps:
+        view = step(view)
+    same = (view.shape, view.stride()) == (memory.shape, memory.stride())
+    return same and not view.storage_offset()
 
 
 def _run_together(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:
