@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.memory import ASSEMBLED, Assembled, ViewStep
+from pathlen.lowering.memory import ASSEMBLED, Assembled
 from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
@@ -14,6 +14,7 @@ from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.states import NONLINEAR, TOTALS, Of, State, meeting
 from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.views import ViewStep
 
 JOINS = (*aten("stack cat concat concatenate"), ASSEMBLED)
 SCALINGS = frozenset(aten("mul multiply div divide true_divide"))
