@@ -23,15 +23,25 @@ _Place = tuple[int, list[tuple[int, int]]]  # offset; sizes and strides of axes 
 
 def over_pieces(call: Call, pieces: list[Value], of: Of) -> State | None:
     """Tensors that are stacked and reduced again: an elementwise function of them."""
-    states = [state for piece in pieces if (state := of(piece)) is not None]
-    if len(states) < len(pieces):
-        return None
-    places = meeting(states, pieces[0].shape)
-    if places is None or any(p.key is not None or p.numbers is not None for p in places):
+    states = []
+    for piece in pieces:
+        state = of(piece)
+        if state is None or not all(_fits(one, call.shape) for one in state.places):
+            return None
+        places = tuple(_with_ones(one, call.shape) for one in state.places)
+        states.append(replace(state, places=places))
+    met = meeting(states, call.shape)
+    if met is None:
         return None
     highest = max(state.degree for state in states)
     degree = highest if call.name in TOTALS or not highest else NONLINEAR
-    return State(degree, tuple(_with_ones(p, call.shape) for p in places))
+    return State(degree, met)
+
+
+def _fits(places: Places, shape: torch.Size) -> bool:
+    """Whether places are of a shape that differs from another in axes of length 1 only."""
+    followed = places.key is None and places.numbers is None
+    return followed and [n for n in places.shape if n > 1] == [n for n in shape if n > 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
