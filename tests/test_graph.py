@@ -333,7 +333,8 @@ def test_all_problems_are_listed_at_once() -> None:
 
 
 def test_trace_status_must_exist() -> None:
-    with pytest.raises(GraphError, match="'good' does not exist; use one of exact, bound, opaque"):
+    said = "'good' does not exist; use one of exact, example, bound, opaque"
+    with pytest.raises(GraphError, match=said):
         TraceInfo("tracer", "good")
 
 

@@ -64,7 +64,8 @@ def write_to_operand(dropout):
 def test_an_inactive_dropout_returns_its_input(write, paths, dropout):
     model = between(write(dropout))
     assert answer(model, X) == (paths, 0, 0)
-    assert pathlen.verify(model, X).ok
+    # spelled by torch.export, an inactive dropout returns a copy: another program
+    assert pathlen.verify(model, X, spellings=0).ok
 
 
 def test_an_active_dropout_returns_a_copy():

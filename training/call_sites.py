@@ -23,8 +23,12 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pathlen.errors import ModelError
+from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import compact
+from pathlen.lowering.places import identity
 from pathlen.lowering.program import lower_watched
+from pathlen.lowering.regions import Region, states
+from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.tracing import module_path, trace_model
@@ -141,18 +145,43 @@ def find_call_sites(
     for step in lowering.steps.taken:
         value = step.result if step.program is None else None
         nodes = numbers[step.nodes.start : step.nodes.stop]
-        if not isinstance(value, Value) or value.function_of is None or not (nodes >= 0).any():
+        if not isinstance(value, Value) or value.function is None or not (nodes >= 0).any():
             continue
         layer = graph.layers[graph.layer[nodes[nodes >= 0][0]]].name
         labels = _live_labels(value, numbers)
         shape = CallSite(layer, labels, value.shape, value.dtype)
-        found = _place(shape, value.function_of.node, step.call.node, observer.seen)
+        places = (
+            _place(shape, entry, step.call.node, observer.seen)
+            for entry in _entries(value, value.function.region, lowering.constants)
+        )
+        found = next((place for place in places if place is not None), None)
         if found is None or value.dtype.is_complex:
             path = module_path(step.call.node) or "(top level)"
             left.append(f"{layer!r}: {step.call.operation} in module {path!r}")
         else:
             sites.append(found)
     return sites, left, observer.seen
+
+
+def _entries(value: Value, region: Region, constants: Constants) -> Iterator[fx.Node]:
+    """Nodes that hold what an activation is a function of, element by element where it is."""
+    places = region.state.places
+    if region.entry.shape == value.shape and places == (identity(value.shape),):
+        yield region.entry.node
+        return
+    # The program moves elements on the way: a slope multiplies what has been moved already.
+    known = states(region, constants)
+    for inner in region.between:
+        state = known.get(id(inner))
+        if (
+            state is not None
+            and inner.call is not None
+            and kind_of(inner) == "movement"
+            and inner.function is None
+            and inner.shape == value.shape
+            and state.places == places
+        ):
+            yield inner.node
 
 
 def _live_labels(value: Value, numbers: np.ndarray) -> Tensor:

@@ -26,6 +26,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.values import Call, Value
 
+_COLLECTIVE = ("c10d", "c10d_functional", "_c10d_functional", "_c10d_functional_autograd")
 _SAMPLES = 3
 _MOST_UNITS = 1024
 _MOST_WORK = 1 << 28  # steps in all runs together
@@ -43,6 +44,9 @@ def probe(call: Call, lowering: Lowering) -> Any:
     Raises:
         UnsupportedOperation: the operator does not run on random inputs here, or is too large.
     """
+    if getattr(call.func, "namespace", "") in _COLLECTIVE:
+        # Alone it would wait for the other processes; and what they hold is not in this trace.
+        raise UnsupportedOperation("it exchanges tensors with other processes")
     vals, structure = pytree.tree_flatten(call.node.meta["val"])
     if not any(map(_carries_path, vals)):
         raise UnsupportedOperation("no rule, no decomposition, and it returns no numbers")
@@ -144,7 +148,7 @@ class _Runnable:
             ) from error
         found = [
             leaf.reshape(-1).to(torch.complex128 if leaf.is_complex() else torch.float64)
-            for leaf in map(torch.as_tensor, pytree.tree_leaves(result))
+            for leaf in pytree.tree_leaves(result)
             if _carries_path(leaf)
         ]
         if [leaf.numel() for leaf in found] != self._sizes:
