@@ -64,8 +64,8 @@ def write_to_operand(dropout):
 def test_an_inactive_dropout_returns_its_input(write, paths, dropout):
     model = between(write(dropout))
     assert answer(model, X) == (paths, 0, 0)
-    # spelled by torch.export, an inactive dropout returns a copy: another program
-    assert pathlen.verify(model, X, spellings=0).ok
+    # In core ATen an inactive dropout returns a copy: that is another function, and not compared.
+    assert pathlen.verify(model, X).ok
 
 
 def test_an_active_dropout_returns_a_copy():

@@ -16,6 +16,7 @@ import torch
 from torch.export import ExportedProgram, default_decompositions
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 from pathlen.api import measure
 from pathlen.lowering import lower
@@ -113,11 +114,12 @@ class Spellings:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             known = [
-                self._try(name, make)
+                self._try(name, make, inputs)
                 for name, make in self._ways(model, args, kwargs, outputs).items()
             ]
             if not all(known) or not known:  # else it is what core ATen is
-                self._try("functionalized", partial(_functionalized, self._recording, inputs))
+                make = partial(_functionalized, self._recording, inputs)
+                self._try("functionalized", make, inputs)
             self._rewrite(inputs)
         return self._tally.check()
 
@@ -132,10 +134,14 @@ class Spellings:
             ways["torch.export, core ATen"] = exported.decomposed
         return ways
 
-    def _try(self, name: str, make: Callable[[], Recording]) -> bool:
-        """Compare a spelling; False if it cannot be made or measured."""
+    def _try(self, name: str, make: Callable[[], Recording], inputs: list[Any]) -> bool:
+        """Compare a spelling; False if it cannot be made or measured, or is another function."""
         try:
-            other = self._measured(named_like(make(), self._recording))
+            spelled = named_like(make(), self._recording)
+            if _outputs_differ(spelled, self._recording, inputs):
+                self._tally.note("not compared, it gives other outputs than the model", name)
+                return False
+            other = self._measured(spelled)
         except Exception as error:  # torch, and what it makes, raise whatever they raise
             self._tally.note(f"not compared, {_first_line(error)}", name)
             return False
@@ -255,6 +261,23 @@ class _Exported:
             for kept in _RECURRENT:
                 table.pop(kept, None)
             return from_program(self._program.run_decompositions(table), self._outputs)
+
+
+def _outputs_differ(one: Recording, other: Recording, inputs: list[Any]) -> bool:
+    """Whether two programs give other numbers at the same inputs, beyond rounding."""
+    results = []
+    for recording in (one, other):
+        given = pytree.tree_map_only(torch.Tensor, torch.clone, inputs)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            results.append(Respelled(recording, {}).eval()(*given))
+    for found, expected in zip(*results, strict=True):
+        if found.device.type == "meta" or not found.is_floating_point():
+            continue
+        scale = expected.abs().nan_to_num(posinf=0).max() if expected.numel() else 0
+        if not torch.allclose(found, expected, rtol=0, atol=1e-3 * float(scale), equal_nan=True):
+            return True
+    return False
 
 
 def _functionalized(recording: Recording, inputs: list[Any]) -> Recording:
