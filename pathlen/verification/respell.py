@@ -5,11 +5,17 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from pathlen.tracing import Recording
 from pathlen.verification.compare import deviation
-from pathlen.verification.respelled import Call, Respelled, Spelling, Storage, record_again
+from pathlen.verification.respelled import (
+    Call,
+    Respelled,
+    Spelling,
+    Storage,
+    record_again,
+    run,
+)
 from pathlen.verification.rewrites import DETOURS, RULES, aten, result_of
 from pathlen.verification.rewrites_back import RULES_BACK
 
@@ -184,11 +190,7 @@ class Respeller:
                 raise ValueError("rewritten, the program computes something else")
 
     def _run(self, spellings: dict[fx.Node, Spelling], number: int, watch: Any = None) -> Any:
-        program = Respelled(self._recording, spellings, watch).eval()
-        inputs = pytree.tree_map_only(torch.Tensor, torch.clone, self._inputs[number])
-        torch.manual_seed(0)  # what is drawn is the same in each spelling
-        with torch.no_grad():
-            return program(*inputs)
+        return run(self._recording, self._inputs[number], spellings, watch)
 
 
 def _spellings(ways: Ways) -> dict[fx.Node, Spelling]:

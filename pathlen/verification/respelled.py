@@ -128,6 +128,31 @@ class Respelled(_Place):
         return result
 
 
+def run(
+    recording: Recording,
+    inputs: list[Any],
+    spellings: Mapping[fx.Node, Spelling] | None = None,
+    watch: Callable[[Call, Any], None] | None = None,
+) -> tuple[Any, ...]:
+    """Outputs of a recorded program; what it draws is the same each time.
+
+    Args:
+        recording: the program.
+        inputs: one a placeholder; they are left as they are.
+        spellings: see `Respelled`.
+        watch: see `Respelled`.
+
+    Raises:
+        Exception: whatever the program raises.
+    """
+    program = Respelled(recording, spellings or {}, watch).eval()
+    given = pytree.tree_map_only(torch.Tensor, torch.clone, inputs)
+    torch.manual_seed(0)  # callers put the state of the generator back
+    with torch.no_grad():
+        outputs: tuple[Any, ...] = program(*given)
+    return outputs
+
+
 def _paths(node: fx.Node) -> list[str]:
     """Paths of the modules that ran a node, from the outermost; without the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
