@@ -139,10 +139,10 @@ class Aliases:
 
 def _taken(node: fx.Node, view: View, family: _Family, lowering: Lowering) -> Value:
     """The value of a view of memory."""
-    parts = family.elements(view.base).read(view.steps)
+    memory = family.elements(view.base)
+    parts = memory.read(view.steps)
     val = node.meta["val"]
     dtype = val.dtype if isinstance(val, torch.Tensor) else val[0].dtype
-    memory = family.elements(view.base)
     call = memory.call(node, view.steps) if len(parts) == 1 else None
     values = [lowering.value(node, part, dtype, varies=True, call=call) for part in parts]
     if len(values) == 1:

@@ -19,7 +19,7 @@ from pathlen.lowering.labels import compact, constant_labels
 from pathlen.lowering.operations import aten, makes_constant, written_argument
 from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.values import Call, Value, bind_call
+from pathlen.lowering.values import Call, Value, bind_call, carries_path
 
 _SCALES = frozenset(aten("mul multiply div divide true_divide"))
 _SUMS = frozenset(aten("sum mean nansum"))
@@ -91,7 +91,7 @@ class Walk:
         found = self._result(call, operands) if operands else None
         if writes(node):
             self._write(call, found)
-        elif found is not None and any(map(_has_path, pytree.tree_leaves(node.meta["val"]))):
+        elif found is not None and any(map(carries_path, pytree.tree_leaves(node.meta["val"]))):
             self._origins[node] = found
 
     def _bound(self, node: fx.Node) -> Call:
@@ -189,7 +189,7 @@ class Walk:
                 return None
 
         def result(val: Any) -> Origin | None:
-            if not _has_path(val):
+            if not carries_path(val):
                 return None
             drops = val.ndim == 0 or (val.ndim < len(origin.shape) and "dim" in call.arguments)
             return mixed(origin, val.shape, axes if drops else ())
@@ -286,11 +286,6 @@ def _is_statistic(call: Call, axes: Sequence[int]) -> bool:
     return kept and any(
         len(shape) == len(call.shape) and any(shape[axis] > 1 for axis in axes) for shape in shapes
     )
-
-
-def _has_path(val: Any) -> bool:
-    """Whether a result is a tensor of numbers that no comparison or rounding cut off."""
-    return isinstance(val, torch.Tensor) and (val.is_floating_point() or val.is_complex())
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from pathlen.lowering.labels import (
     sets_of_rows,
 )
 from pathlen.lowering.operations import call_by_name, functional
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, carries_path
 
 _COLLECTIVE = ("c10d", "c10d_functional", "_c10d_functional", "_c10d_functional_autograd")
 _SAMPLES = 3
@@ -48,10 +48,10 @@ def probe(call: Call, lowering: Lowering) -> Any:
         # Alone it would wait for the other processes; and what they hold is not in this trace.
         raise UnsupportedOperation("it exchanges tensors with other processes")
     vals, structure = pytree.tree_flatten(call.node.meta["val"])
-    if not any(map(_carries_path, vals)):
+    if not any(map(carries_path, vals)):
         raise UnsupportedOperation("no rule, no decomposition, and it returns no numbers")
     units = distinct(torch.cat([v.labels.reshape(-1) for v in call.values() if v.is_path]))
-    elements = sum(val.numel() for val in vals if _carries_path(val))
+    elements = sum(val.numel() for val in vals if carries_path(val))
     work = elements * _steps_an_element(call)
     if len(units) > _MOST_UNITS or len(units) * _SAMPLES * work > _MOST_WORK:
         raise UnsupportedOperation("no rule, no decomposition, and it is too large to be probed")
@@ -70,7 +70,7 @@ def probe(call: Call, lowering: Lowering) -> Any:
     lowering.uncertain(call, "the gain of an operator without a rule")
     results, start = [], 0
     for val in vals:
-        if not _carries_path(val):
+        if not carries_path(val):
             is_tensor = isinstance(val, torch.Tensor)
             labels = constant_labels(val.shape) if is_tensor else None
         else:
@@ -92,10 +92,6 @@ def _steps_an_element(call: Call) -> int:
     return max(int(size) for value in call.values() for size in (*value.shape[-2:], 1))
 
 
-def _carries_path(val: Any) -> bool:
-    return isinstance(val, torch.Tensor) and (val.is_floating_point() or val.is_complex())
-
-
 class _Runnable:
     """The operator at one random input."""
 
@@ -104,7 +100,7 @@ class _Runnable:
         self._call = call
         self._generator = generator
         vals = pytree.tree_leaves(call.node.meta["val"])
-        self._sizes = [val.numel() for val in vals if _carries_path(val)]
+        self._sizes = [val.numel() for val in vals if carries_path(val)]
         self._inputs = {id(v): self._tensor(v, lowering) for v in call.values()}
         self._base = self._run(self._inputs)
 
@@ -149,7 +145,7 @@ class _Runnable:
         found = [
             leaf.reshape(-1).to(torch.complex128 if leaf.is_complex() else torch.float64)
             for leaf in pytree.tree_leaves(result)
-            if _carries_path(leaf)
+            if carries_path(leaf)
         ]
         if [leaf.numel() for leaf in found] != self._sizes:
             raise UnsupportedOperation(

@@ -154,3 +154,8 @@ def bind_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx
         else:
             arguments[argument.name] = argument.default_value
     return Call(func, operation_name(func), arguments, node)
+
+
+def carries_path(val: Any) -> bool:
+    """Whether a result is a tensor of numbers that no comparison or rounding cut off."""
+    return isinstance(val, torch.Tensor) and (val.is_floating_point() or val.is_complex())
