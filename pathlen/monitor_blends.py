@@ -26,8 +26,8 @@ from pathlen.lowering.operations import (
     makes_constant,
     viewed_argument,
 )
-from pathlen.lowering.regions import Region, states
-from pathlen.lowering.states import SAME, SUMS
+from pathlen.lowering.regions import Region
+from pathlen.lowering.states import SAME, SUMS, State
 from pathlen.lowering.values import Call, Value, bind_call
 
 _MOST_SLOPES = 1 << 20
@@ -193,7 +193,9 @@ class _Degrees:
         self, region: Region | None, dtype: torch.dtype, key: Attribute, constants: Constants
     ) -> None:
         self._region = region
-        self._states = {} if region is None else states(region, constants.traced)
+        self._states: dict[int, State | None] = {}
+        if region is not None:
+            self._states = dict(zip(map(id, region.between), region.states, strict=True))
         self._key = key
         self._bits = torch.finfo(dtype).bits
         self._constants = constants

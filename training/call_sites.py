@@ -23,11 +23,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pathlen.errors import ModelError
-from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import compact
 from pathlen.lowering.places import identity
 from pathlen.lowering.program import lower_watched
-from pathlen.lowering.regions import Region, states
+from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
@@ -152,7 +151,7 @@ def find_call_sites(
         shape = CallSite(layer, labels, value.shape, value.dtype)
         places = (
             _place(shape, entry, step.call.node, observer.seen)
-            for entry in _entries(value, value.function.region, lowering.constants)
+            for entry in _entries(value, value.function.region)
         )
         found = next((place for place in places if place is not None), None)
         if found is None or value.dtype.is_complex:
@@ -163,16 +162,14 @@ def find_call_sites(
     return sites, left, observer.seen
 
 
-def _entries(value: Value, region: Region, constants: Constants) -> Iterator[fx.Node]:
+def _entries(value: Value, region: Region) -> Iterator[fx.Node]:
     """Nodes that hold what an activation is a function of, element by element where it is."""
     places = region.state.places
     if region.entry.shape == value.shape and places == (identity(value.shape),):
         yield region.entry.node
         return
     # The program moves elements on the way: a slope multiplies what has been moved already.
-    known = states(region, constants)
-    for inner in region.between:
-        state = known.get(id(inner))
+    for inner, state in zip(region.between, region.states, strict=True):
         if (
             state is not None
             and inner.call is not None

@@ -11,7 +11,7 @@ from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import collapse, compact
 from pathlen.lowering.moving import item_of, moved_operands, places_of, run_movement
 from pathlen.lowering.operations import call_by_name, functional
-from pathlen.lowering.regions import Region, states
+from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.stacks import Stack, stack_of
 from pathlen.lowering.states import PRODUCTS
@@ -150,9 +150,7 @@ class _Evaluation:
 
     def result(self) -> torch.Tensor:
         """The functions that the last call gives."""
-        known = states(self._region, self._constants.traced) if self._region.between else {}
-        for value in self._region.between:
-            state = known[id(value)]
+        for value, state in zip(self._region.between, self._region.states, strict=True):
             assert value.call is not None
             if state is None:
                 continue  # nothing that counts reads it

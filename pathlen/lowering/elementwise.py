@@ -267,7 +267,7 @@ def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Ten
     """Labels of one tensor passed on, without units that a constant mask replaces everywhere."""
     labels = broadcast(value.labels, call.shape)
     if lowering.weights is not None:
-        region = Region(value, State(1, (identity(value.shape),)), False, (), call)
+        region = Region(value, State(1, (identity(value.shape),)), (), (), call)
         return passed(region, lowering)
     if call.name not in _CHOICES or call[_CHOICES[call.name]].varies:
         return labels

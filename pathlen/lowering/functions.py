@@ -16,7 +16,7 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.places import identity
-from pathlen.lowering.regions import Region, states
+from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.same_functions import function_numbers, places
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -113,10 +113,8 @@ def carried(
     (places,) = region.state.places
     if places == identity(entry.shape).expanded(shape):
         return broadcast(numbers, shape)
-    of_values = states(region, constants)
     known = {id(entry): numbers}
-    for value in region.between:
-        state = of_values[id(value)]
+    for value, state in zip(region.between, region.states, strict=True):
         assert value.call is not None
         if state is not None and state.degree and state.places[0].key is None:
             known[id(value)] = _carried_by(

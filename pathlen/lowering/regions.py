@@ -19,7 +19,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.places import identity
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.stacks import JOINS, SCALINGS
-from pathlen.lowering.states import State, degree_by_name
+from pathlen.lowering.states import State
 from pathlen.lowering.values import Call, Value, varying_operands
 
 _NAMED = frozenset(  # functions that models use as activations; all others are arithmetic
@@ -41,16 +41,21 @@ class Region:
     Attributes:
         entry: the tensor.
         state: of the result as a function of the entry.
-        normalization: whether it has statistics of the entry in it.
         between: the values between the entry and the result, in order.
+        states: of these; None where one is no function of single elements.
         last: the call that gives the result.
     """
 
     entry: Value
     state: State
-    normalization: bool
     between: tuple[Value, ...]
+    states: tuple[State | None, ...]
     last: Call
+
+    @property
+    def normalization(self) -> bool:
+        """Whether it has statistics of the entry in it."""
+        return any(s is not None and not s.degree and bool(s.places) for s in self.states)
 
     @property
     def affine(self) -> bool:
@@ -129,16 +134,8 @@ def region_of(
     state = follower.state_of_call(call, 0)
     if state is None or not state.degree:
         return None  # elements do not meet, or the entry is met again by its statistics only
-    held = (known for known in follower.known.values() if known is not None and not known.degree)
-    return Region(entry, state, any(one.places for one in held), ordered, call)
-
-
-def states(region: Region, constants: Constants) -> Mapping[int, State | None]:
-    """The states of the values between the entry of a region and its last call, by identity."""
-    follower = Follower(region.entry, constants)
-    for value in region.between:
-        follower.add(value)
-    return follower.known
+    inner = tuple(follower.known[id(value)] for value in ordered)
+    return Region(entry, state, ordered, inner, call)
 
 
 def region_to_exponent(region: Region, constants: Constants) -> Region | None:
@@ -243,9 +240,3 @@ def _unscaled(value: Value, readers: Mapping[int, int], constants: Constants) ->
     whole = region_of(value.call, inner, between, constants)
     stays = whole is not None and whole.state.places == (identity(value.shape),)
     return inner if stays else None
-
-
-def scales(call: Call, operand: Value) -> bool:
-    """Whether an elementwise call is an affine function of its only varying operand."""
-    of = {name: float(argument is operand) for name, argument in call.arguments.items()}
-    return degree_by_name(call, of) == 1
