@@ -59,6 +59,10 @@ class Expected:
         return counts
 
 
+OWN = ("layer", "add", "product", "cat")
+"""Kinds of operations whose results are no scalar functions of one tensor that they read."""
+
+
 class Step(NamedTuple):
     """One operation: its kind, the positions of the tensors it reads, its module if it has one."""
 
@@ -132,8 +136,13 @@ def expected_graph(steps, outputs, channels):
     """The graph of a program, and the units of each output tensor."""
     expected = Expected()
     tensors = [[expected.node([]) for _ in range(channels)]]
+    entries = [0]
     for position, step in enumerate(steps, start=1):
+        entries.append(position if step.kind in OWN else entries[step.sources[0]])
         sources = summands(steps, outputs, position) if step.kind == "add" else step.sources
+        if step.kind == "add":  # relu(x) + (y + x): two functions of x meet in the flat sum
+            distinct = set(sources)
+            expected.meets_itself |= len({entries[source] for source in distinct}) < len(distinct)
         tensors.append(apply(expected, step, [tensors[source] for source in sources]))
     return expected, [set(tensors[position]) for position in outputs]
 
@@ -185,8 +194,7 @@ def programs(draw):
             module = nn.BatchNorm2d(size) if images else nn.BatchNorm1d(size)
         steps.append(Step(kind, sources, module))
         channels.append(size)
-        own = kind in ("layer", "add", "product", "cat")
-        entries.append(position if own else entries[source])
+        entries.append(position if kind in OWN else entries[source])
     last = len(steps)
     outputs = sorted({last, *draw(st.sets(st.integers(1, last), max_size=2))})
     return steps, outputs, channels[0], images
@@ -294,3 +302,19 @@ def test_the_oracle_gives_the_worked_values():
     assert len(found) == 2 * 7**2
     assert sum(length for _, length in found) == Fraction(12, 7) * len(found)
     assert sum(chance * length for chance, length in found) / len(ends) == 1
+
+
+def test_functions_of_one_tensor_meet_in_a_flat_sum():
+    """x + relu(v) + (x + v) is 2 x + f(v), f(v) = v + relu(v): one unit for each channel of v."""
+    steps = [
+        Step("layer", (0,), nn.Conv2d(2, 2, 3, padding=1)),
+        Step("relu", (1,)),
+        Step("add", (0, 1)),
+        Step("add", (0, 2, 3)),
+    ]
+    report = pathlen.measure(Network(steps, [4]), torch.empty(2, 2, 3, 3))
+    # into each of 2 channels: 1 path past the layer, and 1 from each of 2 inputs through f
+    assert report.path_count == 2 * (1 + 2)
+    assert report.average_path_length == pytest.approx(2 / 3)
+    assert report.normalized_average_path_length == pytest.approx(1 / 2)
+    assert report.num_active == 2
