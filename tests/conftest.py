@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before anything imports torch or numpy, and for the processes that tests start as well. Threads of
@@ -18,6 +20,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How fast examples are made depends on what else the machine does.
 settings.register_profile("pathlen", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pathlen")
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the figures that a test leaves open: pyplot keeps them, and warns of the twentieth."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
