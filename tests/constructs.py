@@ -42,7 +42,7 @@ def pointwise(function):
     return Model(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(2, 3), b=nn.Linear(3, 1))
 
 
-X2 = torch.empty(2, 2)
-IMAGE = torch.empty(1, 3, 4, 4)
-TOKENS = torch.empty(1, 3, 4)
+X2 = torch.zeros(2, 2)
+IMAGE = torch.zeros(1, 3, 4, 4)
+TOKENS = torch.zeros(1, 3, 4)
 ALPHA = torch.tensor([0.0, 0.25, 0.5])

@@ -228,7 +228,7 @@ def test_a_function_that_was_scripted_is_refused_or_one_unit():
 # --- normalizations -------------------------------------------------------------------------------
 
 WIDTH = 32
-IMAGES, TOKENS = torch.empty(2, 2, 4, 4), torch.empty(2, 3, 2)
+IMAGES, TOKENS = torch.zeros(2, 2, 4, 4), torch.zeros(2, 3, 2)
 NORMAL, NORMAL_AND_ACTIVE = (2 * WIDTH, 0, 0), (2 * WIDTH, 1, 1)
 
 
@@ -278,7 +278,7 @@ def test_normalizations_of_all_dimensions(kind, dimensions):
     norm = getattr(nn, f"{kind}{dimensions}d")(4)
     convolutions = [getattr(nn, f"Conv{dimensions}d")(n, m, 1) for n, m in ((2, 4), (4, 1))]
     model = nn.Sequential(convolutions[0], norm, convolutions[1])
-    assert answer(model, torch.empty(2, 2, *[3] * dimensions)) == (8, 0, 0)
+    assert answer(model, torch.zeros(2, 2, *[3] * dimensions)) == (8, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["LazyBatchNorm1d", "LazyInstanceNorm2d"])
@@ -286,7 +286,7 @@ def test_lazy_normalizations_once_they_know_their_size(kind):
     shape = (2, 4) if kind.endswith("1d") else (2, 4, 3, 3)
     norm = getattr(nn, kind)()
     norm(torch.randn(shape))
-    assert answer(nn.Sequential(norm), torch.empty(shape)) == (4, 0, 0)
+    assert answer(nn.Sequential(norm), torch.zeros(shape)) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm(WIDTH), nn.RMSNorm(WIDTH)], ids=["layer", "rms"])

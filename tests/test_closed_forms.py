@@ -37,7 +37,7 @@ def test_mlp(widths):
     layers = []
     for i in range(len(widths) - 1):
         layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
-    report = measure(sequential(layers[:-1]), torch.empty(2, widths[0]))
+    report = measure(sequential(layers[:-1]), torch.zeros(2, widths[0]))
     hidden = len(widths) - 2
     assert report.path_count == prod(widths)
     assert report.average_path_length == hidden
@@ -61,7 +61,7 @@ class Figure1(nn.Module):
 
 
 def test_figure_1_of_the_paper():
-    report = measure(Figure1(), torch.empty(3, 1))
+    report = measure(Figure1(), torch.zeros(3, 1))
     assert report.path_count == 257
     assert report.average_path_length == Fraction(1024, 257)
     assert report.normalized_average_path_length == 2
@@ -73,7 +73,7 @@ def test_figure_1_of_the_paper():
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_figure_1_of_any_size(depth, width):
     # width^depth paths of length depth and one of length 0; the walk takes either half the time
-    report = measure(Figure1(depth, width), torch.empty(3, 1))
+    report = measure(Figure1(depth, width), torch.zeros(3, 1))
     assert report.path_count == width**depth + 1
     assert report.average_path_length == Fraction(depth * width**depth, width**depth + 1)
     assert report.normalized_average_path_length == Fraction(depth, 2)
@@ -96,7 +96,7 @@ def test_residual_blocks(blocks, width, hidden):
     # From one unit of the stream to the units of the next: itself, and any of C by any of H.
     # Of the C H + 1 ways into a unit C H pass one ReLU; the walk takes the branch half the time.
     model = sequential(Residual(width, hidden) for _ in range(blocks))
-    report = measure(model, torch.empty(2, width))
+    report = measure(model, torch.zeros(2, width))
     ways = width * hidden + 1
     assert report.path_count == width * ways**blocks
     assert report.average_path_length == Fraction(blocks * width * hidden, ways)
@@ -112,7 +112,7 @@ def test_cifar_resnet_with_projection_shortcuts(n, width, image_channels):
     # 3 n blocks, and the ReLU after the first convolution.
     with torch.device("meta"):
         model = CifarResNet(6 * n + 2, width=width, in_channels=image_channels)
-        image = torch.empty(1, image_channels, 8, 8)
+        image = torch.zeros(1, image_channels, 8, 8)
     report = measure(model, image)
     assert report.normalized_average_path_length == 1 + Fraction(3, 2) * 3 * n
     assert report.num_active == width * (1 + 2 * n * (1 + 2 + 4))
@@ -124,7 +124,7 @@ def test_cifar_resnet_8_by_hand():
     # v * w (branch: hidden unit, channel) + 1 (identity) or + v (projection). At the end any of
     # 8 channels and any of 10 classes.
     with torch.device("meta"):
-        model, image = CifarResNet(8, width=2), torch.empty(1, 3, 8, 8)
+        model, image = CifarResNet(8, width=2), torch.zeros(1, 3, 8, 8)
     report = measure(model, image)
     assert report.path_count == 3 * (2 * 2 + 1) * (2 * 4 + 2) * (4 * 8 + 4) * 8 * 10
     # one ReLU after the first convolution, one at the end of each block, and the one in its branch
@@ -141,7 +141,7 @@ def test_post_norm_transformer_encoder(layers, heads, head_width, hidden):
     width = heads * head_width
     layer = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True)
     model = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-    report = measure(model, torch.empty(2, 3, width))
+    report = measure(model, torch.zeros(2, 3, width))
     assert report.normalized_average_path_length == Fraction(layers, 2)
     # One layer, from the back: a unit of the feed-forward sum has d f + 1 ways to the attention
     # sum, d f of them with a ReLU. These shares are the same in every layer.
@@ -173,7 +173,7 @@ def test_plain_convolutional_network(image_channels, convolutions, dense):
         layers += [nn.Linear(inputs, channels), nn.ReLU(), nn.Dropout()]
         inputs = channels
     report = measure(
-        sequential([*layers, nn.Linear(inputs, 3)]), torch.empty(1, image_channels, 4, 4)
+        sequential([*layers, nn.Linear(inputs, 3)]), torch.zeros(1, image_channels, 4, 4)
     )
     depth = len(convolutions) + len(dense)
     assert report.path_count == image_channels * prod(convolutions) * prod(dense) * 3

@@ -50,22 +50,22 @@ def test_channel_shuffle(shuffle):
         conv=nn.Conv2d(4, 4, 3, groups=2),
         prelu=prelu,
     )
-    assert answer(model, torch.empty(1, 4, 5, 5)) == (4, HALF, HALF)
+    assert answer(model, torch.zeros(1, 4, 5, 5)) == (4, HALF, HALF)
 
 
 def test_grouped_convolution():
     # 2 groups: each of 6 units reads 2 of the 4 channels
     model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU())
-    assert answer(model, torch.empty(1, 4, 5, 5)) == (12, 1, 1)
-    graph = pathlen.trace(model, torch.empty(1, 4, 5, 5))
+    assert answer(model, torch.zeros(1, 4, 5, 5)) == (12, 1, 1)
+    graph = pathlen.trace(model, torch.zeros(1, 4, 5, 5))
     assert (graph.kind == Kind.HUB).sum() == 2
 
 
 def test_depthwise_convolution_keeps_channels_apart():
     # each of 8 units reads one channel; then 3 units read all 8
     model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1))
-    assert answer(model[:2], torch.empty(1, 4, 5, 5)) == (8, 1, 1)
-    assert answer(model, torch.empty(1, 4, 5, 5)) == (24, 1, 1)
+    assert answer(model[:2], torch.zeros(1, 4, 5, 5)) == (8, 1, 1)
+    assert answer(model, torch.zeros(1, 4, 5, 5)) == (24, 1, 1)
 
 
 def test_zero_padded_shortcut():
@@ -76,7 +76,7 @@ def test_zero_padded_shortcut():
         branch=nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 4, 3, 1, 1)),
         shortcut=PaddedShortcut(2, 4, 2),
     )
-    assert answer(model, torch.empty(1, 2, 6, 6)) == (26, Fraction(24, 26), Fraction(3, 4))
+    assert answer(model, torch.zeros(1, 2, 6, 6)) == (26, Fraction(24, 26), Fraction(3, 4))
 
 
 def test_zero_padded_shortcut_by_concatenation():
@@ -87,25 +87,25 @@ def test_zero_padded_shortcut_by_concatenation():
         forward,
         branch=nn.Sequential(nn.Conv2d(2, 3, 3, 1, 1), nn.ReLU(), nn.Conv2d(3, 4, 3, 1, 1)),
     )
-    assert answer(model, torch.empty(1, 2, 6, 6)) == (26, Fraction(24, 26), Fraction(3, 4))
+    assert answer(model, torch.zeros(1, 2, 6, 6)) == (26, Fraction(24, 26), Fraction(3, 4))
 
 
 def test_an_image_flattened_into_a_linear_layer_has_one_input_unit_a_pixel():
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
-    assert answer(model, torch.empty(5, 2, 2, 2)) == (8 * 3 * 2, 1, 1)
-    assert pathlen.trace(model, torch.empty(5, 2, 2, 2)).num_inputs == 8
+    assert answer(model, torch.zeros(5, 2, 2, 2)) == (8 * 3 * 2, 1, 1)
+    assert pathlen.trace(model, torch.zeros(5, 2, 2, 2)).num_inputs == 8
 
 
 def test_an_image_into_a_convolution_has_one_input_unit_a_channel():
     model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(3, 2))
-    assert answer(model, torch.empty(5, 2, 2, 2)) == (12, 0, 0)
+    assert answer(model, torch.zeros(5, 2, 2, 2)) == (12, 0, 0)
 
 
 def test_input_axis_overrides_what_the_first_layer_tells():
     # rows of an image into a linear layer along the columns: 4 columns by default, 3 rows else;
     # a linear layer along an axis of positions keeps the rows apart
     model = nn.Linear(4, 2)
-    x = torch.empty(1, 3, 4)
+    x = torch.zeros(1, 3, 4)
     assert answer(model, x) == (8, 0, 0)
     assert answer(model, x, input_axis=1) == (3, 0, 0)
     assert answer(model, x, input_axis={"input": -1}) == (8, 0, 0)
@@ -114,7 +114,7 @@ def test_input_axis_overrides_what_the_first_layer_tells():
 def test_flattened_channels_share_a_unit():
     # 4 positions of each of 3 channels are read by a dense layer: 2 * 3 ways, not 2 * 12
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5))
-    assert answer(model, torch.empty(1, 2, 2, 2)) == (2 * 3 * 5, 1, 1)
+    assert answer(model, torch.zeros(1, 2, 2, 2)) == (2 * 3 * 5, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_flattened_channels_share_a_unit():
     ids=str,
 )
 def test_convolutions_of_all_dimensions(layer, shape, paths):
-    assert answer(nn.Sequential(layer, nn.ReLU()), torch.empty(shape)) == (paths, 1, 1)
+    assert answer(nn.Sequential(layer, nn.ReLU()), torch.zeros(shape)) == (paths, 1, 1)
 
 
 POSITIONAL = {
@@ -173,7 +173,7 @@ def test_what_happens_between_positions_leaves_units_alone(function):
 )
 def test_pooling_along_features_has_a_hub_for_each_window(pool, paths):
     model = Model(lambda m, x: pool(torch.relu(m.a(x))), a=nn.Linear(2, 4))
-    assert answer(model, torch.empty(1, 3, 2)) == (paths, 1, 1)
+    assert answer(model, torch.zeros(1, 3, 2)) == (paths, 1, 1)
 
 
 def test_pixel_shuffle_lets_a_convolution_read_what_was_four_channels():
@@ -278,8 +278,8 @@ def test_two_inputs():
         b=nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
     )
     expected = (28, Fraction(12, 14), HALF)
-    assert answer(model, X2, torch.empty(2, 3)) == expected
-    assert pathlen.trace(model, (X2, torch.empty(2, 3))).num_inputs == 5
+    assert answer(model, X2, torch.zeros(2, 3)) == expected
+    assert pathlen.trace(model, (X2, torch.zeros(2, 3))).num_inputs == 5
 
 
 def test_two_outputs():

@@ -59,15 +59,15 @@ def block(relu, width=4, hidden=3):
 def test_each_call_of_an_activation_is_a_site_of_its_own(relu):
     # an output unit: 4 * 3 ways through the branch of length 2, 1 past it of length 1
     model = block(relu)
-    assert answer(model, torch.empty(1, 4, 5, 5)) == (4 * 13, Fraction(25, 13), Fraction(3, 2))
-    report = pathlen.measure(model, torch.empty(1, 4, 5, 5))
+    assert answer(model, torch.zeros(1, 4, 5, 5)) == (4 * 13, Fraction(25, 13), Fraction(3, 2))
+    report = pathlen.measure(model, torch.zeros(1, 4, 5, 5))
     active = [row for row in report.layers if row.active]
     assert [row.active for row in active] == [3, 4]
     assert len({row.name for row in report.layers}) == len(report.layers)
 
 
 def test_names_of_calls_of_one_module_start_with_its_path():
-    report = pathlen.measure(block(RELUS["shared module"]), torch.empty(1, 4, 5, 5))
+    report = pathlen.measure(block(RELUS["shared module"]), torch.zeros(1, 4, 5, 5))
     names = [row.name for row in report.layers if row.active]
     assert all(name.startswith("relu") for name in names)
 
@@ -268,7 +268,7 @@ def test_an_inner_sum_read_twice_is_a_merge_of_its_own():
 def test_skip_and_layer_of_one_unit_are_two_predecessors():
     # width 1: x + relu(w x): the unit of the sum reads x and the ReLU
     model = Model(lambda m, x: x + torch.relu(m.a(x)), a=nn.Linear(1, 1))
-    assert answer(model, torch.empty(2, 1)) == (2, HALF, HALF)
+    assert answer(model, torch.zeros(2, 1)) == (2, HALF, HALF)
 
 
 @pytest.mark.parametrize(
@@ -364,4 +364,4 @@ def test_a_matrix_for_each_position_is_one_layer():
     # 4 offsets, not one for each pair of positions
     table = torch.randn(5, 4, 3)
     model = Model(lambda m, x: torch.einsum("bhc,hkc->bhk", m.a(x), table), a=nn.Linear(2, 3))
-    assert answer(model, torch.empty(1, 5, 2)) == (2 * 3 * 4, 0, 0)
+    assert answer(model, torch.zeros(1, 5, 2)) == (2 * 3 * 4, 0, 0)

@@ -107,7 +107,7 @@ def network() -> nn.Sequential:
 
 
 def test_layers_that_are_not_named_keep_their_activities() -> None:
-    graph = pathlen.trace(network(), torch.empty(1, 3))
+    graph = pathlen.trace(network(), torch.zeros(1, 3))
     module = pathlen.DifferentiableAverage(graph, "normalized")
     assert module({"1": torch.tensor(0.5)}).item() == pytest.approx(1.5)
     half = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0], requires_grad=True)
@@ -128,7 +128,7 @@ def test_dtype_and_device_are_those_of_the_activities() -> None:
         assert value.item() == 2
         value.backward()
         assert activity.grad.dtype == dtype
-    mixed = pathlen.DifferentiableAverage(pathlen.trace(network(), torch.empty(1, 3)))
+    mixed = pathlen.DifferentiableAverage(pathlen.trace(network(), torch.zeros(1, 3)))
     value = mixed({"1": torch.ones(4), "3": torch.ones(5, dtype=torch.float64)})
     assert value.dtype == torch.float64
     moved = mixed.to("meta")
@@ -195,14 +195,14 @@ def test_bad_activities_are_refused(activity, message) -> None:
     ],
 )
 def test_bad_activities_of_layers_are_refused(given_, message) -> None:
-    graph = pathlen.trace(network(), torch.empty(1, 3))
+    graph = pathlen.trace(network(), torch.zeros(1, 3))
     module = pathlen.DifferentiableAverage(graph, check="devices" not in message)
     with pytest.raises(pathlen.ActivityError, match=message):
         module(given_)
 
 
 def test_hubs_have_no_activity() -> None:
-    graph = pathlen.trace(network(), torch.empty(1, 3))
+    graph = pathlen.trace(network(), torch.zeros(1, 3))
     hub = int(np.flatnonzero(graph.kind == Kind.HUB)[0])
     module = pathlen.DifferentiableAverage(graph)
     with pytest.raises(pathlen.ActivityError, match=f"hubs must have activity 0; node {hub} has"):

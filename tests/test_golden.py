@@ -23,7 +23,7 @@ def graph_of(name: str) -> pathlen.PathGraph:
     """The network traced on the meta device: no activation of these has a parameter."""
     models = import_torchvision().models
     with torch.device("meta"):
-        model, image = models.get_model(name), torch.empty(GOLDEN[name]["input"])
+        model, image = models.get_model(name), torch.zeros(GOLDEN[name]["input"])
     return pathlen.trace(model, image)
 
 

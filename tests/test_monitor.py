@@ -46,7 +46,7 @@ def test_resnet_with_prelus() -> None:
 )
 def test_resnet50(activation: Callable[[int], nn.Module]) -> None:
     model = with_slopes(import_torchvision().models.resnet50(num_classes=5), activation)
-    assert sites(follow(model, torch.empty(1, 3, 32, 32), times=2)) == (49, 0)
+    assert sites(follow(model, torch.zeros(1, 3, 32, 32), times=2)) == (49, 0)
 
 
 class Shared(nn.Module):
@@ -173,10 +173,10 @@ def test_models_without_slopes() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), nn.Conv2d(4, 4, 1), nn.ReLU())
     assert sites(follow(model, IMAGE, times=2)) == (0, 0)
     recurrent = Model(lambda m, x: m.lstm(x)[0], lstm=nn.LSTM(3, 4, num_layers=2))
-    follow(recurrent, torch.empty(3, 1, 3), times=2)
+    follow(recurrent, torch.zeros(3, 1, 3), times=2)
     encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     policy = pathlen.Policy(count={"softmax", "normalization"}, attention="value")
-    follow(encoder, torch.empty(1, 5, 8), times=2, policy=policy)
+    follow(encoder, torch.zeros(1, 5, 8), times=2, policy=policy)
 
 
 def test_arguments_of_trace() -> None:
@@ -187,7 +187,7 @@ def test_arguments_of_trace() -> None:
         relu_a=nn.PReLU(4),
         relu_b=nn.PReLU(5),
     )
-    follow(model, torch.empty(2, 3), outputs="b", input_axis=0)
+    follow(model, torch.zeros(2, 3), outputs="b", input_axis=0)
 
 
 def test_other_backends() -> None:
@@ -253,7 +253,7 @@ def test_nothing_is_run_again() -> None:
 
 def test_a_reading_is_plain_and_frozen() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.PReLU(4, init=0.0), nn.Linear(4, 2))
-    monitor = pathlen.DepthMonitor(model, torch.empty(1, 3))
+    monitor = pathlen.DepthMonitor(model, torch.zeros(1, 3))
     with torch.no_grad():
         model[1].weight[:3] = 1.0
     reading = monitor.update()

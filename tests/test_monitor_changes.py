@@ -48,7 +48,7 @@ def test_a_slope_for_each_position_makes_units_where_it_varies() -> None:
 def test_a_prelu_over_tokens() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.PReLU(5), nn.Linear(4, 2))
     model[1].register_parameter("slope", model[1].weight)  # two names for it
-    assert sites(follow(model, torch.empty(1, 5, 3))) == (1, 0)
+    assert sites(follow(model, torch.zeros(1, 5, 3))) == (1, 0)
 
 
 class Masked(nn.Module):
@@ -208,7 +208,7 @@ def parametrized(model):
 )
 def test_another_architecture_is_refused(change, message) -> None:
     model = two_prelus()
-    monitor = pathlen.DepthMonitor(model, torch.empty(1, 3))
+    monitor = pathlen.DepthMonitor(model, torch.zeros(1, 3))
     monitor.update()
     change(model)
     with pytest.raises(pathlen.MonitorError, match=f"{message}.*make a new DepthMonitor"):
@@ -218,10 +218,10 @@ def test_another_architecture_is_refused(change, message) -> None:
 def test_slopes_that_were_tied_and_are_not_any_more() -> None:
     model = two_prelus()
     model[3].weight = model[1].weight
-    monitor = follow(model, torch.empty(1, 3))
+    monitor = follow(model, torch.zeros(1, 3))
     shared = nn.Parameter(torch.tensor([1.0, 1.0, 1.0, 0.0]))
     model[1].weight = model[3].weight = shared
-    require_fresh(monitor, model, torch.empty(1, 3))
+    require_fresh(monitor, model, torch.zeros(1, 3))
     model[3].weight = nn.Parameter(torch.zeros(4))
     with pytest.raises(pathlen.MonitorError, match=r"'1.weight' was one tensor in several places"):
         monitor.update()
@@ -277,15 +277,15 @@ def test_what_cannot_be_followed() -> None:
     with pytest.raises(pathlen.MonitorError, match=r"reads values.*call pathlen.measure instead"):
         pathlen.DepthMonitor(model, IMAGE)
     with pytest.raises(pathlen.BackendError, match="no backend 'abacus'"):
-        pathlen.DepthMonitor(two_prelus(), torch.empty(1, 3), backend="abacus")
+        pathlen.DepthMonitor(two_prelus(), torch.zeros(1, 3), backend="abacus")
     with pytest.raises(pathlen.ModelError):
-        pathlen.DepthMonitor(two_prelus(), torch.empty(1, 7))
+        pathlen.DepthMonitor(two_prelus(), torch.zeros(1, 7))
 
 
 def test_models_without_values() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 4), nn.PReLU(), Blend(1))
-    x = torch.empty(2, 3, device="meta")
+    x = torch.zeros(2, 3, device="meta")
     monitor = pathlen.DepthMonitor(model, x)
     assert monitor.update().num_active == pathlen.measure(model, x).num_active
     model.to_empty(device="cpu")
@@ -293,6 +293,6 @@ def test_models_without_values() -> None:
         for parameter in model.parameters():
             parameter.fill_(1.0)
         model[1].weight[0] = 0.0
-    require_fresh(monitor, model, torch.empty(2, 3))
+    require_fresh(monitor, model, torch.zeros(2, 3))
     model.to("meta")
     assert monitor.update().num_active == pathlen.measure(model, x).num_active

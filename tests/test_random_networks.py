@@ -265,7 +265,7 @@ def test_every_backend_agrees_with_enumeration(program):
     normalized = sum(chance * length for chance, length in found)
 
     model = Network(steps, outputs)
-    x = torch.empty(2, channels, *([3, 3] if images else []))
+    x = torch.zeros(2, channels, *([3, 3] if images else []))
     graph = pathlen.trace(model, x)
     assert graph.info.status == "exact"
     for backend in backends.registry.built_in_that_give("solution"):
@@ -312,7 +312,7 @@ def test_functions_of_one_tensor_meet_in_a_flat_sum():
         Step("add", (0, 1)),
         Step("add", (0, 2, 3)),
     ]
-    report = pathlen.measure(Network(steps, [4]), torch.empty(2, 2, 3, 3))
+    report = pathlen.measure(Network(steps, [4]), torch.zeros(2, 2, 3, 3))
     # into each of 2 channels: 1 path past the layer, and 1 from each of 2 inputs through f
     assert report.path_count == 2 * (1 + 2)
     assert report.average_path_length == pytest.approx(2 / 3)

@@ -17,7 +17,7 @@ import pathlen
 from pathlen import TraceError
 from tests.constructs import HALF, IMAGE, TOKENS, X2, Model, answer
 
-SEQUENCE = torch.empty(3, 2, 2)  # (steps, batch, features)
+SEQUENCE = torch.zeros(3, 2, 2)  # (steps, batch, features)
 
 # --- recurrent layers by hand ---------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ def elman(width, hidden, steps):
 @pytest.mark.parametrize(("width", "hidden", "steps"), [(1, 1, 1), (1, 1, 2), (2, 3, 4), (3, 1, 3)])
 def test_an_elman_network_by_hand(width, hidden, steps):
     paths, sums, expected = elman(width, hidden, steps)
-    x = torch.empty(2, steps, width)
+    x = torch.zeros(2, steps, width)
     rnn = nn.RNN(width, hidden, batch_first=True)
     last = (hidden * paths[-1], Fraction(sums[-1], paths[-1]), expected[-1])
     assert answer(Model(lambda m, x: m.rnn(x)[0][:, -1], rnn=rnn), x) == last
@@ -58,14 +58,14 @@ def test_a_gru_of_two_steps_by_hand():
     model = Model(lambda m, x: m.rnn(x)[0], rnn=nn.GRU(2, 3))
     # lengths: n: 2 of 1, 2 of 2 = 6; z: 2; so 6 + 2 + 6 = 14 over 10. The walk: n has 1 + 1/2,
     # the product (3/2 + 1) / 2, h the mean of 5/4 and 3/2
-    assert answer(model, torch.empty(1, 2, 2)) == (30, Fraction(14, 10), Fraction(11, 8))
+    assert answer(model, torch.zeros(1, 2, 2)) == (30, Fraction(14, 10), Fraction(11, 8))
 
 
 def test_an_lstm_of_one_step_by_hand():
     # c0 is constant: c = f * c0 + i * g: f has 2 ways of length 1, the product 4 of length 1: 6;
     # h = o * tanh(c): 2 of length 1 and 6 of length 2. The walk: 1/2 * 1 + 1/2 * 2
     model = Model(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(2, 3))
-    assert answer(model, torch.empty(1, 2, 2)) == (24, Fraction(14, 8), Fraction(3, 2))
+    assert answer(model, torch.zeros(1, 2, 2)) == (24, Fraction(14, 8), Fraction(3, 2))
 
 
 # --- modules and loops over cells agree -----------------------------------------------------------
@@ -165,8 +165,8 @@ def test_an_unbatched_sequence_and_nonlinearities(kind):
 def test_a_first_state_that_is_given_is_an_input():
     # h1 = tanh(W x + U h0): 2 units of x and 3 of h0 reach each of 3 states
     model = Model(lambda m, x, h: m.rnn(x, h)[0], rnn=nn.RNN(2, 3))
-    assert answer(model, torch.empty(1, 2, 2), torch.empty(1, 2, 3)) == (15, 1, 1)
-    assert pathlen.trace(model, (torch.empty(1, 2, 2), torch.empty(1, 2, 3))).num_inputs == 5
+    assert answer(model, torch.zeros(1, 2, 2), torch.zeros(1, 2, 3)) == (15, 1, 1)
+    assert pathlen.trace(model, (torch.zeros(1, 2, 2), torch.zeros(1, 2, 3))).num_inputs == 5
 
 
 class Packs(nn.Module):
@@ -257,7 +257,7 @@ def test_a_dense_linear_state_space():
         return torch.stack(outputs, 1)
 
     layers = {"a": nn.Linear(4, 4), "b": nn.Linear(2, 4), "c": nn.Linear(4, 1)}
-    assert answer(Model(forward, **layers), torch.empty(2, 3, 2)) == (4 * (2 + 10 + 42), 0, 0)
+    assert answer(Model(forward, **layers), torch.zeros(2, 3, 2)) == (4 * (2 + 10 + 42), 0, 0)
 
 
 def test_a_diagonal_state_space_is_a_filter_along_positions():
@@ -272,7 +272,7 @@ def test_a_diagonal_state_space_is_a_filter_along_positions():
 
     parameters = {name: nn.Parameter(torch.rand(3, 4)) for name in "abc"}
     model = Model(forward, enter=nn.Linear(2, 3), leave=nn.Linear(3, 1), **parameters)
-    assert answer(model, torch.empty(2, 5, 2)) == (6, 1, 1)
+    assert answer(model, torch.zeros(2, 5, 2)) == (6, 1, 1)
 
 
 def test_a_selective_state_space_of_one_step():
@@ -286,7 +286,7 @@ def test_a_selective_state_space_of_one_step():
         return (h * c[:, None]).sum(-1)
 
     model = Model(forward, d=nn.Linear(3, 3), b=nn.Linear(3, 4), c=nn.Linear(3, 4))
-    assert answer(model, torch.empty(1, 1, 3)) == (120, Fraction(3, 10), Fraction(1, 8))
+    assert answer(model, torch.zeros(1, 1, 3)) == (120, Fraction(3, 10), Fraction(1, 8))
 
 
 # --- Fourier transforms and token mixing ----------------------------------------------------------

@@ -37,7 +37,7 @@ def test_k_of_n_linear_channels_take_k_nths_of_the_contribution(data):
     for before, after, count in zip(widths, widths[1:], linear, strict=False):
         layers += [nn.Linear(before, after), nn.PReLU(after, init=0.0)]
         linear_channels(layers[-1], count)
-    report = measure(nn.Sequential(*layers), torch.empty(2, widths[0]))
+    report = measure(nn.Sequential(*layers), torch.zeros(2, widths[0]))
     expected = sum(Fraction(w - k, w) for w, k in zip(widths[1:], linear, strict=True))
     assert report.average_path_length == expected
     assert report.normalized_average_path_length == expected
@@ -53,7 +53,7 @@ def test_in_a_residual_network_too(data):
     # in both averages; the other layers keep theirs, because chances know no activities.
     torch.manual_seed(0)
     model = CifarResNet(8, width=2, activation=channelwise_prelu)
-    image = torch.empty(1, 3, 8, 8)
+    image = torch.zeros(1, 3, 8, 8)
     before = measure(model, image)
     rows = {row.name: row for row in before.layers}
     prelus = {name: m for name, m in model.named_modules() if isinstance(m, nn.PReLU)}
@@ -77,7 +77,7 @@ def test_in_a_residual_network_too(data):
 
 def test_activities_put_into_a_graph_do_the_same_as_slopes():
     model = CifarResNet(8, width=2, activation=channelwise_prelu)
-    image = torch.empty(1, 3, 8, 8)
+    image = torch.zeros(1, 3, 8, 8)
     graph = pathlen.trace(model, image)
     linear_channels(model.stage2[0].activation1, 3)
     by_slopes = measure(model, image)
@@ -89,7 +89,7 @@ def test_activities_put_into_a_graph_do_the_same_as_slopes():
 
 def test_a_fully_linear_network_has_length_0_and_the_same_paths():
     model = CifarResNet(8, width=2, activation=channelwise_prelu)
-    image = torch.empty(1, 3, 8, 8)
+    image = torch.zeros(1, 3, 8, 8)
     before = measure(model, image)
     for module in model.modules():
         if isinstance(module, nn.PReLU):
@@ -124,7 +124,7 @@ class Function(nn.Module):
 )
 def test_the_threshold_of_one_hundredth_on_either_side(slope, active, by_channel):
     prelu = nn.PReLU(3 if by_channel else 1, init=slope)
-    assert measure(between_layers(prelu), torch.empty(2, 2)).average_path_length == active
+    assert measure(between_layers(prelu), torch.zeros(2, 2)).average_path_length == active
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_leaky_relu_is_told_by_its_function(slope, active):
         Function(lambda x: torch.where(x > 0, x, slope * x)),
         Function(lambda x: slope * x + (1 - slope) * torch.relu(x)),
     ):
-        report = measure(between_layers(activation), torch.empty(2, 2))
+        report = measure(between_layers(activation), torch.zeros(2, 2))
         assert report.average_path_length == active
         assert report.path_count == 6
 
 
 def test_the_tolerance_of_the_policy_is_the_threshold():
     model = between_layers(nn.PReLU(3, init=0.8))
-    x = torch.empty(2, 2)
+    x = torch.zeros(2, 2)
     for tolerance, active in ((0.19, 1), (0.21, 0)):
         policy = pathlen.Policy(tolerance=tolerance)
         assert pathlen.measure(model, x, policy=policy).average_path_length == active
@@ -152,7 +152,7 @@ def test_the_tolerance_of_the_policy_is_the_threshold():
 
 def test_one_slope_for_all_channels_makes_all_linear():
     prelu = nn.PReLU(init=1.0)
-    assert measure(between_layers(prelu), torch.empty(2, 2)).num_active == 0
+    assert measure(between_layers(prelu), torch.zeros(2, 2)).num_active == 0
 
 
 ACTIVATIONS = {
@@ -226,7 +226,7 @@ def test_every_activation_is_one_active_unit_a_channel(activation):
     # 2 * 3 * 1 paths, each over one of the 3 units; some of these functions are written by several
     # operations, which make one unit all the same
     module = activation if isinstance(activation, nn.Module) else Function(activation)
-    report = measure(between_layers(module), torch.empty(4, 2))
+    report = measure(between_layers(module), torch.zeros(4, 2))
     assert report.path_count == 6
     assert report.average_path_length == report.normalized_average_path_length == 1
     assert report.num_active == 3
@@ -259,7 +259,7 @@ def test_all_activation_classes_of_torch_are_covered():
     ids=["softplus", "elu", "identity", "softmin", "softmax"],
 )
 def test_other_modules(activation, active):
-    report = measure(between_layers(activation), torch.empty(4, 2))
+    report = measure(between_layers(activation), torch.zeros(4, 2))
     assert (report.path_count, report.average_path_length) == (6, active)
 
 
@@ -277,7 +277,7 @@ class Blend(nn.Module):
 def test_a_users_own_activation_is_told_by_its_function():
     # one of four channels is linear, on images
     model = nn.Sequential(nn.Conv2d(2, 4, 1), Blend([0.0, 1.0, 0.995, 0.5]), nn.Conv2d(4, 3, 1))
-    report = measure(model, torch.empty(1, 2, 3, 3))
+    report = measure(model, torch.zeros(1, 2, 3, 3))
     assert report.num_active == 2
     assert report.average_path_length == Fraction(1, 2)
     assert report.path_count == 2 * 4 * 3
@@ -300,16 +300,16 @@ def test_slopes_brought_to_the_shape_or_type_of_the_input(brought):
         b=nn.Conv2d(4, 3, 1),
         slope=nn.Parameter(torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)),
     )
-    if brought(model.slope, torch.empty(1, 4, 3, 3)).dtype == torch.float64:
+    if brought(model.slope, torch.zeros(1, 4, 3, 3)).dtype == torch.float64:
         model.double()
-    report = measure(model, torch.empty(1, 2, 3, 3, dtype=model.a.weight.dtype))
+    report = measure(model, torch.zeros(1, 2, 3, 3, dtype=model.a.weight.dtype))
     assert report.average_path_length == Fraction(1, 4)
 
 
 def test_slopes_without_values_are_taken_as_active_and_this_is_said():
     with torch.device("meta"):
         model = between_layers(nn.PReLU(3, init=1.0))
-    report = measure(model, torch.empty(2, 2, device="meta"))
+    report = measure(model, torch.zeros(2, 2, device="meta"))
     assert report.num_active == 3
     assert any("prelu" in cause and "meta" in cause for cause in report.causes)
 
@@ -320,7 +320,7 @@ def test_bounds_without_values_are_unknown_also_after_a_cast():
         return torch.clamp(m.a(x), -bound.float(), bound.float())
 
     with torch.device("meta"):
-        model, x = Model(forward, a=nn.Linear(2, 3)), torch.empty(1, 2)
+        model, x = Model(forward, a=nn.Linear(2, 3)), torch.zeros(1, 2)
         model.register_buffer("bound", torch.tensor(float("inf")))
     report = pathlen.measure(model, x)
     assert report.average_path_length == 1

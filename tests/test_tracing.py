@@ -225,8 +225,8 @@ def test_other_threads_may_run_models_meanwhile():
 
 def test_a_model_on_the_meta_device():
     with torch.device("meta"):
-        model, x = CifarResNet(8, width=2), torch.empty(1, 3, 8, 8)
-    real = pathlen.measure(CifarResNet(8, width=2), torch.empty(1, 3, 8, 8), exact=True)
+        model, x = CifarResNet(8, width=2), torch.zeros(1, 3, 8, 8)
+    real = pathlen.measure(CifarResNet(8, width=2), torch.zeros(1, 3, 8, 8), exact=True)
     report = pathlen.measure(model, x, exact=True)
     assert report.path_count == real.path_count
     assert report.average_path_length == real.average_path_length
@@ -235,7 +235,7 @@ def test_a_model_on_the_meta_device():
 
 def test_inside_a_device_context():
     with torch.device("meta"):
-        model, x = CifarResNet(8, width=2), torch.empty(1, 3, 8, 8)
+        model, x = CifarResNet(8, width=2), torch.zeros(1, 3, 8, 8)
         report = pathlen.measure(model, x)
     assert report.normalized_average_path_length == 5.5
 
@@ -262,7 +262,7 @@ def test_constants_are_computed_on_the_cpu_wherever_the_program_puts_them():
 
 def test_a_model_on_the_meta_device_that_reads_values_cannot_be_traced():
     with torch.device("meta"):
-        model, x = Model(lambda m, y: y if y.sum() > 0 else -y), torch.empty(2, 3)
+        model, x = Model(lambda m, y: y if y.sum() > 0 else -y), torch.zeros(2, 3)
     with pytest.raises(TraceError, match=r"(?s)DataDependent|data.dependent|meta"):
         pathlen.measure(model, x)
 

@@ -46,7 +46,7 @@ def build(name: str) -> Subject:
 
     def make() -> Subject:
         model = timm.create_model(name, pretrained=False).eval()
-        image = torch.empty(1, *model.default_cfg.get("input_size", (3, 224, 224)))
+        image = torch.zeros(1, *model.default_cfg.get("input_size", (3, 224, 224)))
         return Subject(model, (image,))
 
     if name.startswith(_HAVE_BOUNDS):

@@ -68,8 +68,8 @@ def _detector(name: str, family: str) -> Subject:
 
 def _images(name: str, family: str) -> tuple[torch.Tensor, ...]:
     if family == "raft":
-        return torch.empty(1, 3, 128, 128), torch.empty(1, 3, 128, 128)
+        return torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128)
     if family in _VIDEOS:
-        return (torch.empty(1, 3, 16, _VIDEOS[family], _VIDEOS[family]),)
+        return (torch.zeros(1, 3, 16, _VIDEOS[family], _VIDEOS[family]),)
     size = 299 if name.endswith("inception_v3") else 224
-    return (torch.empty(1, 3, size, size),)
+    return (torch.zeros(1, 3, size, size),)
