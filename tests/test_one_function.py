@@ -257,6 +257,9 @@ def test_a_position_embedding_splits_nothing():
 
 
 LINEAR = {
+    "product of repeats": lambda w, x: (
+        (x.repeat(1, len(w)) * w.flatten()).view(len(x), *w.shape).sum(-1)
+    ),
     "product and sum": lambda w, x: (x[:, None] * w).sum(-1),
     "product and sum, turned": lambda w, x: (x[..., None] * w.T).sum(1),
     "row by row": lambda w, x: torch.stack([(x * row).sum(-1) for row in w], -1),
@@ -281,6 +284,25 @@ def test_a_linear_map_that_is_added_to_its_input_is_no_statistic(name):
     body = Model(lambda m, x: m.c(x + F.relu(LINEAR[name](weight, x))), c=nn.Linear(4, 3))
     plain = Model(lambda m, x: m.c(x + F.relu(F.linear(x, weight))), c=nn.Linear(4, 3))
     assert numbers(body, ROWS) == numbers(plain, ROWS)
+
+
+SIGNED = {
+    "less": lambda h, d: F.relu(h) + d - F.relu(-h),
+    "less, nested": lambda h, d: d - (F.relu(-h) + 0.5 * d) + F.relu(h),
+    "scaled": lambda h, d: (F.relu(h) + d) * 2 - 2 * F.relu(-h),
+    "scaled, a factor each": lambda h, d: (F.relu(h) + d) * GAIN - GAIN * F.relu(-h),
+    "stacked": lambda h, d: torch.stack([d, -F.relu(-h), F.relu(h)]).sum(0),
+    "weighted": lambda h, d: torch.stack([d, F.relu(-h), F.relu(h)], -1) @ SIGNS,
+}
+GAIN, SIGNS = torch.tensor([1.0, 2, 3, 4]), torch.tensor([1.0, -1, 1])
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_functions_of_one_tensor_meet_with_their_signs(name):
+    body = Model(lambda m, x: SIGNED[name](m.a(x), x), a=nn.Linear(4, 4))
+    assert numbers(body, ROWS) == (4 * 4 + 4, 0, 0, 0)  # relu(h) - relu(-h) is h
+    body.function = lambda m, x: F.relu(m.a(x)) + x + F.relu(-m.a(x))
+    assert numbers(body, ROWS)[3] == 8  # separate calls of a layer are separate
 
 
 def test_memory_that_is_written_in_parts():

@@ -13,8 +13,7 @@ from pathlen.lowering.moving import item_of, moved_operands, places_of, run_move
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.stacks import Stack, stack_of
-from pathlen.lowering.states import PRODUCTS
+from pathlen.lowering.stacks import stack_of
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing import module_path
 
@@ -197,7 +196,10 @@ class _Evaluation:
             return self._value(next(v for v in call.values() if v.varies)) - _FIXED_STATISTIC
         stack = stack_of(call, self._constants.traced)
         assert stack is not None
-        scaled = [self._scaled(stack, number) for number in range(len(stack.pieces))]
+        scaled = [
+            self._value(piece) * stack.factor_of(number, self._constants.of)
+            for number, piece in enumerate(stack.pieces)
+        ]
         functions = torch.broadcast_tensors(*scaled)
         arguments = {**call.arguments, "self": torch.stack([f.double() for f in functions])}
         if "dim" in arguments:
@@ -205,22 +207,6 @@ class _Evaluation:
         arguments.update({key: False for key in ("keepdim", "keepdims") if key in arguments})
         result = call_by_name(functional(call.func), arguments)
         return result if isinstance(result, torch.Tensor) else result[0]
-
-    def _scaled(self, stack: Stack, number: int) -> torch.Tensor:
-        """The function of a tensor that was stacked, times the constants at its place."""
-        function = self._value(stack.pieces[number])
-        for call in stack.scalings:
-            factor = torch.as_tensor(
-                self._constants.of(call["other"])
-                if isinstance(call["other"], Value)
-                else call["other"]
-            ).double()
-            own = stack.axis - len(call.shape) + factor.ndim
-            if own >= 0 and factor.ndim:
-                factor = factor.select(own, number if factor.shape[own] > 1 else 0)
-            products = call.name in PRODUCTS
-            function = function * factor if products else function / factor
-        return function
 
     def _move(self, call: Call, item: int) -> torch.Tensor:
         """Functions in other places; each element of a constant is a constant function."""

@@ -53,7 +53,7 @@ class Lowering:
         self.weights = weights
         self.builder = GraphBuilder() if weights is None else weights
         self.constants = Constants()
-        self.variants = Variants(self.constants)
+        self.variants = Variants(self.constants, None if weights is None else weights.scales)
         self.decompositions = Decompositions()
         self.readers: dict[int, int] = {}
         self.status = "exact"

@@ -13,6 +13,7 @@ import torch
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -27,6 +28,7 @@ from pathlen.lowering.layer_weights import arranged, weights_of
 from pathlen.lowering.layers import dense_layer
 from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.stacks import pieces_along
+from pathlen.lowering.sums import added_up
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
 
@@ -84,7 +86,7 @@ def contract(
             pieces = pieces_along(
                 operands[path], letters[path].index(summed[0]), lowering.constants
             )
-            if pieces is not None and lowering.weights is None:
+            if pieces is not None:
                 return _weighted_sum(call, pieces, operands[other], lowering)
         if shared:
             return _grouped_by_weights(call, labels[path], weight, form, shared, lowering)
@@ -105,18 +107,18 @@ def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Low
     """A sum of tensors, each times a number."""
     try:
         numbers = lowering.constants.of(weights).reshape(-1).tolist()
-    except UnknownConstantError:
+    except UnknownConstantError as error:
+        if lowering.weights is not None:
+            raise meta_error(weights, call) from error
         numbers = []
     if len(numbers) != len(pieces):
         numbers = [1.0] * len(pieces)  # one sort of connection as good as any
-    own = []
-    for piece, number in zip(pieces, numbers, strict=True):
-        if piece.is_path:
-            arguments = {"self": piece, "other": number}
-            like = torch.empty(piece.shape, dtype=piece.dtype, device="meta")
-            times = Call(torch.ops.aten.mul.Scalar, "aten.mul", arguments, call.node, like)
-            own.append(reshaped(call, lowering.result(times, piece.labels), lowering))
-    return merged_sum(call, own, lowering)
+    terms = [
+        (reshaped(call, piece, lowering), float(number))
+        for piece, number in zip(pieces, numbers, strict=True)
+        if piece.is_path
+    ]
+    return merged_sum(added_up(call, terms), [summand for summand, _ in terms], lowering)
 
 
 def _adds_up(

@@ -1,5 +1,6 @@
 """Elementwise operations: passes, activations and merges."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,9 +33,11 @@ from pathlen.lowering.regions import (
 )
 from pathlen.lowering.rules import rule
 from pathlen.lowering.states import EXPONENTIALS, SUMS, State
-from pathlen.lowering.sums import grouped
+from pathlen.lowering.sums import Factor, RegionTerm, Term, grouped, have_common_origin
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
+    factors_in_sum,
+    labels_by_function,
     merged_nodes,
     passed,
     remember_terms,
@@ -143,10 +146,14 @@ def _activation(region: Region, lowering: Lowering) -> Value:
     """One new unit per label of the entry, and per parameter index where parameters split it."""
     call, constants = region.last, lowering.constants
     region = first_entry(region, lowering.readers, constants)
-    labels = lowering.unified(labels_of_entry(region, constants))
     variants = lowering.variants.of(region.entry)
-    if variants is not None:
-        variants = carried(region, variants, call.shape, constants)
+    if variants is None:
+        labels = lowering.unified(labels_of_entry(region, constants))
+    else:
+        labels = labels_by_function(region.entry, variants, lowering)
+        labels, variants = (
+            carried(region, numbers, call.shape, constants) for numbers in (labels, variants)
+        )
     function = Function(region, labels, variants)
     active = active_functions(region, constants, lowering.policy.tolerance)
     if active is None:
@@ -187,7 +194,7 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
         if chosen is not None:
             return lowering.result(call, chosen)
     if adds(call):
-        return merged_sum(call, path, lowering)
+        return merged_sum(call, path, lowering, tried=True)
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
     counted = bool(kind) and lowering.policy.counts(kind)
     passes: Passes = "beside constants" if call.name in _SCALES else "none"
@@ -212,17 +219,29 @@ def adds(call: Call) -> bool:
     return any(not isinstance(call[n], Value) or not call[n].varies for n in names)
 
 
-def merged_sum(call: Call, operands: list[Value], lowering: Lowering) -> Value:
+def merged_sum(
+    call: Call, operands: list[Value], lowering: Lowering, *, tried: bool = False
+) -> Value:
     """A sum: of all summands, those of sums inside that nobody else reads included.
 
     Functions of one tensor among the summands meet first, whatever the order.
+
+    Args:
+        call: the sum.
+        operands: the path tensors among its operands.
+        lowering: the lowering at work.
+        tried: whether it is known that the operands together are no function of one tensor.
     """
     flat = flattened_summands(operands, lowering.readers, lowering.constants)
-    if lowering.weights is None:
-        path = _grouped(call, flat, lowering)
-        columns = [broadcast(operand.labels, call.shape) for operand in path]
-    else:
-        path, columns = scaled_operands(call, flat, lowering)
+    summands = list({id(summand): summand for summand in flat}.values())
+    may_meet = not (tried and len(summands) < 3) and have_common_origin(summands)
+    terms: list[Term] = [(summand, 1.0) for summand in summands]
+    if may_meet or lowering.weights is not None:
+        terms = [*zip(summands, factors_in_sum(call, summands, lowering), strict=True)]
+    groups: Sequence[Term | RegionTerm] = terms
+    if may_meet:
+        groups = grouped(call, terms, lowering.constants)
+    columns = [_labels_of_term(call, summand, factor, lowering) for summand, factor in groups]
     value = lowering.result(call, merge_columns(call, columns, lowering))
     value.summands = tuple(flat)
     value.merge = True
@@ -230,17 +249,14 @@ def merged_sum(call: Call, operands: list[Value], lowering: Lowering) -> Value:
     return value
 
 
-def _grouped(call: Call, summands: list[Value], lowering: Lowering) -> list[Value]:
-    """The summands, functions of one tensor put together."""
-    if len(summands) < 3 and call.name in SUMS:  # a region would have been found
-        return summands
-    found = []
-    for group in grouped(call, summands, lowering.constants):
-        if isinstance(group, Region):
-            found.append(scalar_function(group, lowering))
-        else:
-            found.append(group)
-    return found
+def _labels_of_term(
+    call: Call, summand: Value | Region, factor: Factor, lowering: Lowering
+) -> torch.Tensor:
+    value = scalar_function(summand, lowering) if isinstance(summand, Region) else summand
+    labels = broadcast(value.labels, call.shape)
+    if lowering.weights is None:
+        return labels
+    return lowering.scaled(labels, torch.as_tensor(factor, dtype=torch.float64).abs())
 
 
 def _chosen(call: Call, lowering: Lowering) -> torch.Tensor | None:

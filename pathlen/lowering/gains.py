@@ -15,7 +15,7 @@ from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import SAME
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, varying_operands
 
 Terms = Mapping[int, torch.Tensor]
 """By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
@@ -44,14 +44,22 @@ def gains(call: Call, operands: Sequence[Value], constants: Constants) -> list[t
     """
     found = terms(call, operands, constants)
     one = torch.ones((), dtype=torch.float64)
-    absolute = [found.get(id(operand), one).abs() for operand in operands]
-    for factor in absolute:
-        if not bool(factor.isfinite().all()):
-            raise TraceError(
-                f"{call.name} at node {call.node.name!r} scales by a factor that is not finite;"
-                " look for NaN, infinities or divisions by 0 in the model's parameters"
-            )
-    return absolute
+    factors = [found.get(id(operand), one) for operand in operands]
+    require_finite(call, factors)
+    return [factor.abs() for factor in factors]
+
+
+def require_finite(call: Call, factors: Sequence[torch.Tensor]) -> None:
+    """Refuse factors that are no numbers.
+
+    Raises:
+        TraceError: one is NaN or infinite.
+    """
+    if not all(bool(factor.isfinite().all()) for factor in factors):
+        raise TraceError(
+            f"{call.name} at node {call.node.name!r} scales by a factor that is not finite;"
+            " look for NaN, infinities or divisions by 0 in the model's parameters"
+        )
 
 
 def terms(call: Call, operands: Sequence[Value], constants: Constants) -> Terms:
@@ -132,6 +140,12 @@ class _Forms:
         if kind == "normalization":
             source = next(operand for operand in call.values() if operand.varies)
             return _scaled(self.of(source), normalization_gain(call, self._constants))
+        if kind == "movement":
+            return {
+                key: gain if gain.numel() == 1 else gain.abs().amax()  # whatever went where
+                for operand in varying_operands(call)
+                for key, gain in self.of(operand).items()
+            }
         return {}
 
     def of_call(self, call: Call) -> Terms:
@@ -202,7 +216,7 @@ class _Forms:
         if isinstance(value, Value):
             return constant(value, call, self._constants)
         is_complex = isinstance(value, complex)
-        return torch.tensor(value, dtype=torch.complex128 if is_complex else torch.float64)
+        return torch.as_tensor(value, dtype=torch.complex128 if is_complex else torch.float64)
 
 
 _ZERO = torch.zeros((), dtype=torch.float64)

@@ -58,14 +58,29 @@ class Places:
         ]
         return replace(self, shape=shape, strides=tuple(strides))
 
-    def repeats_along(self, axis: int) -> bool:
-        """Whether the elements along an axis are one and the same."""
+    def repeats_along(self, axis: int) -> torch.Tensor | None:
+        """How many elements before each one along an axis are the same.
+
+        None where elements are not repeated as a whole, all of them equally often: a border that
+        mirrors what is beside it still has positions.
+
+        Returns:
+            int64, of a shape that broadcasts to that of the tensor.
+        """
         if self.key is not None:
-            return False
+            return None
         if self.numbers is None:
-            return not self.strides[axis]
-        numbers = self.as_numbers()
-        return bool((numbers == numbers.narrow(axis, 0, 1)).all())
+            along = [-1 if a == axis else 1 for a in range(len(self.shape))]
+            return None if self.strides[axis] else torch.arange(self.shape[axis]).view(along)
+        numbers = self.as_numbers().movedim(axis, -1)
+        ordered, order = numbers.sort(dim=-1, stable=True)
+        place = torch.arange(numbers.shape[-1]).expand(numbers.shape)
+        new = torch.ones_like(ordered, dtype=torch.bool)
+        new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+        first = torch.where(new, place, 0).cummax(dim=-1).values
+        repeats = torch.empty_like(numbers).scatter_(-1, order, place - first)
+        times = repeats.reshape(-1).bincount()
+        return repeats.movedim(-1, axis) if len(times) > 1 and times.unique().numel() == 1 else None
 
     def meets(self, other: "Places") -> bool:
         """Whether an element is among both."""

@@ -10,6 +10,7 @@ from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import contract
 from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
 from pathlen.lowering.layers import dense_layer, require_no_path
@@ -75,17 +76,41 @@ def bilinear(call: Call, lowering: Lowering) -> Value:
     """Each output feature multiplies all features of one input with all of the other."""
     if call.name != "aten.bilinear":
         raise UnsupportedOperation(f"{lowering.site(call)}: only whole bilinear layers have a rule")
-    inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
     require_no_path(call, ("weight", "bias"), lowering)
+    inputs = [call[name] for name in ("input1", "input2") if call[name].is_path]
+    if not inputs:
+        return lowering.result(call, constant_labels(call.shape))
+    if len(inputs) == 1:
+        return _linear_in(inputs[0], call, lowering)
     lowering.layer(call)
     if lowering.weights is not None:
-        units = bilinear_units(call, inputs, lowering)
+        units = bilinear_units(call, lowering)
         return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
     hubs = np.unique([lowering.builder.hub(distinct(value.labels)) for value in inputs])
     sets = LabelSets(np.tile(hubs, call.shape[-1]), np.full(call.shape[-1], len(hubs)))
-    counted = len(inputs) > 1 and lowering.policy.counts("product")
-    units = lowering.builder.merges(sets, float(counted))
+    units = lowering.builder.merges(sets, float(lowering.policy.counts("product")))
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
+
+
+def _linear_in(source: Value, call: Call, lowering: Lowering) -> Value:
+    """A bilinear layer of which one input has no path is a linear layer of the other."""
+    is_first = call["input1"] is source
+    other = call["input2" if is_first else "input1"]
+
+    def matrix() -> torch.Tensor | None:
+        found = weights_of(call, call["weight"], lowering)
+        if found is None:
+            return None
+        if other.varies:
+            lowering.by_data()
+            return found.abs().sum(2 if is_first else 1).unsqueeze(0)
+        factor = constant(other, call, lowering.constants).reshape(-1, other.shape[-1])
+        letters = "oij,pj->poi" if is_first else "oij,pi->poj"
+        return torch.einsum(letters, found.to(torch.float64), factor)
+
+    axis = len(call.shape) - 1
+    labels = dense_layer(call, source.labels, axis, call.shape[-1:], matrix, lowering)
+    return lowering.result(call, labels)
 
 
 def _batch_letters(one: Value, other: Value, own: Value) -> str:

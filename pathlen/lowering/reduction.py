@@ -7,8 +7,10 @@ from math import prod
 import numpy as np
 import torch
 
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum, scalar_function
+from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
     collapse,
@@ -18,14 +20,16 @@ from pathlen.lowering.labels import (
     distinct_tuples,
     is_position_axis,
     label_sets,
-    rename,
 )
+from pathlen.lowering.magnitudes import factors_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
-from pathlen.lowering.stacks import stack_of
+from pathlen.lowering.stacks import Stack, stack_of
+from pathlen.lowering.statistics import keeps_axes
+from pathlen.lowering.sums import Factor, added_up
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.weighted_merges import summed_over
+from pathlen.lowering.weighted_merges import function_units, summed_over
 
 _WITH_MEAN = frozenset(aten("var_mean std_mean"))
 _MAXIMA = frozenset(
@@ -51,7 +55,7 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     """
     stack = stack_of(call, lowering.constants)
     if stack is not None:
-        meeting = _meeting(call, stack.pieces, lowering)
+        meeting = _meeting(call, stack, lowering)
         if meeting is not None:
             return meeting
     source = next(value for value in call.values() if value.varies)
@@ -61,24 +65,26 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     if call.name in _WITH_MEAN and len(distinct(source.labels)) > 1:
         lowering.uncertain(call, "the mean beside a variance")
     merged = union_over(call, source.labels, axes, lowering, divisor)
-    keep = bool(call.arguments.get("keepdim", call.arguments.get("keepdims", False)))
-    if not keep:
-        kept = [size for axis, size in enumerate(source.shape) if axis not in axes]
-        merged = merged.squeeze(tuple(axes)).expand(kept) if axes else merged
     if call.name in _MAXIMA:
         merged = lowering.counted("pooling", call, merged)
-    elif divisor is not None and lowering.weights is None:
-        found = _as_layer(call, source, merged, axes, keep, lowering)
-        if found is not merged:
-            value = lowering.result(call, found)
-            value.layer = True
-            return value
-    return _results(call, merged, lowering)
+    layer = None
+    if divisor is not None:
+        layer = _as_layer(call, source, merged, axes, divisor, lowering)
+    found = _without(merged if layer is None else layer, axes, keeps_axes(call))
+    results = _results(call, found, lowering)
+    if isinstance(results, Value):
+        results.layer = layer is not None
+    return results
 
 
-def _meeting(call: Call, pieces: list[Value], lowering: Lowering) -> Result | None:
+def _without(labels: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
+    """Labels without axes that have length 1, unless they stay."""
+    return labels if keep or not axes else labels.squeeze(tuple(axes))
+
+
+def _meeting(call: Call, stack: Stack, lowering: Lowering) -> Result | None:
     """The result of an operation over stacked tensors; None where it is that of a reduction."""
-    varying = [piece for piece in pieces if piece.varies]
+    varying = [piece for piece in stack.pieces if piece.varies]
     region = find_region(call, varying, lowering.constants) if len(varying) else None
     if region is not None:
         found = scalar_function(region, lowering)
@@ -88,10 +94,30 @@ def _meeting(call: Call, pieces: list[Value], lowering: Lowering) -> Result | No
         places = constant_labels(vals[1].shape)
         return found, lowering.result(call, places, dtype=vals[1].dtype)
     path = [piece for piece in varying if piece.is_path]
-    if call.name in ("aten.sum", "aten.mean") and path and lowering.weights is None:
-        moved = [_as_result(call, piece, lowering) for piece in path]
-        return merged_sum(call, moved, lowering)
+    if call.name in ("aten.sum", "aten.mean") and path:
+        share = 1.0 if call.name == "aten.sum" else 1 / len(stack.pieces)
+        terms = [
+            (_as_result(call, piece, lowering), share * _in_stack(call, stack, number, lowering))
+            for number, piece in enumerate(stack.pieces)
+            if piece.is_path
+        ]
+        pieces = [piece for piece, _ in terms]
+        return merged_sum(added_up(call, terms), pieces, lowering, tried=True)
     return None
+
+
+def _in_stack(call: Call, stack: Stack, number: int, lowering: Lowering) -> Factor:
+    """What a stacked tensor is multiplied by before it is added up; 1 where that has no value."""
+    if not stack.scalings:
+        return 1.0
+    try:
+        factor = stack.factor_of(number, lowering.constants.of)
+    except UnknownConstantError as error:
+        if lowering.weights is not None:
+            raise meta_error(stack.pieces[number], call) from error
+        return 1.0
+    there = keeps_axes(call) and factor.ndim >= len(call.shape) - stack.axis
+    return factor.unsqueeze(stack.axis - len(call.shape)) if there else factor
 
 
 def _as_result(call: Call, piece: Value, lowering: Lowering) -> Value:
@@ -116,43 +142,51 @@ def _as_layer(
     source: Value,
     merged: torch.Tensor,
     axes: list[int],
-    keep: bool,
+    divisor: float,
     lowering: Lowering,
-) -> torch.Tensor:
+) -> torch.Tensor | None:
     """Labels of a sum of products: one new unit for each of several linear functions of a hub.
 
     Args:
         call: the sum.
         source: what is added up.
-        merged: labels of the sum, without units of its own.
+        merged: labels of the sum, without units of its own; the axes have length 1.
         axes: that are reduced.
-        keep: whether they stay, with length 1.
+        divisor: 1 for a sum, the number of elements for a mean.
         lowering: the lowering at work.
+
+    Returns:
+        The labels, None where there is one function of each.
     """
     variants = lowering.variants.of(source)
     if variants is None:
-        return merged
+        return None
     kept = [axis for axis in range(variants.ndim) if axis not in axes]
     small = compact(variants)
     order = small.permute(*kept, *axes)
     rows = order.reshape(math.prod(order.shape[: len(kept)]), -1).numpy()
     _, number = np.unique(rows, axis=0, return_inverse=True)
-    functions = torch.from_numpy(number.reshape(-1)).view(order.shape[: len(kept)])
-    if keep:
-        for axis in axes:
-            functions = functions.unsqueeze(axis)
-    functions = functions.expand(merged.shape)
-    tuples, spread = distinct_tuples([merged, functions])
-    rows_of_units = tuples[:, 0] != CONSTANT
-    if len(np.unique(tuples[rows_of_units, 0])) == np.count_nonzero(rows_of_units):
-        return merged  # one function of each
+    sizes = [1 if axis in axes else size for axis, size in enumerate(small.shape)]
+    functions = torch.from_numpy(number.reshape(-1)).view(sizes).expand(merged.shape)
+    hubs = merged if lowering.weights is None else lowering.weights.scales.roots(merged)
+    tuples, spread = distinct_tuples([hubs, functions])
+    has_units = tuples[:, 0] != CONSTANT
+    read = tuples[has_units, 0]
+    if len(np.unique(read)) == len(read):
+        return None  # one function of each
     lowering.layer(call)
-    read = distinct(source.labels)
-    if len(read) > 1 and all(is_position_axis(source.labels, axis) for axis in axes):
-        return rename(merged, read, lowering.builder.units(read))  # positions are mixed
-    nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
-    nodes[rows_of_units] = lowering.builder.units(np.ascontiguousarray(tuples[rows_of_units, 0]))
-    return spread(nodes)
+    labels = lowering.unified(source.labels)
+    if len(distinct(labels)) > 1 and all(is_position_axis(labels, axis) for axis in axes):
+        read, unit = np.unique(tuples[:, 0], return_inverse=True)  # positions are mixed
+        read, unit = read[read != CONSTANT], unit - np.count_nonzero(read == CONSTANT)
+    else:
+        unit = np.where(has_units, np.cumsum(has_units) - 1, CONSTANT)
+    if lowering.weights is None:
+        units = lowering.builder.units(np.ascontiguousarray(read))
+    else:
+        factors = factors_of(source, lowering.weights.scales, lowering.constants)
+        units = function_units(call, factors, axes, spread(unit), divisor, lowering)
+    return spread(np.append(units, CONSTANT)[unit])  # CONSTANT is -1: the last entry
 
 
 @rule(

@@ -73,6 +73,30 @@ class Scales:
             return labels
         return collapse(rename(labels, units, self.times(units, largest)))
 
+    def roots(self, labels: torch.Tensor) -> torch.Tensor:
+        """The nodes that the labels of a tensor stand for, whatever the factors are."""
+        units = distinct(labels)
+        if not len(units) or units[-1] < _FIRST:
+            return labels
+        return collapse(rename(labels, units, self.split(units)[0]))
+
+    def by_function(
+        self, labels: torch.Tensor, factors: torch.Tensor, functions: torch.Tensor
+    ) -> torch.Tensor:
+        """Labels in which each function of a unit has one factor, the largest that it has.
+
+        Args:
+            labels: of a tensor.
+            factors: by how much each of its elements is its unit; of the same shape, as are
+            functions: numbers that tell apart the affine functions of one element.
+        """
+        pairs, spread = distinct_tuples([self.roots(labels), functions])
+        known = pairs[:, 0] != CONSTANT
+        _, largest = largest_factors(spread(np.where(known, np.arange(len(pairs)), -1)), factors)
+        named = np.full(len(pairs), CONSTANT)
+        named[known] = self.times(pairs[known, 0], largest)
+        return spread(named)
+
     def unified(self, labels: torch.Tensor) -> torch.Tensor:
         """Labels in which each unit has one factor only, the largest that it has in the tensor.
 

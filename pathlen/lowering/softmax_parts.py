@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from pathlen.lowering.operations import aten
 from pathlen.lowering.states import (
     CONSTANT,
@@ -38,6 +40,8 @@ def scale_of(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
         other = call["other" if name == "self" else "self"]
         if isinstance(other, Value):
             return (factor, *others, call.name, other.node)
+        if isinstance(other, torch.Tensor):
+            return (factor, *others, call.name, id(other))
         return (factor * other if call.name in PRODUCTS else factor / other, *others)
     return state.scale if call.name in SAME else (*state.scale, call.node)
 

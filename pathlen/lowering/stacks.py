@@ -1,5 +1,6 @@
 """Tensors that are put side by side along an axis, which is reduced again: they meet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.states import NONLINEAR, TOTALS, Of, State, meeting
+from pathlen.lowering.states import NONLINEAR, PRODUCTS, TOTALS, Of, State, meeting
 from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.views import ViewStep
@@ -57,6 +58,27 @@ class Stack:
     pieces: list[Value]
     scalings: tuple[Call, ...]
     axis: int
+
+    def factor_of(self, number: int, constant: Callable[[Value], torch.Tensor]) -> torch.Tensor:
+        """What a tensor is multiplied by where it is in the stack; the axis of the stack is gone.
+
+        Args:
+            number: of the tensor.
+            constant: gives the values of a constant.
+
+        Returns:
+            float64, of a shape that broadcasts to the tensor's.
+        """
+        total = torch.ones((), dtype=torch.float64)
+        for call in self.scalings:
+            other = call["other"]
+            factor = torch.as_tensor(constant(other) if isinstance(other, Value) else other)
+            own = self.axis - len(call.shape) + factor.ndim
+            if own >= 0 and factor.ndim:
+                factor = factor.select(own, number if factor.shape[own] > 1 else 0)
+            factor = factor.double()
+            total = total * (factor if call.name in PRODUCTS else 1 / factor)
+        return total
 
 
 def stack_of(call: Call, constants: Constants) -> Stack | None:

@@ -6,6 +6,7 @@ constants that differ along an axis along which it is repeated.
 """
 
 import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,8 @@ import torch
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import equal
 from pathlen.lowering.labels import (
-    CONSTANT,
     broadcast,
     collapse,
-    compact,
     distinct,
     distinct_tuples,
 )
@@ -26,6 +25,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of
+from pathlen.lowering.scales import Scales
 from pathlen.lowering.states import SAME, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
 
@@ -50,25 +50,18 @@ class Variants:
 
     Args:
         constants: gives the indices of movements.
+        scales: what labels stand for, where edges carry weights.
     """
 
-    def __init__(self, constants: Constants) -> None:
+    def __init__(self, constants: Constants, scales: Scales | None = None) -> None:
         self._constants = constants
+        self._scales = scales
         self._known: dict[Value, _Held] = {}
 
     def of(self, value: Value) -> torch.Tensor | None:
         """Numbers of functions, int64 of the value's shape; None where each element has one."""
-        stack = [value]
-        while stack:
-            current = stack.pop()
-            if current in self._known:
-                continue
-            below = _below(current)
-            missing = [operand for operand in below if operand not in self._known]
-            if missing:
-                stack += [current, *missing]
-            else:
-                self._known[current] = self._found(current, below)
+        for current in operands_first(value, self._known):
+            self._known[current] = self._found(current, passed_on(current))
         return self._known[value].variants
 
     def _found(self, value: Value, below: list[Value]) -> _Held:
@@ -108,7 +101,7 @@ class Variants:
     def _numbers(self, pieces: list[Value]) -> dict[int, torch.Tensor] | None:
         """Variants of tensors that are put side by side; None where each element has one."""
         held = [self._known[piece] for piece in pieces]
-        if not _share_units(pieces):
+        if not _share_units([self._units(piece) for piece in pieces]):
             own = {id(p): h.variants for p, h in zip(pieces, held, strict=True)}
             return {key: v for key, v in own.items() if v is not None} or None
         origins = [_origin(piece) for piece in pieces]
@@ -126,8 +119,31 @@ class Variants:
             found[id(piece)] = (inner + own_number * base).expand(piece.shape)
         return found
 
+    def _units(self, piece: Value) -> np.ndarray:
+        """The units of a tensor, whatever factors it holds them with."""
+        return distinct(piece.labels if self._scales is None else self._scales.roots(piece.labels))
 
-def _below(value: Value) -> list[Value]:
+
+def operands_first(value: Value, known: Mapping[Value, object]) -> Iterator[Value]:
+    """A value and all that it passes on and that is not known, each after what it passes on.
+
+    Args:
+        value: the value.
+        known: what is known; it must hold each value that was given before the next is asked for.
+    """
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if current in known:
+            continue
+        missing = [operand for operand in passed_on(current) if operand not in known]
+        if missing:
+            stack += [current, *missing]
+        else:
+            yield current
+
+
+def passed_on(value: Value) -> list[Value]:
     """The operands that a value passes on, none where its elements begin."""
     call = value.call
     if call is None or value.merge or value.function is not None:
@@ -158,13 +174,13 @@ def _split(
         if own is not operand:
             lead = len(value.shape) - len(own.shape)
             axes |= {lead + axis for axis in _varying_axes(own)}
-    axes = {axis for axis in axes if value.shape[axis] > 1 and places.repeats_along(axis)}
-    if not axes:
-        return variants
-    index = torch.zeros((), dtype=torch.int64)
+    index: torch.Tensor | None = None
     for axis in sorted(axes):
-        along = [-1 if a == axis else 1 for a in range(len(value.shape))]
-        index = index * value.shape[axis] + torch.arange(value.shape[axis]).view(along)
+        repeats = places.repeats_along(axis) if value.shape[axis] > 1 else None
+        if repeats is not None:
+            index = repeats if index is None else index * value.shape[axis] + repeats
+    if index is None:
+        return variants
     index = index.expand(value.shape)
     if variants is None:
         return index
@@ -180,19 +196,13 @@ def _varying_axes(constant: Value) -> list[int]:
     return [a for a, size in enumerate(constant.shape) if size > 1 and strides[a] != 0]
 
 
-def _share_units(pieces: list[Value]) -> bool:
-    """Whether a unit is in two of some tensors."""
-    ranges = sorted((int(s.min()), int(s.max())) for p in pieces if (s := _units(p)).size)
+def _share_units(pieces: list[np.ndarray]) -> bool:
+    """Whether a unit is among those of two tensors."""
+    ranges = sorted((int(units[0]), int(units[-1])) for units in pieces if units.size)
     if all(one[1] < other[0] for one, other in itertools.pairwise(ranges)):
         return False  # each has units of layers of its own
-    together = np.concatenate([distinct(piece.labels) for piece in pieces])
+    together = np.concatenate(pieces)
     return len(np.unique(together)) < len(together)
-
-
-def _units(value: Value) -> np.ndarray:
-    labels = compact(value.labels).numpy()
-    units: np.ndarray = labels[labels != CONSTANT]
-    return units
 
 
 def _origin(value: Value) -> Value:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -21,7 +20,7 @@ from pathlen.lowering.labels import (
     rename,
 )
 from pathlen.lowering.layer_weights import absolute, kernel_sums, weights_of
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call
 from pathlen.lowering.weighted_builder import WeightedBuilder
 
 Matrix = Callable[[], torch.Tensor | None]
@@ -136,12 +135,11 @@ def convolution_nodes(call: Call, axis: int, lowering: Lowering) -> np.ndarray:
     return grouped_units(call, slices, kernel.unsqueeze(1), lowering).reshape(-1)
 
 
-def bilinear_units(call: Call, inputs: list[Value], lowering: Lowering) -> np.ndarray:
-    """The units of a bilinear layer: each reads one hub of its own over each input.
+def bilinear_units(call: Call, lowering: Lowering) -> np.ndarray:
+    """The units of a bilinear layer of two path tensors: each reads a hub of its own over each.
 
     Args:
         call: the call site.
-        inputs: those that units reach, one or both.
         lowering: the lowering at work.
 
     Returns:
@@ -152,22 +150,14 @@ def bilinear_units(call: Call, inputs: list[Value], lowering: Lowering) -> np.nd
     found = weights_of(call, call["weight"], lowering)
     if found is None:
         found = torch.ones(call["weight"].shape)
+    lowering.by_data()
     hubs: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    for name, summed in (("input1", "i"), ("input2", "j")):
-        other = call["input2" if name == "input1" else "input1"]
-        if call[name] not in inputs:
-            continue
-        if other.varies:
-            lowering.by_data()
-            weight = absolute(found).sum(2 if summed == "i" else 1).unsqueeze(0)
-        else:
-            factor = constant(other, call, lowering.constants).reshape(-1, other.shape[-1])
-            letters = "oij,pj->poi" if summed == "i" else "oij,pi->poj"
-            weight = torch.einsum(letters, found.to(torch.float64), factor)
+    for name, others in (("input1", 2), ("input2", 1)):
         labels = compact(call[name].labels, range(len(call[name].shape) - 1))
         slices = labels.reshape(-1, labels.shape[-1]).numpy()
         builder.require(lowering.site(call), features * len(np.unique(slices)))
-        nodes, matrix = _matrix(slices, absolute(weight).numpy(), builder)
+        weight = absolute(found).sum(others).unsqueeze(0)
+        nodes, matrix = _matrix(slices, weight.numpy(), builder)
         before = hubs.get(nodes.tobytes(), (nodes, 0.0))[1]
         hubs[nodes.tobytes()] = nodes, before + matrix
     columns = [
@@ -177,7 +167,7 @@ def bilinear_units(call: Call, inputs: list[Value], lowering: Lowering) -> np.nd
         for nodes, matrix in hubs.values()
     ]
     rows = np.stack(columns, axis=1)
-    counted = float(len(inputs) > 1 and lowering.policy.counts("product"))
+    counted = float(lowering.policy.counts("product"))
     return builder.merges(LabelSets(rows.reshape(-1), np.full(features, len(columns))), counted)
 
 

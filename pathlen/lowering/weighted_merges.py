@@ -6,18 +6,21 @@ from math import prod
 import numpy as np
 import torch
 
+from pathlen.errors import TraceError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.functions import labels_of_entry
-from pathlen.lowering.gains import gains, normalization_gain, terms
+from pathlen.lowering.gains import gains, normalization_gain, require_finite, terms
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
     broadcast,
     compact,
     constant_labels,
+    is_position_axis,
     label_sets,
     sets_of_rows,
 )
+from pathlen.lowering.magnitudes import factors_of
 from pathlen.lowering.regions import Region
 from pathlen.lowering.values import Call, Value
 
@@ -40,6 +43,15 @@ def normalized(call: Call, labels: torch.Tensor, lowering: Lowering) -> torch.Te
     return lowering.scaled(labels, normalization_gain(call, lowering.constants).abs())
 
 
+def labels_by_function(value: Value, functions: torch.Tensor, lowering: Lowering) -> torch.Tensor:
+    """Labels of a tensor that holds several functions of its units, each with its own factor."""
+    if lowering.weights is None:
+        return value.labels
+    scales = lowering.weights.scales
+    factors = factors_of(value, scales, lowering.constants)
+    return scales.by_function(value.labels, factors, functions)
+
+
 def scaled_operands(
     call: Call, path: list[Value], lowering: Lowering
 ) -> tuple[list[Value], list[torch.Tensor]]:
@@ -50,6 +62,27 @@ def scaled_operands(
     return operands, [
         lowering.scaled(column, factor) for column, factor in zip(columns, factors, strict=True)
     ]
+
+
+def factors_in_sum(call: Call, summands: list[Value], lowering: Lowering) -> list[torch.Tensor]:
+    """What each summand is multiplied by in a sum, signs included.
+
+    On the meta device, where no edge has a weight, it is 1.
+
+    Raises:
+        TraceError: edges have weights, and a factor has no value or is not finite.
+    """
+    one = torch.ones((), dtype=torch.float64)
+    try:
+        found = terms(call, summands, lowering.constants)
+    except TraceError:
+        if lowering.weights is not None:
+            raise
+        return [one] * len(summands)
+    factors = [found.get(id(summand), one) for summand in summands]
+    if lowering.weights is not None:
+        require_finite(call, factors)
+    return factors
 
 
 def remember_terms(value: Value, call: Call, lowering: Lowering) -> None:
@@ -156,3 +189,60 @@ def _most_elements(rows: np.ndarray, sets: LabelSets, of_row: np.ndarray) -> np.
         at = np.searchsorted(keys, found)
         counts[at] = np.maximum(counts[at], times)
     return counts
+
+
+def function_units(
+    call: Call,
+    factors: torch.Tensor,
+    axes: list[int],
+    numbers: torch.Tensor,
+    divisor: float,
+    lowering: Lowering,
+) -> np.ndarray:
+    """The units of a sum of products that is a layer, each with an edge for each unit it reads.
+
+    An edge weighs what one element of the sum takes from all elements of the unit together, as in
+    `weighted_layers`: the sum of their factors, and the largest such sum among the elements that
+    are of one unit.
+
+    Args:
+        call: the sum.
+        factors: of the elements that are added up.
+        axes: along which they are.
+        numbers: which new unit each element of the sum is of, `CONSTANT` for none; the axes have
+            length 1.
+        divisor: 1 for a sum, the number of elements for a mean.
+        lowering: the lowering at work.
+
+    Returns:
+        The units, as many as there are numbers.
+    """
+    builder, source = lowering.weights, next(value for value in call.values() if value.varies)
+    assert builder is not None
+    roots = builder.scales.roots(source.labels)
+    wide = [roots, factors, broadcast(numbers, source.shape)]
+    same = [a for a in range(roots.ndim) if all(is_position_axis(t, a) for t in wide)]
+    repeats = prod(roots.shape[axis] for axis in same if axis in axes)
+    small = torch.broadcast_tensors(*[compact(tensor, same) for tensor in wide])
+    builder.require(lowering.site(call), 0, 40 * small[0].numel())
+    kept = [axis for axis in range(roots.ndim) if axis not in axes]
+    nodes, terms, unit = (
+        tensor.permute(*kept, *axes).reshape(prod(small[0].shape[a] for a in kept), -1).numpy()
+        for tensor in small
+    )
+    there = (nodes != CONSTANT) & (unit != CONSTANT)
+    row = np.broadcast_to(np.arange(len(nodes))[:, None], nodes.shape)[there]
+    known, node = np.unique(nodes[there], return_inverse=True)
+    in_row, place = np.unique(row * len(known) + node, return_inverse=True)
+    sums = np.bincount(place, terms[there]) * (repeats / divisor)
+    of_row = unit.max(axis=1)[in_row // len(known)]
+    edges, place = np.unique(of_row * len(known) + in_row % len(known), return_inverse=True)
+    weights = np.zeros(len(edges))
+    np.maximum.at(weights, place, sums)
+    units, node = np.divmod(edges, len(known))
+    count = int(numbers.max()) + 1
+    used = weights != 0
+    builder.require(lowering.site(call), int(used.sum()), 40 * small[0].numel())
+    reads = LabelSets(known[node], np.bincount(units, minlength=count))
+    degrees = np.bincount(units[used], minlength=count)
+    return builder.layer_units(degrees, known[node[used]], weights[used], reads, np.arange(count))
