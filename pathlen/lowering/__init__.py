@@ -18,7 +18,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).
 - Which units are active: `activity`, from `constants`.
-- Edges with weights: `layer_weights`, `gains` and `scales`, and the `weighted_` modules.
+- Edges with weights: `layer_weights`, `gains`, `scales`, `magnitudes` and the `weighted_` modules.
 """
 
 from pathlen.lowering.program import lower
