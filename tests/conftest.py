@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How fast examples are made depends on what else the machine does.
-settings.register_profile("pathlen", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("pathlen", max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pathlen")
 
 
