@@ -128,6 +128,104 @@ def test_multihead_attention_module(need_weights):
     assert answer(model, TOKENS, policy=Policy(attention="value")) == (64, 0, 0)
 
 
+# --- attention with learned queries or keys -------------------------------------------------------
+
+
+def by_heads(q, k, v):
+    heads = range(q.shape[1])
+    each = [torch.softmax(q[:, h] @ k[:, h].mT * 0.5**0.5, -1) @ v[:, h] for h in heads]
+    return torch.stack(each, 1)
+
+
+def by_keys(q, k, v):
+    return torch.softmax(k @ q.mT, -2).mT @ v
+
+
+def by_products(q, k, v):
+    scores = (q[:, :, :, None] * k[:, :, None]).sum(-1).softmax(-1)
+    return (scores[..., None] * v[:, :, None]).sum(-2)
+
+
+UNMASKED = [a for a in FORMS_OF_ATTENTION if a not in (causal, with_mask)]
+UNMASKED += [by_heads, by_keys, by_products]
+
+
+class Learned(nn.Module):
+    """Two heads of width 2, with 5 learned queries, or with 5 learned keys and their values."""
+
+    def __init__(self, attend, learned):
+        super().__init__()
+        self.attend, self.learned = attend, learned
+        self.tokens = nn.Parameter(torch.randn(1, 5, 4))
+        self.q, self.k, self.v, self.out = (nn.Linear(4, 4) for _ in "qkvo")
+
+    def forward(self, x):
+        learned = self.tokens.expand(len(x), -1, -1)
+        from_query, from_key = (learned, x) if self.learned == "queries" else (x, learned)
+        q, k, v = self.q(from_query), self.k(from_key), self.v(from_key)
+        q, k, v = (t.view(len(x), -1, 2, 2).transpose(1, 2) for t in (q, k, v))
+        return self.out(self.attend(q, k, v).transpose(1, 2).reshape(len(x), -1, 4))
+
+
+BATCH = torch.randn(2, 3, 4)
+
+
+@pytest.mark.parametrize("edges", ["connections", "weights"])
+@pytest.mark.parametrize("attend", UNMASKED, ids=lambda a: a.__name__)
+def test_learned_queries_are_the_features_of_a_layer_on_the_keys(attend, edges):
+    # Each of 5 queries is a linear function of a head's 2 key units, 8 ways; with 2 value units of
+    # 4 ways each it makes 2 units of 12. All 2 * 5 * 2 of them are read by each of 4 outputs.
+    model = Learned(attend, "queries")
+    assert answer(model, BATCH, edges=edges) == (4 * 20 * 12, 0, 0)
+    counted = answer(model, BATCH, edges=edges, policy=Policy(count={"product"}))
+    assert counted == (960, 1, 1)  # queries times keys is none
+
+
+def test_learned_queries_in_the_module_of_torch():
+    def attend(m, x, **settings):
+        queries = m.tokens.expand(len(x), -1, -1)
+        return m.attention(queries, x, x, **settings)[0]
+
+    for need_weights in (True, False):
+        model = Model(
+            lambda m, x, w=need_weights: attend(m, x, need_weights=w),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True),
+        )
+        model.tokens = nn.Parameter(torch.randn(1, 5, 4))
+        assert answer(model, BATCH) == (960, 0, 0)
+
+
+@pytest.mark.parametrize("edges", ["connections", "weights"])
+@pytest.mark.parametrize("attend", UNMASKED[:-2] + UNMASKED[-1:], ids=lambda a: a.__name__)
+def test_learned_keys_are_a_layer_on_the_queries(attend, edges):
+    # A head is two layers, 2 -> 5 and, over the softmax, 5 -> 2: 4 * 2 * 5 ways to each of its
+    # units, all 4 of which each output reads.
+    model = Learned(attend, "keys")
+    assert answer(model, BATCH, edges=edges) == (4 * 4 * 40, 0, 0)
+
+
+EXPERTS = {
+    "einsum": lambda h, w: torch.einsum("btd,edf->ebtf", h, w),
+    "matmul": lambda h, w: h @ w[:, None],
+    "bmm, expanded": lambda h, w: torch.bmm(h.flatten(0, 1).expand(3, -1, -1), w),
+    "bmm, repeated": lambda h, w: torch.bmm(h.flatten(0, 1).repeat(3, 1, 1), w),
+    "product and sum": lambda h, w: (h[None, ..., None] * w[:, None, None]).sum(-2),
+    "one by one": lambda h, w: torch.stack([h @ matrix for matrix in w]),
+}
+
+
+@pytest.mark.parametrize("edges", ["connections", "weights"])
+@pytest.mark.parametrize("name", EXPERTS)
+def test_matrices_on_one_tensor_are_a_layer_each(name, edges):
+    weight = torch.randn(3, 4, 2)
+    model = Model(
+        lambda m, x: m.b(EXPERTS[name](m.a(x), weight).relu().movedim(0, -2).flatten(-2)),
+        a=nn.Linear(4, 4),
+        b=nn.Linear(6, 2),
+    )
+    assert answer(model, BATCH, edges=edges) == (4 * 4 * 6 * 2, 1, 1)
+
+
 def repeated(q, k, v):
     k, v = (t.repeat_interleave(2, dim=1) for t in (k, v))
     return F.scaled_dot_product_attention(q, k, v)

@@ -1,5 +1,7 @@
 """Scaled dot product attention: what its two contractions give when written out."""
 
+from __future__ import annotations
+
 import torch
 
 from pathlen.lowering.context import Lowering
@@ -11,8 +13,14 @@ from pathlen.lowering.values import Call, Value
 
 
 @rule("contraction", "aten.scaled_dot_product_attention")
-def attention(call: Call, lowering: Lowering) -> Value:
-    """Scores from queries and keys, then weighted values."""
+def attention(call: Call, lowering: Lowering) -> Value | None:
+    """Scores from queries and keys, then weighted values.
+
+    Where one of the three has no path, scores or results are linear maps: learned queries are the
+    features of a layer that reads the keys. Then the call is written out in products of matrices.
+    """
+    if not all(call[name].is_path for name in ("query", "key", "value")):
+        return None
     query, key, value = (call[name].labels for name in ("query", "key", "value"))
     heads = query.shape[-3] if query.ndim > 2 else 1
     if call["enable_gqa"]:

@@ -6,6 +6,7 @@ labels in a column of B), behind a hub over each set. With a constant B it is a 
 """
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
+    collapse,
     compact,
     constant_labels,
     is_position_axis,
@@ -79,8 +81,15 @@ def contract(
         other = without_path[0]
         weight, path = operands[other], 1 - other
         units = lowering.unified(labels[path])
-        own_batch = [a for a in batch if _varies_along(units, letters[path], a)]
-        shared = [a for a in own_batch if _tells_apart(weight, letters[other], a)]
+        shared = [
+            a
+            for a in batch
+            if _tells_apart(weight, letters[other], a)
+            and (
+                _varies_along(units, letters[path], a)
+                or lowering.variants.repeats(operands[path], letters[path].index(a)) is not None
+            )
+        ]
         form = (letters[path], letters[other], out)
         if _adds_up(operands, path, form, summed, call):
             pieces = pieces_along(
@@ -89,7 +98,7 @@ def contract(
             if pieces is not None:
                 return _weighted_sum(call, pieces, operands[other], lowering)
         if shared:
-            return _grouped_by_weights(call, labels[path], weight, form, shared, lowering)
+            return _grouped_by_weights(call, operands[path], weight, form, shared, lowering)
         return _by_weights(call, labels[path], weight, form, lowering)
     sides = [
         Operand(
@@ -259,44 +268,89 @@ def _by_weights(
 
 def _grouped_by_weights(
     call: Call,
-    labels: torch.Tensor,
+    source: Value,
     weight: Value,
     form: tuple[str, str, str],
     shared: list[str],
     lowering: Lowering,
 ) -> Value:
-    """A weight with a matrix of its own for each index of `shared` axes: a grouped layer."""
+    """A weight with a matrix of its own for each index of `shared` axes: a grouped layer.
+
+    Indices at which the same units stand at other positions (of a batch) are one group; the same
+    elements, repeated, are read by a group each.
+    """
     own, constant, out = form
     others = [a for a in own if a not in shared]
     created = [a for a in out if a not in own]
     sizes = dict(zip(out, call.shape, strict=True))
-    ordered = _permuted(labels, own, [*shared, *others])
-    rows = compact(ordered, range(len(shared), ordered.ndim))
-    groups = int(np.prod([sizes[a] for a in shared]))
-    features = int(np.prod([sizes[a] for a in created]))
+    groups = prod(sizes[a] for a in shared)
+    features = prod(sizes[a] for a in created)
     kept = [a for a in others if a in out]
+    ordered = _permuted(lowering.unified(source.labels), own, [*shared, *others])
+    rows = compact(ordered, range(len(shared), ordered.ndim)).reshape(groups, -1).numpy()
+    sets, of_index = label_sets(rows)
+    keys = np.column_stack([of_index, _copies(source, own, shared, lowering).reshape(-1)])
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     lowering.layer(call)
     if lowering.weights is not None:
         summed = [a for a in others if a not in out]
-        slices = compact(_permuted(labels, own, [*shared, *kept, *summed]), _axes(shared, kept))
-        slices = slices.reshape(groups, -1, int(np.prod(slices.shape[len(shared) + len(kept) :])))
+        slices = _permuted(source.labels, own, [*shared, *kept, *summed])
+        slices = compact(slices, _axes(shared, kept))
+        slices = slices.reshape(groups, -1, prod(slices.shape[len(shared) + len(kept) :]))
         found = weights_of(call, weight, lowering)
         if found is None:  # it varies
             found = torch.ones(weight.shape)
-        matrix = arranged(found, constant, ([*shared, *kept], created, summed), own, labels.shape)
-        matrix = matrix.unflatten(0, (groups, -1))
-        nodes = grouped_units(call, slices.numpy(), matrix, lowering)
+        roles = ([*shared, *kept], created, summed)
+        matrix = arranged(found, constant, roles, own, source.shape).unflatten(0, (groups, -1))
+        members = _members(group.reshape(-1))
+        nodes = grouped_units(
+            call,
+            slices.numpy()[members].reshape(len(first), -1, slices.shape[2]),
+            matrix[torch.from_numpy(members)].flatten(1, 2),
+            lowering,
+        )
     else:
-        sets, of_group = label_sets(rows.reshape(groups, -1).numpy())
         hubs = lowering.builder.hubs(sets)
-        alive = of_group != CONSTANT
-        nodes = np.full((groups, features), CONSTANT, dtype=np.int64)
-        units = lowering.builder.units(np.repeat(hubs[of_group[alive]], features))
+        read = of_index[first]
+        alive = read != CONSTANT
+        nodes = np.full((len(first), features), CONSTANT, dtype=np.int64)
+        units = lowering.builder.units(np.repeat(hubs[read[alive]], features))
         nodes[alive] = units.reshape(-1, features)
     shape = [*(sizes[a] for a in shared), *(1 for _ in kept), *(sizes[a] for a in created)]
     order = [*shared, *kept, *created]
-    result = torch.from_numpy(nodes).view(shape).permute([order.index(a) for a in out])
-    return lowering.result(call, result.expand(call.shape))
+    labels = torch.from_numpy(nodes[group.reshape(-1)]).view(shape)
+    result = collapse(labels.permute([order.index(a) for a in out]).expand(call.shape))
+    return lowering.result(call, result)
+
+
+def _copies(source: Value, letters: str, shared: list[str], lowering: Lowering) -> np.ndarray:
+    """Numbers that tell apart indices of shared axes at which the same elements are repeated."""
+    first = tuple(slice(None) if a in shared else 0 for a in letters)
+    order = [a for a in letters if a in shared]
+    total = torch.zeros((), dtype=torch.int64)
+    for letter in shared:
+        repeats = lowering.variants.repeats(source, letters.index(letter))
+        if repeats is not None:
+            own = repeats.expand(source.shape)[first].permute([order.index(a) for a in shared])
+            total = total * source.shape[letters.index(letter)] + own
+    copies: np.ndarray = total.expand([source.shape[letters.index(a)] for a in shared]).numpy()
+    return copies
+
+
+def _members(group: np.ndarray) -> np.ndarray:
+    """The indices that are of each group, the first repeated where others have more.
+
+    Args:
+        group: of each index.  # (indices,)
+
+    Returns:
+        # (groups, most members)
+    """
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    starts = np.cumsum(sizes) - sizes
+    places = np.arange(sizes.max())
+    return order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
 
 
 def _tells_apart(weight: Value, letters: str, letter: str) -> bool:

@@ -13,8 +13,35 @@ from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
 
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Scaled dot product attention as models write it out, without dropout."""
+    if enable_gqa:
+        heads = query.shape[-3]
+        key, value = (t.repeat_interleave(heads // t.shape[-3], -3) for t in (key, value))
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones_like(scores[0], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten._sparse_mm": torch.mm,  # units know no layout
+    "aten.scaled_dot_product_attention": _attention,
 }
 
 

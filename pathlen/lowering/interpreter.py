@@ -174,7 +174,8 @@ class Interpreter:
             _require_result(call)
             if found and not found.apply.__module__.startswith("pathlen."):
                 self._lowering.uncertain(call, "the gain of an operator with a rule of your own")
-            return found.apply(call, self._lowering) if found else self._without_rule(call)
+            result = found.apply(call, self._lowering) if found else None
+            return self._without_rule(call) if result is None else result
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))
         except PathlenError:

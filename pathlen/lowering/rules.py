@@ -30,7 +30,7 @@ Kind = Literal[
     "cut",
 ]
 Result = Value | tuple[Value, ...]
-Apply = Callable[[Call, "Lowering"], Result]
+Apply = Callable[[Call, "Lowering"], Result | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Rule:
 
     Attributes:
         kind: what sort of operation it is; the canonical forms look through some sorts.
-        apply: computes the values of the results and adds nodes to the graph.
+        apply: computes the values of the results and adds nodes to the graph; or gives None for a
+            call that is to be written out in others.
     """
 
     kind: Kind

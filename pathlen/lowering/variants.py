@@ -60,9 +60,16 @@ class Variants:
 
     def of(self, value: Value) -> torch.Tensor | None:
         """Numbers of functions, int64 of the value's shape; None where each element has one."""
+        return self._held(value).variants
+
+    def repeats(self, value: Value, axis: int) -> torch.Tensor | None:
+        """How many elements before each one along an axis are the same, see `Places`."""
+        return self._held(value).places.repeats_along(axis)
+
+    def _held(self, value: Value) -> _Held:
         for current in operands_first(value, self._known):
             self._known[current] = self._found(current, passed_on(current))
-        return self._known[value].variants
+        return self._known[value]
 
     def _found(self, value: Value, below: list[Value]) -> _Held:
         if not below:
