@@ -350,7 +350,8 @@ def _members(group: np.ndarray) -> np.ndarray:
     sizes = np.bincount(group)
     starts = np.cumsum(sizes) - sizes
     places = np.arange(sizes.max())
-    return order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
+    members: np.ndarray = order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
+    return members
 
 
 def _tells_apart(weight: Value, letters: str, letter: str) -> bool:
