@@ -136,6 +136,9 @@ _FASHION = _idx(
     ),
 )
 
+_DEBIAN = "/usr/share/datasets/fashion-mnist"
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+
 FASHION_MNIST = Source(
     name="fashion_mnist",
     folder="fashion-mnist",
@@ -146,8 +149,8 @@ FASHION_MNIST = Source(
     unpacked=30_900_000,
     licence="MIT",
     home="https://github.com/zalandoresearch/fashion-mnist",
-    places=(Path("/usr/share/datasets/fashion-mnist"),),
-    elsewhere="Debian: apt install dataset-fashion-mnist (/usr/share/datasets/fashion-mnist)",
+    places=(Path(_DEBIAN),),
+    elsewhere=f"Debian: apt install dataset-fashion-mnist ({_DEBIAN})",
 )
 
 _MNIST = _idx(

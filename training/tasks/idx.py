@@ -20,6 +20,7 @@ import numpy
 from numpy.typing import NDArray
 
 from pathlen.errors import DataError
+from pathlen.training.sources.known import FASHION_MNIST
 from pathlen.training.task import Task
 from pathlen.training.tasks.image_arrays import Images, ImageSettings, prepared_task
 from pathlen.training.tasks.places import find_place
@@ -31,9 +32,6 @@ IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 """What their names end with, but for .gz."""
 
 CLASSES = 10
-
-DEBIAN = "/usr/share/datasets/fashion-mnist"
-"""Where Debian's package dataset-fashion-mnist puts its files."""
 
 LARGEST = 1 << 30
 """Most bytes that a file may hold, decompressed: MNIST and its kin have 47 million."""
@@ -50,8 +48,7 @@ def fashion_mnist(*, folder: str, **settings: Unpack[ImageSettings]) -> Task:
         DataError: Files are missing or are not what they should be.
         SettingsError: A value is out of range or does not fit the images.
     """
-    hint = f"Debian has it too, as dataset-fashion-mnist: folder {DEBIAN}"
-    within = ("fashion-mnist", "FashionMNIST/raw")
+    within, hint = ("fashion-mnist", "FashionMNIST/raw"), FASHION_MNIST.elsewhere
     return _idx_task("fashion_mnist", Path(folder), within, hint, {"flip": True, **settings})
 
 
