@@ -33,7 +33,7 @@ TASKS = {
 def test_batches_are_those_of_torchs_loader(name):
     """Whatever makes them: by indices, or item by item."""
     task = placed(build_task(TASKS[name]), CPU)
-    assert isinstance(task.train, Batched) == (name != "number_words")
+    assert isinstance(task.train, Batched)
     collate = task.collate or torch.utils.data.default_collate
     seen: list[list[int]] = []
 
@@ -81,6 +81,20 @@ def test_images_are_kept_where_they_are_wanted():
     images, classes = next(iter(train_batches(there, 32, 0, 0, device=ELSEWHERE)))
     assert (images.shape, classes.shape) == ((32, 1, 8, 8), (32,))
     assert images.device == classes.device == ELSEWHERE
+
+
+def test_texts_are_kept_where_they_are_wanted():
+    task = build_task(TASKS["number_words"])
+    there = placed(task, ELSEWHERE, "device")
+    assert there.train.sources.tokens.device == there.test.targets.tokens.device == ELSEWHERE
+    tokens = sum(len(source) + len(target) for source, target in task.train)
+    # four bytes a token, and one of padding at the end of all sources and of all targets
+    assert there.train.nbytes == task.train.nbytes == 4 * (tokens + 2)
+    (source, target), *_ = train_batches(there, 32, 0, 0, device=ELSEWHERE)
+    assert source.device == target.device == ELSEWHERE
+    for kept in (there, placed(task, ELSEWHERE, "host")):
+        (source, target), *_ = train_batches(kept, 32, 0, 0, device=ELSEWHERE)
+        assert (len(source), source.dtype) == (len(target), target.dtype) == (32, torch.int64)
 
 
 def test_the_memory_that_is_free_decides(monkeypatch):

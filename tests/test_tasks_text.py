@@ -156,7 +156,7 @@ def test_number_words(task):
 
 def test_batches_are_padded_and_padding_does_not_count(task):
     items = [task.train[index] for index in range(8)]
-    source, target = batch = task.collate(items)
+    source, target = batch = task.train.get_batch(torch.arange(8), torch.device("cpu"))
     assert source.shape == (8, max(len(item[0]) for item in items))
     inputs = task.inputs(batch)
     assert torch.equal(inputs[1], target[:, :-1])
@@ -196,7 +196,7 @@ class Oracle(nn.Module):
 @pytest.mark.parametrize("compounds", [False, True])
 def test_perfect_translations_have_bleu_100(beam, compounds):
     task = build_task({**SMALL, "beam": beam, "compounds": compounds, "max_tokens": 48})
-    model = Oracle(task.test.pairs, task.model_arguments["vocabulary_size"]).train()
+    model = Oracle(task.test, task.model_arguments["vocabulary_size"]).train()
     scores = task.decode(model, task.test, torch.device("cpu"))
     assert scores == {"bleu": pytest.approx(100), "exact": 1}
     assert model.training

@@ -7,25 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module, functional
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 
 from pathlen.errors import DataError, SettingsError
 from pathlen.training.decoding import beam_search, greedy_search
 from pathlen.training.distillation import soft_cross_entropy
 from pathlen.training.libraries import library
 from pathlen.training.subwords import BEGIN, END, PADDING, Subwords
-from pathlen.training.task import Batch, Task, size_of
+from pathlen.training.task import Batch, Task
+from pathlen.training.tasks.pair_set import PairSet, encode_pairs, pad_pairs
 
 Lines = Sequence[tuple[str, str]]
 """Pairs of a source and its target."""
-
-ENCODED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +83,8 @@ def translation_task(
     test_pairs, test_notes = _short_enough(name, subwords, test, settings, "held out")
     return Task(
         name=name,
-        train=PairSet(train_pairs),
-        test=PairSet(test_pairs),
+        train=train_pairs,
+        test=test_pairs,
         example=(torch.tensor([[BEGIN, END]]), torch.tensor([[BEGIN, END]])),
         inputs=source_and_beginning,
         loss=token_cross_entropy,
@@ -109,66 +105,20 @@ def translation_task(
 
 def _short_enough(
     name: str, subwords: Subwords, lines: Lines, settings: TextSettings, use: str
-) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+) -> tuple[PairSet, list[str]]:
     """Encode the pairs that have at most `max_tokens`; a note where others are left out."""
     pairs = encode_pairs(subwords, lines)
-    kept = [pair for pair in pairs if longest([pair]) <= settings.max_tokens]
-    if not kept:
+    kept = (pairs.steps <= settings.max_tokens).nonzero()[:, 0]
+    if not len(kept):
         raise DataError(
             f"{name}: all {len(pairs)} pairs {use} have more than max_tokens = "
-            f"{settings.max_tokens} tokens, the longest {longest(pairs)}; set max_tokens higher"
+            f"{settings.max_tokens} tokens, the longest {pairs.steps.max()}; set max_tokens higher"
         )
     left_out = len(pairs) - len(kept)
     if not left_out:
-        return kept, []
+        return pairs, []
     what = f"{left_out} of {len(pairs)} pairs {use} are longer than {settings.max_tokens} tokens"
-    return kept, [f"{what}; they were left out"]
-
-
-class PairSet(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs of token sequences, int64 [s] and [t].
-
-    Args:
-        pairs: The source ends with `END`; the target begins with `BEGIN` and ends with `END`.
-    """
-
-    def __init__(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.pairs[index]
-
-
-def encode_pairs(subwords: Subwords, lines: Lines) -> list[tuple[Tensor, Tensor]]:
-    """Give the tokens of pairs of lines, with those that begin and end them."""
-    pairs = []
-    # What the library tells of a line takes far more memory than its tokens.
-    for start in range(0, len(lines), ENCODED_AT_ONCE):
-        part = lines[start : start + ENCODED_AT_ONCE]
-        sources = subwords.encode([source for source, _ in part])
-        targets = subwords.encode([target for _, target in part])
-        pairs += [
-            (torch.tensor([*source, END]), torch.tensor([BEGIN, *target, END]))
-            for source, target in zip(sources, targets, strict=True)
-        ]
-    return pairs
-
-
-def longest(pairs: list[tuple[Tensor, Tensor]]) -> int:
-    """Number of tokens of the longest source or target; of a target, without its beginning."""
-    return max(max(len(source), len(target) - 1) for source, target in pairs)
-
-
-def pad_pairs(items: list[tuple[Tensor, Tensor]]) -> Batch:
-    """Make a batch: sources [n, s] and targets [n, t], filled up with padding at the end."""
-    sources, targets = zip(*items, strict=True)
-    return (
-        pad_sequence(list(sources), batch_first=True, padding_value=PADDING),
-        pad_sequence(list(targets), batch_first=True, padding_value=PADDING),
-    )
+    return pairs.chosen(kept), [f"{what}; they were left out"]
 
 
 def source_and_beginning(batch: Batch) -> tuple[Tensor, ...]:
@@ -216,7 +166,7 @@ def translate_and_score(
     subwords: Subwords,
     settings: TextSettings,
     model: Module,
-    data: Dataset[Any],
+    data: PairSet,
     device: torch.device,
 ) -> dict[str, float]:
     """Translate the sources of a data set and compare with its targets.
@@ -225,7 +175,7 @@ def translate_and_score(
         subwords: The vocabulary.
         settings: See :class:`TextSettings`.
         model: From (source, target so far) to logits; evaluated in eval mode.
-        data: Items as of :class:`PairSet`.
+        data: The pairs.
         device: Where the model is.
 
     Returns:
@@ -233,13 +183,12 @@ def translate_and_score(
         every character.
     """
     # Lines of like length are translated together, so that little is padding.
-    order = sorted(range(size_of(data)), key=lambda index: len(data[index][0]))
+    order = data.sources.lengths.argsort(stable=True)
     guesses, references = [], []
     with evaluating(model):
-        for start in range(0, len(order), settings.decode_batch):
-            items = [data[index] for index in order[start : start + settings.decode_batch]]
-            source, target = pad_pairs(items)
-            guesses += subwords.decode(translate(settings, model, source.to(device)).tolist())
+        for chosen in order.split(settings.decode_batch):
+            source, target = data.get_batch(chosen, device)
+            guesses += subwords.decode(translate(settings, model, source).tolist())
             references += subwords.decode(target.tolist())
     sacrebleu = library("sacrebleu", "sacrebleu")
     score = sacrebleu.corpus_bleu(guesses, [references], tokenize=settings.bleu_tokenizer)
