@@ -108,13 +108,14 @@ class _PReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         kept, slope = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(gradient, kept, 0.0)
+        if not ctx.needs_input_grad[1]:
+            return positive.lerp_(gradient, slope), None, None
+        # written in place: tensors of this size leave the cache
         negative = gradient - positive
-        to_slope = None
-        if ctx.needs_input_grad[1]:
-            to_slope = _summed(negative * kept, slope)
-            if ctx.of_output:
-                to_slope = to_slope / slope
-        to_x = torch.addcmul(positive, negative, slope) if ctx.needs_input_grad[0] else None
+        to_x = positive.addcmul_(negative, slope)
+        to_slope = _summed(negative.mul_(kept), slope)
+        if ctx.of_output:
+            to_slope = to_slope / slope
         return to_x, to_slope, None
 
 
