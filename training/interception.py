@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +39,13 @@ class _Frame:
     path: str
     module: nn.Module
     table: Table
-    counts: Counter[Any] = field(default_factory=Counter)
+    counts: dict[Any, int] = field(default_factory=dict)
+
+    def count(self, called: Any) -> int:
+        """How often something was called in this frame before this call."""
+        number = self.counts.get(called, 0)
+        self.counts[called] = number + 1
+        return number
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +65,7 @@ class Linearization:
     tables: Mapping[FrameKey, Table]
     repeated: frozenset[str]
     stack: list[_Frame] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, int] = field(default_factory=dict)
     kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     observer: Callable[[Slot, nn.Module, Tensor], None] | None = None
 
@@ -80,9 +85,8 @@ class Linearization:
     def frame(self, path: str, module: nn.Module) -> Iterator[None]:
         """Count the calls of one module's forward; the outermost frame intercepts functions."""
         outermost = not self.stack
-        if outermost or path == "":
-            self.calls.clear()
-            self.kept.clear()
+        if path == "":
+            self._forget()
         number = self._number(path)
         frame = _Frame(path, module, self.tables.get((path, number), Table()))
         self.stack.append(frame)
@@ -95,6 +99,12 @@ class Linearization:
             _check_counts(frame)
         finally:
             self.stack.pop()
+            if outermost:  # each forward begins alike, so that torch.compile compiles it once
+                self._forget()
+
+    def _forget(self) -> None:
+        self.calls.clear()
+        self.kept.clear()
 
     @contextmanager
     def inside(self, path: str, module: nn.Module) -> Iterator[None]:
@@ -108,7 +118,7 @@ class Linearization:
     def once(self, path: str) -> None:
         """Note the call of an activation that the trace called once."""
         if self.stack and self.stack[0].path == "":
-            self.calls[path] += 1
+            self.calls[path] = self.calls.get(path, 0) + 1
             if self.calls[path] > 1:
                 raise LinearizationError(
                     f"activation {path!r} is called a second time in one forward, and was called"
@@ -125,8 +135,7 @@ class Linearization:
                 f" {_shown(frame.path) if frame else 'nobody'}, which did not when the model"
                 " was traced; call the modules that did, or the whole model"
             )
-        number = frame.counts[path]
-        frame.counts[path] += 1
+        number = frame.count(path)
         if number >= len(slots):
             raise LinearizationError(_departs(frame.path, repr(path), number + 1, len(slots)))
         return slots[number]
@@ -140,8 +149,8 @@ class Linearization:
                 " and now outside of it: which call this is cannot be told (gradient checkpointing"
                 " of shared modules is not possible)"
             )
-        number = self.calls[path]
-        self.calls[path] += 1
+        number = self.calls.get(path, 0)
+        self.calls[path] = number + 1
         return number
 
 
@@ -149,9 +158,10 @@ def _check_counts(frame: _Frame) -> None:
     """Raise LinearizationError where a frame made fewer calls than were traced."""
     table = frame.table
     for name, actions in (*table.functions.items(), *table.modules.items()):
-        if frame.counts[name] != len(actions):
+        found = frame.counts.get(name, 0)
+        if found != len(actions):
             shown = repr(name) if isinstance(name, str) else getattr(name, "__name__", str(name))
-            raise LinearizationError(_departs(frame.path, shown, frame.counts[name], len(actions)))
+            raise LinearizationError(_departs(frame.path, shown, found, len(actions)))
 
 
 def _departs(path: str, name: str, found: int, traced: int) -> str:
@@ -181,8 +191,7 @@ class _Interception(TorchFunctionMode):
         actions = frame.table.functions.get(func) if frame is not None else None
         if frame is None or actions is None:
             return func(*args, **kwargs)
-        number = frame.counts[func]
-        frame.counts[func] += 1
+        number = frame.count(func)
         if number >= len(actions):
             name = getattr(func, "__name__", str(func))
             raise LinearizationError(_departs(frame.path, name, number + 1, len(actions)))

@@ -153,7 +153,7 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
     seed_step(recipe.seed, position.step, fabric.global_rank, fabric.device)
     rate = run.set_learning_rate()
     inputs = run.inputs(batch)
-    output = run.wrapped(*inputs)
+    output = run.output(inputs)
     right, count = run.task.counts(output.detach(), batch)
     loss = data_loss(run, output, batch, inputs)
     facts = agreed(run, count, requests, loss)

@@ -137,6 +137,8 @@ class Machine(Settings):
             the device if they take no more than a quarter of what is free there.
         channels_last: Whether the channels of a pixel lie side by side in memory, which is faster
             and gives other last digits; by default they do for models of images that take them so.
+        compile: Whether training steps go through `torch.compile`; see
+            :mod:`pathlen.training.compiled`.
         keep_memory: Whether a process that trains on a CPU keeps memory from step to step, until it
             ends: asking the system for it anew takes time.
     """
@@ -151,6 +153,7 @@ class Machine(Settings):
     workers: Annotated[int, Field(ge=0)] = 0
     data: Literal["auto", "device", "host"] = "auto"
     channels_last: bool | None = None
+    compile: bool = False
     keep_memory: bool = True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
+from pathlen.training.compiled import compiled, compiling
 from pathlen.training.groups import parameter_groups
 from pathlen.training.host_memory import keep_memory
 from pathlen.training.learning_rate import Stage, learning_rate, stages
@@ -84,6 +86,11 @@ class Run:
         self.position = Position()
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
+        if recipe.machine.compile and fabric.world_size > 1:
+            raise SettingsError(
+                "machine.compile: several processes exchange statistics within a step, which is"
+                " not compiled; leave it out, or set machine.devices to 1"
+            )
         self.model = make_model(recipe, task)
         self.monitor = DepthMonitor(self.model, task.example)
         if recipe.linearize.epochs:
@@ -172,7 +179,10 @@ class Run:
             if own.positions is not None:  # a PReLU of the user's own trains all the time
                 own.parameter.requires_grad_(linear)
         # wrapped anew: DistributedDataParallel looks once at which parameters are trained
-        self.wrapped = self.fabric.setup_module(self.model)
+        trained = self.model
+        if self.recipe.machine.compile:
+            trained = compiled(self.model, self.task.example, self.fabric.device)
+        self.wrapped = self.fabric.setup_module(trained)
         self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
         if linear and self.recipe.linearize.epochs and self.prior is None:
             self._begin_linearizing()
@@ -187,6 +197,12 @@ class Run:
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Arguments of the model, in the run's memory format."""
         return laid_out(self.task.inputs(batch), self.form)
+
+    def output(self, inputs: tuple[Tensor, ...]) -> Any:
+        """What the model gives in a training step."""
+        watched = compiling(self.model) if self.recipe.machine.compile else nullcontext()
+        with watched:
+            return self.wrapped(*inputs)
 
     def forward(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         """A forward pass in the run's precision that waits for no other process."""

@@ -25,7 +25,7 @@ from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import differences, dump_recipe, load_recipe
 
 _MAY_CHANGE = ("machine.", "checkpoint_steps", "tensorboard")
-_MAY_NOT = ("machine.precision", "machine.channels_last")
+_MAY_NOT = ("machine.precision", "machine.channels_last", "machine.compile")
 
 
 class RunFolder:
