@@ -376,6 +376,8 @@ UNITS = {
         lambda m, x: W(x.gather(1, x.argmax(1, keepdim=True).expand(-1, 3, 4))), TOKENS, 4),
     "the best tokens": (lambda m, x: W(x.topk(2, 1).values), TOKENS, 4),
     "sorted": (lambda m, x: W(x.sort(1).values), TOKENS, 4),
+    "the largest of a sorted": (lambda m, x: W(x.sort(1).values[:, -1]), TOKENS, 4),
+    "the last of a cumulated": (lambda m, x: W(x.cumsum(1)[:, -1]), TOKENS, 4),
     "indexed by the input": (lambda m, x: W(x[:, x.argmax(1)[0]]), TOKENS, 4),
 }  # fmt: skip
 

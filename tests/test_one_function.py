@@ -81,6 +81,9 @@ RELUS = {
     "largest of a stack": lambda h: torch.stack([h, torch.zeros_like(h)]).amax(0),
     "half of two": lambda h: (h + h.abs()) / 2,
     "heaviside": lambda h: h * torch.heaviside(h, torch.zeros(())),
+    "channel by channel": lambda h: torch.stack([h[:, i] * (h[:, i] > 0) for i in range(5)], 1),
+    "largest of what was joined": lambda h: torch.cat([h[None], 0 * h[None]]).max(0).values,
+    "a mask that is or-ed": lambda h: h * (torch.zeros_like(h, dtype=torch.bool).__ior__(h > 0)),
 }
 
 
@@ -120,6 +123,18 @@ def test_a_function_is_what_it_computes(name):
     assert found == numbers(residual(other), ROWS)
 
 
+@pytest.mark.parametrize("picked", [1, 2, 9, 10])
+def test_how_many_elements_a_mask_picks_makes_no_difference(picked):
+    signs = torch.ones(10)
+    signs[:picked] = -1
+
+    def elu(m, x):
+        h = m.a(x) * 0 + signs.view(2, 5)  # the numbers of the example, whatever the weights
+        return written(h, h < 0, torch.expm1(h[h < 0]))
+
+    assert numbers(Model(elu, a=nn.Linear(4, 5)), ROWS, status="example") == (20, 1, 1, 5)
+
+
 def head(function):
     return Model(lambda m, x: m.c(function(m.a(x))), a=nn.Linear(4, 4), c=nn.Linear(4, 3))
 
@@ -155,7 +170,19 @@ STATISTICS = {
     "stacked and summed": lambda h: torch.stack(
         torch.broadcast_tensors(h, -h.mean(-1, keepdim=True))
     ).sum(0),
+    "einsum with the mean": lambda h: torch.einsum(
+        "...k,k->...", torch.stack([h, h.mean(1, keepdim=True).expand_as(h)], -1), PLUS_MINUS
+    ),
+    "of slices put together again": lambda h: F.normalize(torch.stack(h.unbind(-1), -1), dim=-1),
+    "a gate written in parts": lambda h: h * in_parts(h.mean(1, keepdim=True)).sigmoid(),
 }
+PLUS_MINUS = torch.tensor([1.0, -1.0])
+
+
+def in_parts(h):
+    out = h.clone()
+    out[..., :2], out[..., 2:] = h[..., :2], h[..., 2:]
+    return out
 
 
 @pytest.mark.parametrize("name", STATISTICS)
@@ -200,7 +227,24 @@ SUMS = {
     "einsum": lambda h, d: torch.einsum("kbc,k->bc", torch.stack([h.relu(), d]), torch.ones(2)) + h,
     "transposed twice": lambda h, d: (h.relu() + d).T.T + h,
     "chunks joined": lambda h, d: torch.cat((h.relu() + d).chunk(2, 1), 1) + h,
+    "flipped": lambda h, d: ((h.relu() + d).flip(1) + h.flip(1)).flip(1),
+    "transposed": lambda h, d: ((h.relu() + d).T + h.T).T,
+    "in pieces": lambda h, d: torch.cat(
+        [a + b for a, b in zip((h.relu() + d).chunk(2, 1), h.chunk(2, 1), strict=True)], 1
+    ),
+    "a nested sum by einsum": lambda h, d: torch.einsum(
+        "bck,k->bc", torch.stack([h.relu() + d, h], -1), torch.ones(2)
+    ),
+    "half and half": lambda h, d: 0.5 * (s := h.relu() + d) + 0.5 * s + h,
+    "written in a loop": lambda h, d: in_a_loop(h.relu() + d) + h,
 }
+
+
+def in_a_loop(h):
+    out = torch.empty_like(h)
+    for place in range(h.shape[1]):
+        out[:, place] = h[:, place]
+    return out
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -242,6 +286,8 @@ SPLIT = {
     "hinges": lambda x: torch.relu(x[..., None] - KNOTS).flatten(1),
     "copies": lambda x: torch.relu(torch.cat([x, -x, 2 * x], 1)),
     "copies that were written": lambda x: torch.relu(copies(x)),
+    "repeated bases": lambda x: torch.exp(-((x.repeat_interleave(3, 1) - KNOTS.repeat(4)) ** 2)),
+    "a repeated tensor": lambda x: torch.relu(x.repeat(1, 3) * FREQUENCIES.repeat_interleave(4)),
 }
 
 
@@ -318,6 +364,36 @@ def test_memory_that_is_written_in_parts():
     assert numbers(model, ROWS)[:3] == (336, Fraction(16 + 2 * 64 + 3 * 256, 336), 2)
     halves = Model(lambda m, x: in_halves(m.a(x)), a=nn.Linear(4, 4))
     assert numbers(halves, ROWS) == (16, 1, 1, 4)
+
+
+def test_what_was_added_up_in_memory_is_read_twice():
+    def gate(m, x):
+        h = F.dropout(torch.zeros(2, 4).add_(m.a(x)).add_(m.b(x)), training=False)
+        return m.c(h) / m.d(h).sigmoid()
+
+    model = Model(gate, **{name: nn.Linear(4, 4) for name in "abcd"})
+    # twice 4 * 4 ways to the sum; 4 of its units to each of 4, twice, one of them active
+    assert numbers(model, ROWS) == (4 * 2 * 4 * 2 * 4, Fraction(1, 2), Fraction(1, 2), 4)
+
+
+def test_a_running_maximum_in_a_loop_is_lowered():
+    def shifted(m, x):
+        h, top = m.a(x), torch.full((2, 1), -9.0)
+        for place in range(4):
+            top = torch.maximum(top, h[:, place : place + 1])
+        return h - top
+
+    assert numbers(Model(shifted, a=nn.Linear(4, 4)), ROWS)[0] > 16
+
+
+def test_a_moving_average_of_features_is_linear_in_them():
+    # steps of a series are features: 12 direct ways, and 12 windows of 2 or 3 of them; 5 outputs
+    def trend(m, x):
+        windows = torch.cat([x[:, :1], x, x[:, -1:]], 1).mT
+        return m.c(x.mT - F.avg_pool1d(windows, 3, 1))
+
+    found = numbers(Model(trend, c=nn.Linear(12, 5)), torch.randn(2, 12, 3))
+    assert found == (5 * (12 + 10 * 3 + 2 * 2), 0, 0, 0)
 
 
 def test_scalars_meet():

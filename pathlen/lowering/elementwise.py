@@ -27,13 +27,12 @@ from pathlen.lowering.regions import (
     Region,
     find_region,
     first_entry,
-    flattened_summands,
     region_of,
     region_to_exponent,
 )
 from pathlen.lowering.rules import rule
 from pathlen.lowering.states import EXPONENTIALS, SUMS, State
-from pathlen.lowering.sums import Factor, RegionTerm, Term, grouped, have_common_origin
+from pathlen.lowering.sums import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
     factors_in_sum,
@@ -232,20 +231,24 @@ def merged_sum(
         lowering: the lowering at work.
         tried: whether it is known that the operands together are no function of one tensor.
     """
-    flat = flattened_summands(operands, lowering.readers, lowering.constants)
-    summands = list({id(summand): summand for summand in flat}.values())
+    flat = flattened(
+        call, operands, lowering.readers, lowering.constants, weighted=lowering.weights is not None
+    )
+    carriers = dict(flat)
+    summands = list(carriers)
     may_meet = not (tried and len(summands) < 3) and have_common_origin(summands)
     terms: list[Term] = [(summand, 1.0) for summand in summands]
     if may_meet or lowering.weights is not None:
-        terms = [*zip(summands, factors_in_sum(call, summands, lowering), strict=True)]
+        factors = factors_in_sum(call, list(carriers.values()), lowering)
+        terms = [*zip(summands, factors, strict=True)]
     groups: Sequence[Term | RegionTerm] = terms
     if may_meet:
         groups = grouped(call, terms, lowering.constants)
     columns = [_labels_of_term(call, summand, factor, lowering) for summand, factor in groups]
     value = lowering.result(call, merge_columns(call, columns, lowering))
-    value.summands = tuple(flat)
+    value.summands = tuple(summands)
     value.merge = True
-    remember_terms(value, call, lowering)
+    remember_terms(value, call, carriers, lowering)
     return value
 
 

@@ -13,7 +13,7 @@ import torch
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.contracted import contracted
 from pathlen.lowering.masks import masked
-from pathlen.lowering.moving import item_of, moved_operands, places_of, run_movement
+from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of, run_movement
 from pathlen.lowering.neighbours import PUTS, restored
 from pathlen.lowering.places import MOST_ELEMENTS, identity, numbered
 from pathlen.lowering.placing import moved_places
@@ -71,8 +71,9 @@ class Follower:
     def state_of_call(self, call: Call, item: int) -> State | None:
         """The state of a result of a call."""
         stack = stack_of(call, self._constants)
-        if stack is not None:
-            return over_pieces(call, stack.pieces, self._of)
+        found = None if stack is None else over_pieces(call, stack.pieces, self._of)
+        if found is not None:
+            return found
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
@@ -140,23 +141,27 @@ class Follower:
         return self._joined(call, operands, item)
 
     def _joined(self, call: Call, operands: list[Value], item: int) -> State | None:
-        """Several tensors put together, all of which hold elements of the entry."""
-        tensors, degree = {}, 0.0
+        """Several tensors put together, all of which hold elements of the entry, or statistics."""
+        tensors, states = {}, list[State]()
         for value in operands:
             if not value.varies:
                 tensors[id(value)] = torch.full((), -1).expand(value.shape)
                 continue
             state = self.known.get(id(value))
-            if state is None or not state.degree or state.places[0].key is not None:
+            if state is None or len(state.places) != 1 or state.places[0].key is not None:
                 return None
             if value.labels.numel() > MOST_ELEMENTS:
                 return None
-            degree = max(degree, state.degree)
+            states.append(state)
             tensors[id(value)] = state.places[0].as_numbers()
+        whole = {id(before_moves(value)) for value in operands if value.varies}
+        if not all(state.degree for state in states) and len(whole) > 1:
+            return None  # several statistics, as the features of a linear map are
         moved = run_movement(call, tensors, self._constants)
         if moved is None:
             return None
-        return State(degree, (numbered(moved[item]),))
+        places = numbered(moved[item], states[0].places[0].reduced)
+        return State(max(state.degree for state in states), (places,))
 
 
 def followed_operands(call: Call) -> list[Value]:

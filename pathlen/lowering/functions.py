@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples
+from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples, expands
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import Region
@@ -111,7 +111,7 @@ def carried(
     """
     entry = region.entry
     (places,) = region.state.places
-    if places == identity(entry.shape).expanded(shape):
+    if expands(entry.shape, shape) and places == identity(entry.shape).expanded(shape):
         return broadcast(numbers, shape)
     known = {id(entry): numbers}
     for value, state in zip(region.between, region.states, strict=True):
@@ -120,7 +120,9 @@ def carried(
             known[id(value)] = _carried_by(
                 value.call, item_of(value) or 0, known, value.shape, constants
             )
-    return _carried_by(call := region.last, 0, known, call.shape, constants)
+    if not any(id(value) in known for value in varying_operands(region.last)):  # stacked, reduced
+        return collapse(numbers.reshape(-1)[places.as_numbers()])
+    return _carried_by(region.last, 0, known, shape, constants)
 
 
 def _carried_by(

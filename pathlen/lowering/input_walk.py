@@ -15,7 +15,7 @@ from pathlen.lowering.decompose import decompose
 from pathlen.lowering.input_layers import contracted_axes, einsum_terms, weakly_read_axes
 from pathlen.lowering.input_memory import Found, Origins, writes
 from pathlen.lowering.input_reads import Read, read
-from pathlen.lowering.labels import compact, constant_labels
+from pathlen.lowering.labels import compact, constant_labels, expands
 from pathlen.lowering.operations import aten, makes_constant, written_argument
 from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled
 from pathlen.lowering.rules import kind_of_call
@@ -161,12 +161,12 @@ class Walk:
 
     def _elementwise(self, call: Call, operands: dict[fx.Node, Origin]) -> Origin | None:
         shape = call.shape
-        fitting = [o for o in operands.values() if _fits(o.shape, shape)]
+        fitting = [o for o in operands.values() if expands(o.shape, shape)]
         if call.name in _SCALES:
             fitting += [
                 _numbered(value, fitting[0])
                 for value in call.values()
-                if not value.varies and _fits(value.shape, shape) and fitting
+                if not value.varies and expands(value.shape, shape) and fitting
             ]
         return met(fitting, shape) if fitting else None
 
@@ -192,7 +192,8 @@ class Walk:
             if not carries_path(val):
                 return None
             drops = val.ndim == 0 or (val.ndim < len(origin.shape) and "dim" in call.arguments)
-            return mixed(origin, val.shape, axes if drops else ())
+            found = mixed(origin, val.shape, axes if drops else ())
+            return found.with_all_along(origin, axes) if "dim" in call.arguments else found
 
         return result(vals) if isinstance(vals, torch.Tensor) else [result(val) for val in vals]
 
@@ -245,7 +246,7 @@ class Walk:
             return
         shape = node.meta["val"].shape
         if isinstance(found, Origin):
-            now = met([found], shape) if _fits(found.shape, shape) else mixed(found, shape)
+            now = met([found], shape) if expands(found.shape, shape) else mixed(found, shape)
         elif isinstance(before := self._origins.of(node), Origin):
             now = nowhere(shape, before)
         else:
@@ -257,13 +258,6 @@ class Walk:
 
 def _arranged(coordinates: torch.Tensor, order: list[int], index: Any) -> torch.Tensor:
     return coordinates.permute(order)[index]
-
-
-def _fits(shape: Sequence[int], result: Sequence[int]) -> bool:
-    """Whether a shape is broadcast to that of the result."""
-    return len(shape) <= len(result) and all(
-        size in (1, whole) for size, whole in zip(shape[::-1], result[::-1], strict=False)
-    )
 
 
 def _numbered(value: Value, like: Origin) -> Origin:

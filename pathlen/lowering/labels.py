@@ -61,6 +61,13 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one.numpy() == other.numpy()).all())
 
 
+def expands(shape: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether a shape is broadcast to another as it is."""
+    return len(shape) <= len(whole) and all(
+        size in (1, now) for size, now in zip(shape[::-1], whole[::-1], strict=False)
+    )
+
+
 def broadcast(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Labels broadcast to a shape, as an elementwise operation broadcasts its operands."""
     return labels if labels.shape == tuple(shape) else labels.expand(tuple(shape))

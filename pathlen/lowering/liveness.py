@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Value, varying_operands
+from pathlen.lowering.views import may_view
 from pathlen.tracing import Recording
 
 _LAYERS = frozenset({"layer", "contraction"})  # no history is followed through these
@@ -79,18 +80,21 @@ def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) ->
         The values that keep theirs.
     """
     kept: dict[int, Value] = {}
-    queue = [last]
+    reads: Counter[int] = Counter()
+    queue = [last, *last.summands]
     while queue:
         value = queue.pop()
         if id(value) in kept:
             continue
         kept[id(value)] = value
-        if readers.get(id(value.node), 0) == 1:  # else nobody adds to the sum itself
-            queue += value.summands
-        if value.function_of is not None:
-            queue.append(value.function_of)
+        below = [] if value.function_of is None else [value.function_of]
         if value.call is not None and not value.merge and kind_of(value) not in _LAYERS:
-            queue += varying_operands(value.call)
+            below += varying_operands(value.call)
+        for operand in below:
+            reads[id(operand)] += 1
+            if reads[id(operand)] >= readers.get(id(operand.node), 0):
+                queue += operand.summands  # nobody but what is added up further reads the sum
+        queue += below
     for value in values:
         if id(value) not in kept and value.varies:
             value.drop_labels()
@@ -100,4 +104,5 @@ def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) ->
 def _may_share_memory(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return node.target is operator.getitem
-    return any(returned.alias_info is not None for returned in node.target._schema.returns)
+    aliases = any(returned.alias_info is not None for returned in node.target._schema.returns)
+    return aliases or may_view(node.target)

@@ -4,6 +4,7 @@ import torch
 
 from pathlen.lowering.equal import Same
 from pathlen.lowering.places import Places
+from pathlen.lowering.placing import VIEWS
 from pathlen.lowering.states import NONLINEAR, Of, State, meeting
 from pathlen.lowering.values import Call, Value
 
@@ -48,9 +49,11 @@ def masked(call: Call, of: Of) -> State | None:
 def chosen_from(call: Call) -> Value | None:
     """The tensor from which a call takes, by the same mask, what it writes where a mask says so."""
     mask, written = _mask_of(call), call.arguments.get("values", call.arguments.get("source"))
-    if mask is None or not mask.varies or not isinstance(written, Value) or written.call is None:
+    if mask is None or not mask.varies or not isinstance(written, Value):
         return None
-    if written.call.name not in ("aten.index", "aten.masked_select"):
+    while written.call is not None and written.call.name in VIEWS:
+        written = written.call["self"]  # one element is written as a scalar
+    if written.call is None or written.call.name not in ("aten.index", "aten.masked_select"):
         return None
     other = _mask_of(written.call)
     source: Value = written.call["self"]

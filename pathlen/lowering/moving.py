@@ -10,9 +10,12 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.rules import find_rule
+from pathlen.lowering.operations import aten
+from pathlen.lowering.rules import find_rule, kind_of
+from pathlen.lowering.states import SAME
 from pathlen.lowering.values import Call, Value
 
+_COPIES = SAME - frozenset(aten("neg negative"))
 INDICES = ("index", "indices", "mask", "repeats")
 """Arguments that say where, and are not moved themselves."""
 
@@ -85,7 +88,21 @@ def places_of(call: Call) -> list[Value]:
 def moved_operands(call: Call) -> list[Value]:
     """The tensors whose elements a movement moves, each once."""
     where = {id(value) for value in places_of(call)}
+    if call.name == "aten.copy":  # whatever was there before
+        where.add(id(call["self"]))
     return list({id(v): v for v in call.values() if id(v) not in where}.values())
+
+
+def before_moves(value: Value) -> Value:
+    """A value before it was copied, cast or moved."""
+    while value.call is not None and value.function is None and not value.merge:
+        moves = kind_of(value) == "movement"
+        operands = moved_operands(value.call) if moves else list(value.call.values())
+        varying = [operand for operand in operands if operand.varies]
+        if len(varying) != 1 or not (moves or value.call.name in _COPIES):
+            break
+        value = varying[0]
+    return value
 
 
 def item_of(value: Value) -> int | None:

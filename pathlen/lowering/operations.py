@@ -25,6 +25,8 @@ READS_SHAPE_OF_OTHER = frozenset(aten("expand_as view_as reshape_as type_as"))
 def operation_name(func: Any) -> str:
     """The name "aten.relu" for the overloads of `aten::relu` and `aten::relu_`."""
     namespace, _, name = func._schema.name.partition("::")
+    if func._schema.is_mutable and name.startswith("__i"):  # __ior__, of x |= y
+        name = f"__{name[3:]}"
     in_place = func._schema.is_mutable and name.endswith("_") and not name.endswith("__")
     return f"{namespace}.{name[:-1] if in_place else name}"
 

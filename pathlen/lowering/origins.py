@@ -69,6 +69,15 @@ class Origin:
         took_part: np.ndarray = self.seen(axis) | self.mixed[axis]
         return took_part
 
+    def with_all_along(self, source: "Origin", axes: Iterable[int]) -> "Origin":
+        """The origin where each element is made of all that a tensor holds along some axes."""
+        took_part = list(self.mixed)
+        for axis, own in enumerate(source.coordinates[:-1]):
+            small = compact(own)
+            if any(small.shape[a] > 1 for a in axes):
+                took_part[axis] = took_part[axis] | source.seen(axis)
+        return Origin(self.coordinates, tuple(took_part))
+
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Origin":
         """The origin with all coordinates changed alike, nothing mixed."""
         return Origin(tuple(settled(change(k)) for k in self.coordinates), self.mixed)

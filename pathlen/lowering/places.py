@@ -94,6 +94,8 @@ class Places:
 
     def as_numbers(self) -> torch.Tensor:
         """The number of each element of the tensor, int64, of its shape."""
+        if self.numbers == b"":
+            return torch.empty(self.shape, dtype=torch.int64)
         if self.numbers is not None:
             return torch.frombuffer(bytearray(self.numbers), dtype=torch.int64).view(self.shape)
         number = torch.full((), self.offset)

@@ -1,15 +1,18 @@
 """Places of elements after a movement."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.moving import moved_operands, run_movement
-from pathlen.lowering.operations import call_by_name, functional
+from pathlen.lowering.operations import aten, call_by_name, functional
 from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered, viewed
 from pathlen.lowering.values import Call, Value
+
+VIEWS = frozenset(aten("view reshape unsqueeze squeeze"))
 
 
 def moved_places(
@@ -34,6 +37,14 @@ def moved_places(
             if found is not None:
                 one: Places = found[item] if isinstance(found, list) else found
                 return one
+    if places.key is not None and call.name in VIEWS:
+        same = [n for n in places.shape if n > 1] == [n for n in call.shape if n > 1]
+        # the one element that a mask picks is written as a scalar
+        return (
+            replace(places, shape=tuple(call.shape), strides=(0,) * len(call.shape))
+            if same
+            else None
+        )
     if places.key is not None or math.prod(places.shape) > MOST_ELEMENTS:
         return None
     tensors = {id(v): torch.full((), -1).expand(v.shape) for v in moved_operands(call)}

@@ -14,11 +14,12 @@ def count_readers(recording: Recording) -> dict[int, int]:
     """How many calls that matter for the outputs read each node's result.
 
     In-place calls count as mattering: they may write to what an output is a view of. Calls that
-    take no more than a shape (zeros_like) read nothing. What is read after an in-place call is the
-    call's result, whether by its own name or by that of the tensor that it wrote to.
+    take no more than a shape (zeros_like), or a view to write to, read nothing. What is read after
+    an in-place call is the call's result, whether by its own name or by that of the tensor that it
+    wrote to.
     """
     targets = {node: _written(node) for node in recording.graph.nodes}
-    live = _live(recording, targets)
+    live = _live(recording, targets) - _only_written(recording, targets)
     count = dict.fromkeys(recording.graph.nodes, 0)
     first: dict[fx.Node, fx.Node] = {}  # the tensor behind the result of an in-place call
     latest: dict[fx.Node, fx.Node] = {}  # the call that wrote last to a tensor
@@ -46,6 +47,17 @@ def _live(recording: Recording, targets: Mapping[fx.Node, fx.Node | None]) -> se
             live.add(node)
             queue += node.all_input_nodes
     return live
+
+
+def _only_written(recording: Recording, targets: Mapping[fx.Node, fx.Node | None]) -> set[fx.Node]:
+    """The calls whose results are written to and not read: they say where."""
+    found: set[fx.Node] = set()
+    for node in reversed(recording.graph.nodes):
+        users = [u for u in node.users if u not in found]
+        writes = all(targets[user] is node and not user.users for user in users)
+        if node.users and writes and targets[node] is None:
+            found.add(node)
+    return found
 
 
 def _written(node: fx.Node) -> fx.Node | None:

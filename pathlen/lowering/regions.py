@@ -11,12 +11,9 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.follow import Follower, follow, followed_operands
 from pathlen.lowering.operations import aten
-from pathlen.lowering.places import identity
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.stacks import JOINS, SCALINGS
 from pathlen.lowering.states import State
@@ -29,7 +26,7 @@ _NAMED = frozenset(  # functions that models use as activations; all others are 
         " sin cos"
     )
 )
-_EXPANDABLE = frozenset(
+EXPANDABLE = frozenset(
     {"elementwise", "normalization", "reduction", "movement", "softmax", "contraction"}
 )
 
@@ -106,7 +103,7 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
                 return region
             tried = True  # elements of several places meet: they may be one further back
         value = frontier.pop(heapq.heappop(heap)[1])
-        if value.call is None or kind_of(value) not in _EXPANDABLE:
+        if value.call is None or kind_of(value) not in EXPANDABLE:
             return None
         between.append(value)
         for operand in followed_operands(value.call):
@@ -186,57 +183,3 @@ def first_entry(region: Region, readers: Mapping[int, int], constants: Constants
     before = inner.function.region
     wider = region_of(region.last, before.entry, [*between, inner, *before.between], constants)
     return region if wider is None or wider.affine else wider
-
-
-def flattened_summands(
-    operands: list[Value], readers: Mapping[int, int], constants: Constants
-) -> list[Value]:
-    """Operands of a sum, those that are sums read by nobody else replaced by theirs.
-
-    (a + b) + c with no other reader of a + b is one merge of three; a scaling, cast, dropout
-    (inactive in eval mode) or view in between does not change that.
-    """
-    flat: list[Value] = []
-    for operand in operands:
-        inner = _unscaled(operand, readers, constants)
-        summands = [] if inner is None else list(inner.summands)
-        if inner is not None and inner.shape != operand.shape:
-            viewed = [_before_view(summand, operand.shape) for summand in summands]
-            summands = [summand for summand in viewed if summand is not None]
-            summands = summands if len(summands) == len(viewed) else []
-        flat += summands or [operand]
-    return flat
-
-
-def _before_view(value: Value, shape: torch.Size) -> Value | None:
-    """The tensor of a shape that a summand is a view of, None where it is none."""
-    below = varying_operands(value.call) if value.call is not None else []
-    viewed = len(below) == 1 and kind_of(value) == "movement"
-    return below[0] if viewed and below[0].shape == shape else None
-
-
-def _unscaled(value: Value, readers: Mapping[int, int], constants: Constants) -> Value | None:
-    """The sum that a value is, scaled, copied or viewed since; None where something reads it too.
-
-    Its elements must be where they were.
-    """
-    inner, between = value, list[Value]()
-    if readers.get(id(value.node), 0) != 1:
-        return None
-    while not inner.summands:
-        if inner.call is None or kind_of(inner) not in ("elementwise", "movement"):
-            return None
-        region = find_region(inner.call, followed_operands(inner.call), constants)
-        if region is None or not region.affine or region.normalization:
-            return None
-        reads = sum(region.entry in varying_operands(call) for call in region.calls)
-        if readers.get(id(region.entry.node), 0) != reads:
-            return None
-        between += [*region.between, *([] if inner is value else [inner])]
-        inner = region.entry
-    if inner is value:
-        return value
-    assert value.call is not None
-    whole = region_of(value.call, inner, between, constants)
-    stays = whole is not None and whole.state.places == (identity(value.shape),)
-    return inner if stays else None

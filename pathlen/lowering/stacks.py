@@ -90,7 +90,7 @@ def stack_of(call: Call, constants: Constants) -> Stack | None:
     if axes is None or len(axes) != 1:
         return None
     while source.call is not None and source.call.name in SCALINGS:
-        operands = varying_operands(source.call)
+        operands = [value for value in source.call.values() if value.varies]
         by_constant = len(operands) == 1 and source.call["self"] is operands[0]
         if not by_constant or operands[0].shape != source.shape:
             return None
@@ -104,41 +104,71 @@ def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] 
     """The tensors that were put side by side along an axis of a tensor, or None.
 
     They were stacked along it, put together along another axis and viewed, or written to memory.
+    None, too, where they are the slices of one tensor: put together again, they are that tensor.
     """
-    moves, joined = list[Value](), source
-    while joined.call is not None and joined.call.name not in JOINS:
-        operands = varying_operands(joined.call)
-        if kind_of_call(joined.call) != "movement" or len(operands) != 1:
-            return None
-        moves.insert(0, joined)
-        joined = operands[0]
-    if joined.call is None:
+    joined, places = _before_moves(source, constants)
+    if joined.call is None or joined.call.name not in JOINS or places is None:
         return None
-    before, places = joined, identity(joined.shape)
-    for value in moves:
-        item = item_of(value)
-        if value.call is None or item is None:
-            return None
-        moved = moved_places(value.call, before, places, item, constants)
-        if moved is None or moved.key is not None or moved.numbers is not None:
-            return None
-        before, places = value, moved
     pieces = _pieces(joined)
     wanted = [_slice(places, axis, number) for number in range(places.shape[axis])]
     found = {str(place): piece for place, piece in pieces}
     if len(wanted) != len(pieces) or {*map(str, wanted)} != found.keys():
         return None
-    return [found[str(place)] for place in wanted]
+    ordered = [found[str(place)] for place in wanted]
+    return None if _are_slices(ordered, constants) else ordered
 
 
-def _slice(places: Places, axis: int, number: int) -> _Place:
-    """Offset, and sizes and strides of the axes longer than 1, of one slice along an axis."""
+def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | None]:
+    """The tensor of which a value is a view, up to where tensors were put together.
+
+    Returns:
+        It, and the places of the value's elements there; None where strides do not tell them.
+    """
+    moves, first = list[Value](), value
+    while first.call is not None and first.call.name not in JOINS:
+        operands = varying_operands(first.call)
+        if kind_of_call(first.call) != "movement" or len(operands) != 1:
+            break
+        moves.insert(0, first)
+        first = operands[0]
+    before, places = first, identity(first.shape)
+    for moved in moves:
+        item = item_of(moved)
+        if moved.call is None or item is None:
+            return first, None
+        found = moved_places(moved.call, before, places, item, constants)
+        if found is None or found.key is not None or found.numbers is not None:
+            return first, None
+        before, places = moved, found
+    return first, places
+
+
+def _are_slices(pieces: list[Value], constants: Constants) -> bool:
+    """Whether tensors are all slices of one along one of its axes, in order."""
+    followed = [_before_moves(piece, constants) for piece in pieces]
+    whole = followed[0][0]
+    if any(first is not whole or places is None for first, places in followed):
+        return False
+    own = [_slice(places, None, 0) for _, places in followed if places is not None]
+    return any(
+        size == len(pieces)
+        and own == [_slice(identity(whole.shape), axis, number) for number in range(size)]
+        for axis, size in enumerate(whole.shape)
+    )
+
+
+def _slice(places: Places, axis: int | None, number: int) -> _Place:
+    """Offset, and sizes and strides of the axes longer than 1, of one slice along an axis.
+
+    Of all there is where there is no axis.
+    """
     axes = [
         (n, s)
         for a, (n, s) in enumerate(zip(places.shape, places.strides, strict=True))
         if a != axis and n > 1
     ]
-    return places.offset + number * places.strides[axis], _run_together(axes)
+    along = 0 if axis is None else places.strides[axis]
+    return places.offset + number * along, _run_together(axes)
 
 
 def _pieces(joined: Value) -> list[tuple[_Place, Value]]:

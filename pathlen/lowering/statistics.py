@@ -50,9 +50,12 @@ def _ordered(call: Call, state: State) -> State | None:
 
 
 def _around(call: Call, source: Value, state: State) -> State | None:
-    """A statistic of the features around each one, as in a local response normalization."""
+    """A statistic of the features around each one, as in a local response normalization.
+
+    A moving average of the features themselves is none, but linear functions of them.
+    """
     axis = _window_over_features(call, source)
-    if axis is None or any(one.key is not None for one in state.places):
+    if axis is None or state.degree <= 1 or any(one.key is not None for one in state.places):
         return None
     if math.prod(source.shape) > MOST_ELEMENTS:
         return None

@@ -1,13 +1,17 @@
-"""Functions of one tensor among the summands of a sum: they meet before anything else does."""
+"""What a sum adds up: flat, whatever adds, and functions of one tensor before anything else."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.labels import constant_labels
-from pathlen.lowering.regions import Region, find_region
+from pathlen.lowering.follow import followed_operands
+from pathlen.lowering.labels import broadcast, constant_labels, expands
+from pathlen.lowering.moving import item_of, run_movement
+from pathlen.lowering.places import identity
+from pathlen.lowering.regions import EXPANDABLE, Region, find_region, region_of
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value, varying_operands
 
@@ -16,7 +20,118 @@ Factor = float | torch.Tensor
 Term = tuple[Value, Factor]
 RegionTerm = tuple[Region, Factor]
 
-_FOLLOWED = frozenset({"elementwise", "normalization", "movement"})
+
+def flattened(
+    call: Call,
+    operands: list[Value],
+    readers: Mapping[int, int],
+    constants: Constants,
+    *,
+    weighted: bool = False,
+) -> list[tuple[Value, Value]]:
+    """Operands of a sum, those that are sums read by nobody else replaced by their summands.
+
+    (a + b) + c with no other reader of a + b is one merge of three. A scaling, cast, dropout
+    (inactive in eval mode) or movement in between is one of each summand.
+
+    Args:
+        call: the sum.
+        operands: its own; what it was written out in has the call's node.
+        readers: how many calls read the result of a node.
+        constants: gives the indices of movements.
+        weighted: whether labels tell by how much units are scaled.
+
+    Returns:
+        The summands, each with the tensor of the program that has its factor in the sum: itself,
+        or the operand where it was moved with that.
+    """
+    flat: list[tuple[Value, Value]] = []
+    for operand in operands:
+        own = operand.node is call.node or readers.get(id(operand.node), 0) == 1
+        found = _inner_sum(operand, readers, constants) if own else None
+        summands = [] if found is None else _summands(*found, operand, constants, weighted)
+        flat += summands or [(operand, operand)]
+    return flat
+
+
+def _summands(
+    inner: Value, between: list[Value], operand: Value, constants: Constants, weighted: bool
+) -> list[tuple[Value, Value]]:
+    """The summands of a sum where an operand has them; none where that is not known."""
+    if not between or _stays(inner, between, constants):
+        found = [_unviewed(summand, operand.shape) for summand in inner.summands]
+        if None not in found:
+            return [(summand, summand) for summand in found if summand is not None]
+    if weighted and any(kind_of(value) != "movement" for value in between):
+        return []
+    found = [_along(summand, inner, between, constants) for summand in inner.summands]
+    return [] if None in found else [(one, operand) for one in found if one is not None]
+
+
+def _inner_sum(
+    value: Value, readers: Mapping[int, int], constants: Constants
+) -> tuple[Value, list[Value]] | None:
+    """The sum that a value is, and what it went through since; None where something reads it too.
+
+    It was scaled, copied or moved, in calls that are in order and end with the value.
+    """
+    inner, between = value, list[Value]()
+    while not inner.summands:
+        if inner.call is None or kind_of(inner) not in ("elementwise", "movement"):
+            return None
+        region = find_region(inner.call, followed_operands(inner.call), constants)
+        if region is None or not region.affine or region.normalization:
+            return None
+        reads = sum(region.entry in varying_operands(call) for call in region.calls)
+        if readers.get(id(region.entry.node), 0) != reads:
+            return None
+        between += [*region.between, inner]
+        inner = region.entry
+    return inner, sorted(between, key=lambda one: one.order)
+
+
+def _stays(inner: Value, between: list[Value], constants: Constants) -> bool:
+    """Whether elements are where they were after some calls."""
+    last = between[-1]
+    assert last.call is not None
+    whole = region_of(last.call, inner, between[:-1], constants)
+    return whole is not None and whole.state.places == (identity(last.shape),)
+
+
+def _unviewed(value: Value, shape: torch.Size) -> Value | None:
+    """The tensor of a shape that a value is, or is a view of; None where it is none."""
+    below = varying_operands(value.call) if value.call is not None else []
+    if value.shape != shape and len(below) == 1 and kind_of(value) == "movement":
+        value = below[0]
+    return value if expands(value.shape, shape) else None
+
+
+def _along(
+    summand: Value, inner: Value, between: list[Value], constants: Constants
+) -> Value | None:
+    """A summand of a sum after the calls that the sum went through; None where they are unknown."""
+    known = {id(inner): summand}
+    if summand.shape != inner.shape:
+        size = {"self": summand, "size": list(inner.shape), "implicit": False}
+        like = torch.empty(inner.shape, dtype=summand.dtype, device="meta")
+        expand = Call(torch.ops.aten.expand.default, "aten.expand", size, inner.node, like)
+        labels = broadcast(summand.labels, inner.shape)
+        known[id(inner)] = replace(summand, labels=labels, call=expand, order=inner.order)
+    for value in between:
+        assert value.call is not None
+        operand = next(known[id(v)] for v in value.call.values() if id(v) in known)
+        arguments = value.call.replace_values(lambda v: known.get(id(v), v))
+        call = replace(value.call, arguments=arguments)
+        labels = operand.labels
+        if kind_of(value) == "movement":
+            moved = run_movement(call, {id(operand): labels}, constants)
+            if moved is None:
+                return None
+            labels = moved[item_of(value) or 0]
+        known[id(value)] = replace(
+            value, labels=broadcast(labels, value.shape), call=call, summands=(), _path=None
+        )
+    return known[id(between[-1])]
 
 
 def have_common_origin(summands: Sequence[Value]) -> bool:
@@ -68,7 +183,7 @@ def _with_common_origin(summands: Sequence[Value]) -> list[tuple[int, ...]]:
 
 
 def _origins(value: Value) -> set[int]:
-    """The tensors, by identity, from which a value is computed element by element."""
+    """The tensors, by identity, at which a region may begin that ends in a value."""
     seen: set[int] = set()
     found: set[int] = set()
     stack = [value]
@@ -77,7 +192,7 @@ def _origins(value: Value) -> set[int]:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        if current.call is None or current.merge or kind_of(current) not in _FOLLOWED:
+        if current.call is None or current.merge or kind_of(current) not in EXPANDABLE:
             found.add(id(current))
         else:
             stack += varying_operands(current.call)

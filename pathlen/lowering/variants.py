@@ -20,13 +20,12 @@ from pathlen.lowering.labels import (
     distinct,
     distinct_tuples,
 )
-from pathlen.lowering.moving import item_of, moved_operands, run_movement
-from pathlen.lowering.operations import aten
+from pathlen.lowering.moving import before_moves, item_of, moved_operands, run_movement
 from pathlen.lowering.places import Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
-from pathlen.lowering.states import SAME, degree_by_name
+from pathlen.lowering.states import degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -111,7 +110,7 @@ class Variants:
         if not _share_units([self._units(piece) for piece in pieces]):
             own = {id(p): h.variants for p, h in zip(pieces, held, strict=True)}
             return {key: v for key, v in own.items() if v is not None} or None
-        origins = [_origin(piece) for piece in pieces]
+        origins = [before_moves(piece) for piece in pieces]
         number: list[int] = []
         for place, one in enumerate(held):
             number.append(0)
@@ -210,14 +209,3 @@ def _share_units(pieces: list[np.ndarray]) -> bool:
         return False  # each has units of layers of its own
     together = np.concatenate(pieces)
     return len(np.unique(together)) < len(together)
-
-
-def _origin(value: Value) -> Value:
-    """A value before it was copied, cast or moved."""
-    while value.call is not None and value.function is None and not value.merge:
-        operands = varying_operands(value.call)
-        copied = value.call.name in SAME - frozenset(aten("neg negative"))
-        if len(operands) != 1 or not (copied or kind_of(value) == "movement"):
-            break
-        value = operands[0]
-    return value

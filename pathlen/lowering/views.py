@@ -111,7 +111,7 @@ def _source(node: fx.Node) -> fx.Node | None:
     if not isinstance(node.target, torch._ops.OpOverload):
         return None
     written = written_argument(node.target)
-    if written is None and not _may_view(node.target):
+    if written is None and not may_view(node.target):
         return None
     call = bind_call(node.target, node.args, node.kwargs, node)
     name = written or _viewed(call)
@@ -133,7 +133,8 @@ def _after(view: View, node: fx.Node) -> View:
     return View(view.base, (*view.steps, ViewStep.of(call, str(_viewed(call)))))
 
 
-def _may_view(func: Any) -> bool:
+def may_view(func: Any) -> bool:
+    """Whether an operator may return a view of what it is given."""
     return viewed_argument(func) is not None or operation_name(func) in _DROPOUTS
 
 

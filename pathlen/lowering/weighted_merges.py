@@ -1,6 +1,6 @@
 """Passes, merges and sums whose edges carry weights; the nodes are those of connections."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 
 import numpy as np
@@ -85,10 +85,24 @@ def factors_in_sum(call: Call, summands: list[Value], lowering: Lowering) -> lis
     return factors
 
 
-def remember_terms(value: Value, call: Call, lowering: Lowering) -> None:
-    """Keep by which factors a sum has its summands in it, for sums that it is nested in."""
+def remember_terms(
+    value: Value, call: Call, carriers: Mapping[Value, Value], lowering: Lowering
+) -> None:
+    """Keep by which factors a sum has its summands in it, for sums that it is nested in.
+
+    Args:
+        value: the sum.
+        call: that made it.
+        carriers: by summand, the tensor that has its factor in the call.
+        lowering: the lowering at work.
+    """
     if lowering.weights is not None:
-        value.terms = terms(call, value.summands, lowering.constants)
+        found = terms(call, list(carriers.values()), lowering.constants)
+        value.terms = {
+            id(summand): found[id(carrier)]
+            for summand, carrier in carriers.items()
+            if id(carrier) in found
+        }
 
 
 def merged_nodes(
