@@ -1,5 +1,6 @@
 """Which units are active: evaluates their scalar functions and asks whether these are affine."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import ActivityError, UnsupportedOperation
+from pathlen.lowering.along import axes_along
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import collapse, compact
 from pathlen.lowering.moving import item_of, moved_operands, places_of, run_movement
@@ -14,7 +16,8 @@ from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.stacks import stack_of
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.states import State
+from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.tracing import module_path
 
 _MOST_EVALUATIONS = 1 << 25
@@ -154,10 +157,10 @@ class _Evaluation:
             if state is None:
                 continue  # nothing that counts reads it
             if state.degree:
-                self._known[id(value)] = self._call(value.call, item_of(value) or 0)
+                self._known[id(value)] = self._call(value.call, item_of(value) or 0, state)
             else:
                 self._known[id(value)] = torch.tensor(_FIXED_STATISTIC, dtype=torch.float64)
-        values = self._call(self._region.last, 0)
+        values = self._call(self._region.last, 0, self._region.state)
         lead = max(0, values.ndim - 1 - self._dimensions)
         values = values.reshape(values.shape[0], *values.shape[1 + lead :])
         own = len(self._region.last.shape)
@@ -167,7 +170,7 @@ class _Evaluation:
     def _value(self, value: Value) -> torch.Tensor:
         return self._known[id(value)] if value.varies else self._constant(value)
 
-    def _call(self, call: Call, item: int) -> torch.Tensor:
+    def _call(self, call: Call, item: int, state: State) -> torch.Tensor:
         if call.name in ("aten.to", "aten._to_copy", "aten.type_as"):
             source = self._value(call["self"])
             floating = call.output.is_floating_point()
@@ -181,8 +184,10 @@ class _Evaluation:
         kind = kind_of_call(call)
         if kind == "normalization":
             return self._normalize(call)
+        if kind == "softmax" and state.part == "shifted":  # by what is held fixed
+            return self._value(next(v for v in call.values() if v.varies)) - _FIXED_STATISTIC
         if kind in ("reduction", "softmax"):
-            return self._reduce(call)
+            return self._reduce(call, item)
         if kind == "movement":
             return self._move(call, item)
         result = torch.as_tensor(self._run(call))
@@ -190,12 +195,11 @@ class _Evaluation:
             raise UnknownConstantError(call.node.name)
         return result
 
-    def _reduce(self, call: Call) -> torch.Tensor:
+    def _reduce(self, call: Call, item: int) -> torch.Tensor:
         """Tensors that were stacked and reduced again, element by element."""
-        if kind_of_call(call) == "softmax":  # a log softmax: shifted by what is held fixed
-            return self._value(next(v for v in call.values() if v.varies)) - _FIXED_STATISTIC
         stack = stack_of(call, self._constants.traced)
-        assert stack is not None
+        if stack is None:
+            return self._along(call, item)
         scaled = [
             self._value(piece) * stack.factor_of(number, self._constants.of)
             for number, piece in enumerate(stack.pieces)
@@ -207,6 +211,24 @@ class _Evaluation:
         arguments.update({key: False for key in ("keepdim", "keepdims") if key in arguments})
         result = call_by_name(functional(call.func), arguments)
         return result if isinstance(result, torch.Tensor) else result[0]
+
+    def _along(self, call: Call, item: int) -> torch.Tensor:
+        """A call along axes on which one element is repeated, at one point after the other."""
+        (source,) = varying_operands(call)
+        function, axes = self._value(source), axes_along(call)
+        assert axes is not None
+        own = function.shape[1 + self._dimensions - len(source.shape) :]
+        sizes = [source.shape[a] if a in axes else n for a, n in enumerate(own)]
+        if math.prod(sizes) * len(function) > _MOST_EVALUATIONS:
+            raise UnknownConstantError(call.node.name)
+        found = []
+        for one in function.reshape(-1, *own).double():
+            arguments = call.replace_values(lambda _, x=one: x.expand(sizes))
+            result = call_by_name(functional(call.func), arguments)
+            found.append(result if isinstance(result, torch.Tensor) else result[item])
+        values = torch.stack(found)
+        lead = self._dimensions - values.ndim + 1
+        return values.reshape(len(values), *[1] * lead, *values.shape[1:])
 
     def _move(self, call: Call, item: int) -> torch.Tensor:
         """Functions in other places; each element of a constant is a constant function."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pathlen.lowering.along import along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.contracted import contracted
 from pathlen.lowering.masks import masked
@@ -55,6 +56,7 @@ class Follower:
 
     def __init__(self, entry: Value, constants: Constants) -> None:
         part = "exp" if entry.softmax == "exp" else ""
+        self._entry = entry
         self.known: dict[int, State | None] = {id(entry): State(1, (identity(entry.shape),), part)}
         self._constants = constants
 
@@ -78,6 +80,10 @@ class Follower:
         if any(state is None for state in states):
             return None
         kind = kind_of_call(call)
+        if kind in ("reduction", "softmax"):
+            found = along(call, self._of, self._entry)
+            if found is not None:
+                return found
         if call.name in ("aten.index", "aten.masked_select") or call.name in PUTS:
             found = masked(call, self._of)
             if found is not None:

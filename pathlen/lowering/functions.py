@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pathlen.lowering.along import axes_along, carried_along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples, expands
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
@@ -19,6 +20,7 @@ from pathlen.lowering.places import identity
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.same_functions import function_numbers, places
+from pathlen.lowering.stacks import stack_of
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -129,6 +131,10 @@ def _carried_by(
     call: Call, item: int, known: dict[int, torch.Tensor], shape: torch.Size, constants: Constants
 ) -> torch.Tensor:
     operands = [value for value in varying_operands(call) if id(value) in known]
+    if operands and axes_along(call) is not None:
+        moved = carried_along(call, known[id(operands[0])])
+        assert moved is not None
+        return collapse(moved)
     if kind_of_call(call) == "movement" and call.arguments.get("mask") is None:
         masked = any(v.dtype == torch.bool for v in _indices(call))
         if not masked:
@@ -136,9 +142,12 @@ def _carried_by(
                 id(v): known.get(id(v), torch.full((), CONSTANT).expand(v.shape))
                 for v in moved_operands(call)
             }
-            moved = run_movement(call, tensors, constants)
-            assert moved is not None
-            return collapse(moved[item])
+            results = run_movement(call, tensors, constants)
+            assert results is not None
+            return collapse(results[item])
+    if not operands:  # tensors that were stacked and are reduced again
+        stack = stack_of(call, constants)
+        operands = [v for v in stack.pieces if id(v) in known] if stack is not None else []
     whole = [v for v in operands if known[id(v)].numel() == math.prod(shape)] or operands
     source = known[id(whole[0])]
     if source.shape != shape and source.numel() == math.prod(shape):

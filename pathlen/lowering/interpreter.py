@@ -19,6 +19,7 @@ from pathlen.lowering.liveness import Liveness
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.probe import probe
 from pathlen.lowering.readers import count_readers
+from pathlen.lowering.reduction import function_along
 from pathlen.lowering.rules import find_rule
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value, bind_call
@@ -174,7 +175,9 @@ class Interpreter:
             _require_result(call)
             if found and not found.apply.__module__.startswith("pathlen."):
                 self._lowering.uncertain(call, "the gain of an operator with a rule of your own")
-            result = found.apply(call, self._lowering) if found else None
+            result = function_along(call, self._lowering) if found else None
+            if found and result is None:
+                result = found.apply(call, self._lowering)
             return self._without_rule(call) if result is None else result
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))

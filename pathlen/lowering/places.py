@@ -92,6 +92,17 @@ class Places:
         both = np.intersect1d(self.as_numbers().numpy(), other.as_numbers().numpy())
         return bool((both >= 0).any())
 
+    def joined(self, other: "Places") -> "Places | None":
+        """Places where elements of both meet, constants with any; None where different ones do."""
+        if self.numbers is None and other.numbers is None:  # no constants
+            return self if self == other else None
+        if self.key is not None or other.key is not None or self.reduced != other.reduced:
+            return None
+        one, two = self.as_numbers(), other.as_numbers()
+        both = torch.maximum(one, two)
+        meet = bool((((one == both) | (one < 0)) & ((two == both) | (two < 0))).all())
+        return numbered(both, self.reduced) if meet else None
+
     def as_numbers(self) -> torch.Tensor:
         """The number of each element of the tensor, int64, of its shape."""
         if self.numbers == b"":

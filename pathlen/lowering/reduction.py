@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import torch
 
+from pathlen.lowering.along import axes_along
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum, scalar_function
@@ -23,7 +24,7 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.magnitudes import factors_of
 from pathlen.lowering.operations import aten
-from pathlen.lowering.regions import find_region
+from pathlen.lowering.regions import Region, find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.stacks import Stack, stack_of
 from pathlen.lowering.statistics import keeps_axes
@@ -87,12 +88,7 @@ def _meeting(call: Call, stack: Stack, lowering: Lowering) -> Result | None:
     varying = [piece for piece in stack.pieces if piece.varies]
     region = find_region(call, varying, lowering.constants) if len(varying) else None
     if region is not None:
-        found = scalar_function(region, lowering)
-        vals = call.node.meta["val"]
-        if isinstance(vals, torch.Tensor):
-            return found
-        places = constant_labels(vals[1].shape)
-        return found, lowering.result(call, places, dtype=vals[1].dtype)
+        return _scalar(call, region, lowering)
     path = [piece for piece in varying if piece.is_path]
     if call.name in ("aten.sum", "aten.mean") and path:
         share = 1.0 if call.name == "aten.sum" else 1 / len(stack.pieces)
@@ -118,6 +114,27 @@ def _in_stack(call: Call, stack: Stack, number: int, lowering: Lowering) -> Fact
         return 1.0
     there = keeps_axes(call) and factor.ndim >= len(call.shape) - stack.axis
     return factor.unsqueeze(stack.axis - len(call.shape)) if there else factor
+
+
+def function_along(call: Call, lowering: Lowering) -> Result | None:
+    """The result of a call along axes on which one element is repeated, unless it is affine.
+
+    It is a scalar function of that element; None where the rule of the call says what it is.
+    """
+    if axes_along(call) is None:
+        return None
+    region = find_region(call, varying_operands(call), lowering.constants, affine=False)
+    return None if region is None else _scalar(call, region, lowering)
+
+
+def _scalar(call: Call, region: Region, lowering: Lowering) -> Result:
+    """A scalar function; in a pair of values and indices the indices carry no path."""
+    found = scalar_function(region, lowering)
+    vals = call.node.meta["val"]
+    if isinstance(vals, torch.Tensor):
+        return found
+    places = constant_labels(vals[1].shape)
+    return found, lowering.result(call, places, dtype=vals[1].dtype)
 
 
 def _as_result(call: Call, piece: Value, lowering: Lowering) -> Value:

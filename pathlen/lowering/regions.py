@@ -76,7 +76,9 @@ class Region:
         return list({id(v): v for v in read if not v.varies}.values())
 
 
-def find_region(call: Call, operands: list[Value], constants: Constants) -> Region | None:
+def find_region(
+    call: Call, operands: list[Value], constants: Constants, *, affine: bool = True
+) -> Region | None:
     """The smallest region that ends in an elementwise call, None where there is none.
 
     Walks back from the operands, latest first; whenever a single value is left, everything has
@@ -88,6 +90,7 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
         call: the last call.
         operands: the tensors that it reads and the input decides on.
         constants: gives the indices of movements.
+        affine: whether a region that is affine by its form is wanted.
     """
     frontier = {id(value): value for value in operands}
     heap = [(-value.order, id(value)) for value in operands]
@@ -99,18 +102,25 @@ def find_region(call: Call, operands: list[Value], constants: Constants) -> Regi
             tried = False
         elif not tried and next(iter(frontier.values())).is_path:
             region = region_of(call, next(iter(frontier.values())), between, constants)
-            if region is not None:
+            if region is not None and (affine or not region.affine):
                 return region
-            tried = True  # elements of several places meet: they may be one further back
+            tried = True  # elements of several places meet: before these were put side by side
+            # or repeated, they may be one
         value = frontier.pop(heapq.heappop(heap)[1])
         if value.call is None or kind_of(value) not in EXPANDABLE:
             return None
         between.append(value)
         for operand in followed_operands(value.call):
+            tried &= _axes_longer(operand) == _axes_longer(value)
             if id(operand) not in frontier:
                 frontier[id(operand)] = operand
                 heapq.heappush(heap, (-operand.order, id(operand)))
     return None
+
+
+def _axes_longer(value: Value) -> tuple[int, int]:
+    """How many axes and elements a tensor has."""
+    return len(value.shape), value.shape.numel()
 
 
 def region_of(

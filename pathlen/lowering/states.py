@@ -63,9 +63,12 @@ def meeting(states: list[State], shape: torch.Size) -> tuple[Places, ...] | None
         return None
     if not moving:
         return tuple(sorted(held, key=hash))
-    if len(moving) > 1:
-        return None
-    (places,) = moving
+    places = moving.pop()
+    for other in moving:
+        joined = places.joined(other)
+        if joined is None:
+            return None
+        places = joined
     return (places,) if all(one.includes(places) for one in held) else None
 
 

@@ -1,0 +1,110 @@
+"""Operations along axes on which a tensor repeats one element: functions of that element.
+
+A softmax of [h, 0] along an axis of its own is a sigmoid of h, the largest of the two a ReLU, and
+a norm over an axis of length 1 the absolute value. Where the elements along an axis are several,
+the same operations are reductions or mix positions.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from pathlen.lowering.labels import CONSTANT
+from pathlen.lowering.operations import aten
+from pathlen.lowering.places import Places, numbered
+from pathlen.lowering.states import NONLINEAR, TOTALS, Of, State
+from pathlen.lowering.statistics import REDUCTIONS, keeps_axes, reduced_axes
+from pathlen.lowering.values import Call, Value, varying_operands
+
+_KEEP_AXES = frozenset(
+    aten(
+        "sort topk msort cumsum cumprod cummax cummin logcumsumexp softmax log_softmax _softmax"
+        " _log_softmax"
+    )
+)
+_SUMS = TOTALS | frozenset(aten("cumsum"))
+_OF_ONE = frozenset(  # of a single element these are the element itself
+    aten(
+        "sort topk msort cumsum cumprod cummax cummin logcumsumexp mean sum nansum amax amin max"
+        " min prod median nanmedian mode kthvalue logsumexp"
+    )
+)
+
+
+def axes_along(call: Call) -> list[int] | None:
+    """The axes of its one varying operand along which a call works; None for other calls."""
+    operands = varying_operands(call)
+    if len(operands) != 1 or not operands[0].shape:
+        return None
+    if call.name in _KEEP_AXES:
+        return [call.arguments.get("dim", 0) % len(operands[0].shape)]
+    if call.name in REDUCTIONS or "pool" in call.name:
+        return reduced_axes(call) or None
+    return None
+
+
+def along(call: Call, of: Of, entry: Value) -> State | None:
+    """The state of a call along axes on which one element of an entry is repeated.
+
+    Constants may stand beside it. An axis of length 1 must be new: one that the entry has is an
+    axis of positions of which this example has a single one.
+    """
+    axes = axes_along(call)
+    if axes is None:
+        return None
+    (source,) = varying_operands(call)
+    state = of(source)
+    if state is None or not state.degree or len(state.places) != 1:
+        return None
+    short = [axis for axis in axes if source.shape[axis] == 1]
+    if len(short) > _ones(source) - _ones(entry):
+        return None
+    places = _carried_places(call, state.places[0], axes)
+    if places is None:
+        return None
+    alone = call.name in _OF_ONE and len(short) == len(axes)
+    return State(state.degree if alone or call.name in _SUMS else NONLINEAR, (places,))
+
+
+def _carried_places(call: Call, places: Places, axes: list[int]) -> Places | None:
+    """Places of the result, None where elements of several places meet."""
+    if places.key is not None:
+        return None
+    if places.numbers is not None:
+        number = carried_along(call, places.as_numbers())
+        return None if number is None else numbered(number, places.reduced)
+    if any(places.strides[axis] for axis in axes):
+        return None
+    gone = [] if call.name in _KEEP_AXES or keeps_axes(call) else axes
+    strides = [stride for axis, stride in enumerate(places.strides) if axis not in gone]
+    return replace(places, shape=tuple(call.shape), strides=tuple(strides))
+
+
+def carried_along(call: Call, numbers: torch.Tensor) -> torch.Tensor | None:
+    """Integers of the elements of the operand, carried to where the result has these elements.
+
+    Args:
+        call: a call along axes.
+        numbers: int64 of the shape of its operand, -1 for constants.
+
+    Returns:
+        The same for the result; None where several meet.
+    """
+    axes = axes_along(call)
+    assert axes is not None
+    one = _one_along(numbers, axes)
+    if one is None:
+        return None
+    if call.name in _KEEP_AXES:
+        return one.expand([n if a in axes else -1 for a, n in enumerate(call.shape)])
+    return one if keeps_axes(call) else one.squeeze(axes)
+
+
+def _one_along(numbers: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
+    """The one integer along some axes, kept with length 1, constants left out."""
+    highest = numbers.amax(axes, keepdim=True)
+    return highest if bool(((numbers == highest) | (numbers == CONSTANT)).all()) else None
+
+
+def _ones(value: Value) -> int:
+    return list(value.shape).count(1)
