@@ -20,7 +20,7 @@ from pathlen.empirical.sites import Plan, difference, make_plan
 from pathlen.errors import ActivityError, DataError, PathlenError
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model, trace_values
-from pathlen.tracing.autograd_mode import autograd_mode
+from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.recording import EAGER
 from pathlen.tracing.state import on_cpu, same_random_state, untouched
 
@@ -277,7 +277,7 @@ def _run(
 
     def enter(tensor: Tensor) -> Tensor:
         own = tensor.detach()  # as the recorder does: a tensor passed twice is two inputs
-        inputs.append(own.clone() if plan.writes else own)
+        inputs.append(as_given(own.clone() if plan.writes else own, tensor))
         return inputs[-1]
 
     with untouched(model), _same_values(plan.written), autograd_mode(gradients):

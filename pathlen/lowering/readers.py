@@ -1,11 +1,12 @@
 """Who reads what in a recorded program."""
 
+import operator
 from collections.abc import Mapping
 
 import torch
 from torch import fx
 
-from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.operations import makes_constant, viewed_argument, written_argument
 from pathlen.lowering.values import bind_call
 from pathlen.tracing import Recording
 
@@ -13,10 +14,10 @@ from pathlen.tracing import Recording
 def count_readers(recording: Recording) -> dict[int, int]:
     """How many calls that matter for the outputs read each node's result.
 
-    In-place calls count as mattering: they may write to what an output is a view of. Calls that
-    take no more than a shape (zeros_like), or a view to write to, read nothing. What is read after
-    an in-place call is the call's result, whether by its own name or by that of the tensor that it
-    wrote to.
+    In-place calls count as mattering: they may write to what an output is a view of. Only those to
+    new memory that nothing else reads do not. Calls that take no more than a shape (zeros_like),
+    or a view to write to, read nothing. What is read after an in-place call is the call's result,
+    whether by its own name or by that of the tensor that it wrote to.
     """
     targets = {node: _written(node) for node in recording.graph.nodes}
     live = _live(recording, targets) - _only_written(recording, targets)
@@ -37,12 +38,17 @@ def count_readers(recording: Recording) -> dict[int, int]:
 
 
 def _live(recording: Recording, targets: Mapping[fx.Node, fx.Node | None]) -> set[fx.Node]:
-    """The calls that matter for the outputs, and those that write."""
+    """The calls that matter for the outputs, and those that write, but for writes to new memory."""
     live: set[fx.Node] = set()
     queue = [node for _, node in recording.outputs]
-    queue += [node for node, target in targets.items() if target is not None]
+    to_new: dict[fx.Node, list[fx.Node]] = {}  # what writes to memory that a call has made
+    for node, target in targets.items():
+        if target is not None:
+            memory = _viewed(target)
+            (to_new.setdefault(memory, []) if _is_new(memory) else queue).append(node)
     while queue:
         node = queue.pop()
+        queue += to_new.pop(node, ())
         if node not in live and not _reads_shape_only(node):
             live.add(node)
             queue += node.all_input_nodes
@@ -68,6 +74,25 @@ def _written(node: fx.Node) -> fx.Node | None:
         return None
     written = bind_call(node.target, node.args, node.kwargs, node)[name]
     return written if isinstance(written, fx.Node) else None
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The node whose memory a node is a view of, or a write to, as far as schemas tell."""
+    while isinstance(node.target, torch._ops.OpOverload) or node.target is operator.getitem:
+        if node.target is operator.getitem:
+            source = node.args[0]
+        else:
+            name = written_argument(node.target) or viewed_argument(node.target)
+            source = name and bind_call(node.target, node.args, node.kwargs, node)[name]
+        if not isinstance(source, fx.Node):
+            break
+        node = source
+    return node
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether a call makes memory of its own, which nothing else has seen."""
+    return node.op == "call_function" and (not node.all_input_nodes or _reads_shape_only(node))
 
 
 def _reads_shape_only(node: fx.Node) -> bool:

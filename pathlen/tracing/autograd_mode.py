@@ -1,11 +1,14 @@
 """How much of autograd is at work while a model runs, and derivatives that must not come out wrong.
 
-In `torch.inference_mode` nothing is kept for derivatives. `torch.autograd.grad` says so there, but
+A model is called with gradients on, unless its caller turns them off; so it is run with them where
+its forward takes derivatives. Most do not, and are run in `torch.inference_mode`, where nothing is
+kept for derivatives. `torch.autograd.grad` says so there, but
 `torch.autograd.functional` and, before torch 2.13, `torch.func` give zeros: a forward that takes
 derivatives by these would be recorded as one that computes a constant. Forward-mode derivatives
 multiply by tangents of parameters that are 0, which would count as connections.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -34,6 +37,7 @@ def _refuse_tangents() -> None:
     )
 
 
+_WANTS = re.compile(r"requires?[ _]grad|inference ?(tensor|mode)", re.IGNORECASE)
 _ENTRANCES = (
     (functional, "_grad_preprocess", _require_autograd),
     (eager_transforms, "grad_increment_nesting", _require_autograd),
@@ -44,13 +48,27 @@ _ENTRANCES = (
 
 @contextmanager
 def autograd_mode(gradients: bool) -> Iterator[None]:
-    """What a model runs in: inference mode, or no-grad mode, where its forward may differentiate.
+    """What a model runs in: inference mode, or with gradients, where its forward may differentiate.
 
-    Derivatives in inference mode raise a RuntimeError that tells of "require grad", as
-    `torch.autograd.grad` does; forward-mode derivatives raise TraceError in both.
+    What wants derivatives in inference mode raises an error that `wants_gradients` knows;
+    forward-mode derivatives raise TraceError in both.
     """
-    with torch.no_grad() if gradients else torch.inference_mode(), _REFUSAL.in_this_thread():
+    with (
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
+        _REFUSAL.in_this_thread(),
+    ):
         yield
+
+
+def wants_gradients(error: Exception) -> bool:
+    """Whether an error says that a tensor should have kept what derivatives are taken from."""
+    return _WANTS.search(str(error)) is not None
+
+
+def as_given(own: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """A copy of an input, which requires grad where the input did and gradients are on."""
+    return own.requires_grad_() if given.requires_grad and torch.is_grad_enabled() else own
 
 
 class _Refusal:

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.collection import uncollected
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
-from pathlen.tracing.autograd_mode import autograd_mode
+from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.control_flow import as_python
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.meta_values import MetaValues
@@ -263,6 +263,7 @@ class _Recorder(TorchDispatchMode):
         self._is_on_meta |= tensor.is_meta
         own = tensor.detach()  # a tensor passed twice is two inputs
         own = mode.from_tensor(own) if mode else own.clone()  # the model may write to it
+        own = as_given(own, tensor)
         node = self.graph.placeholder(name.replace(".", "_"))
         node.meta["val"] = _without_data(own)
         node.meta["input_name"] = name
@@ -297,9 +298,10 @@ class _Recorder(TorchDispatchMode):
         for tensor, before, requires_grad in reversed(self._reshaped):
             tensor.data = before
             tensor.requires_grad_(requires_grad)
-        for kept in self._written.values():
-            for tensor, values in kept:
-                tensor.copy_(values)
+        with torch.no_grad():
+            for kept in self._written.values():
+                for tensor, values in kept:
+                    tensor.copy_(values)
 
     def _keep_values_of(self, arguments: list[Any]) -> None:
         """Before an in-place call: what it may write to is copied if it is not our own."""
@@ -307,7 +309,7 @@ class _Recorder(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor):
                 key = _storage_key(tensor)
                 if key in self._outside and key not in self._written:
-                    with unset_fake_temporarily():
+                    with unset_fake_temporarily(), torch.no_grad():
                         self._written[key] = [(own, own.clone()) for own in self._outside[key]]
 
     def _bind(self, result: Any, node: fx.Node) -> None:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
+from pathlen.tracing.autograd_mode import wants_gradients
 from pathlen.tracing.choices import remarks_on
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
@@ -86,7 +87,7 @@ def _climb(model: Any, arguments: Arguments, outputs: Any, rungs: list[Rung]) ->
     for name, tracer in rungs:
         if name == EXPORT and any(isinstance(error, _READS_VALUES) for _, error in attempts):
             continue  # it runs on fake tensors too, and would fail on the same line
-        takes_gradients = any("require grad" in str(error) for _, error in attempts)
+        takes_gradients = any(wants_gradients(error) for _, error in attempts)
         if name in (GRADIENTS, REAL_GRADIENTS) and not takes_gradients:
             continue
         try:
@@ -139,8 +140,9 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
             f" its arguments values (on the CPU, with random weights). What was tried:\n{told}"
         )
     if name in _ON_VALUES or len({_first_line(e) for _, e in attempts}) == 1:
+        blamed = "" if wants_gradients(error) else " for these arguments"
         return ModelError(
-            f"{kind} raised {type(error).__name__} for these arguments: {error}\n"
+            f"{kind} raised {type(error).__name__}{blamed}: {error}\n"
             f"{_advice(error)} What was tried:\n{told}"
         )
     return TraceError(f"{kind} could not be traced:\n{told}")
@@ -153,6 +155,12 @@ def _advice(error: Exception) -> str:
         return (
             "The model asks for CUDA, which is not available here: make it run on the device of its"
             " inputs, or trace it where CUDA is and save the graph (PathGraph.save)."
+        )
+    if wants_gradients(error):
+        return (
+            "Its forward takes derivatives. It was run with gradients on, as models are; what it"
+            " differentiates by has to require grad: x = x.requires_grad_() in the forward, or"
+            " inputs that require grad when they are passed."
         )
     return "Check that args and kwargs are what the model's forward expects."
 

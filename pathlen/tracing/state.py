@@ -67,6 +67,22 @@ def _same_items(one: Any, other: Any) -> bool:
 
 
 @contextmanager
+def untouched_gradients(model: Any) -> Iterator[None]:
+    """Gradients that forward leaves on parameters (`loss.backward()`) are gone after the block."""
+    parameters = list(model.parameters()) if isinstance(model, torch.nn.Module) else []
+    before = [parameter.grad for parameter in parameters]
+    for parameter, gradient in zip(parameters, before, strict=True):
+        if gradient is not None:  # else it would be added to
+            parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+
+
+@contextmanager
 def on_cpu() -> Iterator[None]:
     """New tensors are made on the CPU, whatever `torch.set_default_device` says."""
     if torch.get_default_device().type == "cpu":  # a device context slows every call down
@@ -161,5 +177,11 @@ def _fixed_parameters() -> Iterator[None]:
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
     """The model in eval mode inside the block; model and process as they were after it."""
-    with untouched_attributes(model), eval_mode(model), untouched_process(), _fixed_parameters():
+    with (
+        untouched_attributes(model),
+        untouched_gradients(model),
+        eval_mode(model),
+        untouched_process(),
+        _fixed_parameters(),
+    ):
         yield

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pathlen.errors import VerificationError
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.arguments import named_tensors, select_outputs
-from pathlen.tracing.autograd_mode import autograd_mode
+from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.state import untouched
 from pathlen.verification.replay import Replay, input_tensors
 from pathlen.verification.verdict import Check, Offence
@@ -40,14 +40,16 @@ def compare_with_model(
         VerificationError: the arguments are not those that were recorded, or the model raises.
     """
     clean = {name: tensor.detach().clone() for name, tensor in recording.attributes.items()}
-    args, kwargs = _copied((args, kwargs))
-    inputs = _copied(input_tensors(recording, args, kwargs))
+    inputs = pytree.tree_map_only(torch.Tensor, _copied, input_tensors(recording, args, kwargs))
     replay = Replay(recording, inputs, clean, plain=True)
     beside = _Beside(replay)
     state = _buffers(model)
     gradients = recording.takes_gradients
     with untouched(model), autograd_mode(gradients), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        args, kwargs = pytree.tree_map_only(
+            torch.Tensor, lambda own: as_given(_copied(own), own), (args, kwargs)
+        )
         try:
             with beside:
                 returned = model(*args, **kwargs)
@@ -57,8 +59,9 @@ def compare_with_model(
                 f" arguments: {error}"
             ) from error
         finally:
-            for buffer, before in state:
-                buffer.copy_(before)
+            with torch.no_grad():
+                for buffer, before in state:
+                    buffer.copy_(before)
         beside.finish()
     found = select_outputs(named_tensors(returned, ""), outputs)
     return _check([tensor for _, tensor in found], replay, recording, beside)
@@ -175,8 +178,8 @@ def _same_numbers(replayed: Any, result: Any) -> None:
             own.copy_(other)
 
 
-def _copied(nest: Any) -> Any:
-    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), nest)
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
 
 
 def _buffers(model: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
