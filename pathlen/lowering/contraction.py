@@ -33,6 +33,7 @@ from pathlen.lowering.stacks import pieces_along
 from pathlen.lowering.sums import added_up
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
+from pathlen.lowering.zeros import zeros_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,34 @@ def contract(
     ]
     merged = contraction_labels(call, sides[0], sides[1], lowering)
     order = [*batch, *free[0], *free[1]]
-    result = merged.permute([order.index(letter) for letter in out])
-    return lowering.result(call, result.expand(call.shape))
+    result = merged.permute([order.index(letter) for letter in out]).expand(call.shape)
+    zero = _zeros(call, operands, letters, out, lowering)
+    if zero is None:
+        return lowering.result(call, result)
+    value = lowering.result(call, collapse(torch.where(zero, CONSTANT, result)))
+    value.zeros = zero
+    return value
+
+
+def _zeros(
+    call: Call,
+    operands: tuple[Value, Value],
+    letters: tuple[str, str],
+    out: str,
+    lowering: Lowering,
+) -> torch.Tensor | None:
+    """Where a contraction adds up zeros of the program only; None for nowhere."""
+    found = []
+    for operand, own in zip(operands, letters, strict=True):
+        zero = zeros_of(operand, lowering.constants)
+        if zero is not None:
+            axes = [axis for axis, letter in enumerate(own) if letter not in out]
+            zero = zero.all(axes) if axes else zero
+            kept = [a for a in own if a in out]
+            zero = zero[(..., *[None] * (len(out) - len(kept)))]
+            kept += [a for a in out if a not in own]
+            found.append(zero.permute([kept.index(a) for a in out]).expand(call.shape))
+    return collapse(torch.stack(found).any(0)) if found else None
 
 
 def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Lowering) -> Value:

@@ -31,7 +31,7 @@ from pathlen.lowering.regions import (
     region_to_exponent,
 )
 from pathlen.lowering.rules import rule
-from pathlen.lowering.states import EXPONENTIALS, SUMS, State
+from pathlen.lowering.states import EXPONENTIALS, PRODUCTS, SUMS, State
 from pathlen.lowering.sums import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
@@ -42,6 +42,7 @@ from pathlen.lowering.weighted_merges import (
     remember_terms,
     scaled_operands,
 )
+from pathlen.lowering.zeros import zeros_of
 
 _SCALES = frozenset(
     aten("mul multiply where masked_fill")
@@ -201,6 +202,8 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
         columns = [broadcast(operand.labels, call.shape) for operand in path]
     else:
         path, columns = scaled_operands(call, path, lowering)
+    if call.name in PRODUCTS:
+        columns = _without_zeros(call, path, columns, lowering)
     value = lowering.result(
         call, merge_columns(call, columns, lowering, counted=counted, passes=passes)
     )
@@ -208,6 +211,18 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
         lowering.by_data()
     value.merge = True
     return value
+
+
+def _without_zeros(
+    call: Call, operands: list[Value], columns: list[torch.Tensor], lowering: Lowering
+) -> list[torch.Tensor]:
+    """Labels of the factors of a product, none where one of them is a zero of the program."""
+    masks = [zeros_of(operand, lowering.constants) for operand in operands]
+    found = [broadcast(mask, call.shape) for mask in masks if mask is not None]
+    if not found:
+        return columns
+    zero = collapse(torch.stack(found).any(0))
+    return [collapse(torch.where(zero, CONSTANT, column)) for column in columns]
 
 
 def adds(call: Call) -> bool:
@@ -303,8 +318,8 @@ def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Ten
     if bool(mask.all()):
         return labels
     small = compact(labels)
-    kept = torch.where(mask, small, CONSTANT)
-    return collapse(kept.expand(labels.shape))
+    kept = torch.isin(small, small[mask.expand(small.shape)])
+    return collapse(torch.where(kept, small, CONSTANT).expand(labels.shape))
 
 
 def merge_labels(call: Call, operands: list[Value], lowering: Lowering) -> torch.Tensor:

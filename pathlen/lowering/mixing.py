@@ -6,7 +6,7 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import CONSTANT, compact, constant_labels
+from pathlen.lowering.labels import CONSTANT, collapse, compact, constant_labels
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
@@ -60,10 +60,17 @@ def order_statistic(call: Call, lowering: Lowering) -> Result:
 
 @rule("reduction", *aten("cumsum cumprod logcumsumexp cummax cummin"))
 def cumulative(call: Call, lowering: Lowering) -> Result:
-    """Over positions the same units; over features a hub over each and those before it."""
+    """Over positions the same units; over features a hub over each and those before it.
+
+    Constants beside a unit (a padded end) make no features of positions.
+    """
     source = call["self"]
     axis = call["dim"] % max(source.labels.ndim, 1)
     divisor = 1.0 if call.name == "aten.cumsum" else None
+    if source.labels.ndim and source.labels.numel():
+        unit = compact(source.labels, [axis]).amax(axis, keepdim=True)
+        if bool(((source.labels == unit) | (source.labels == CONSTANT)).all()):
+            return _with_indices(call, collapse(unit.expand(call.shape)), lowering)
     before = _up_to_each(source.labels, axis)
     if before is not None:
         labels = union_over(call, before, [before.ndim - 1], lowering, divisor).squeeze(-1)

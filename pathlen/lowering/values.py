@@ -37,6 +37,7 @@ class Value:
         function: what it is an activation of, and how; None where it is no activation.
         terms: by the ids of the summands, the factors that they have in the sum; None where edges
             carry no weights.
+        zeros: where a contraction gives zeros of the program (see `pathlen.lowering.zeros`).
     """
 
     labels: torch.Tensor
@@ -51,6 +52,7 @@ class Value:
     layer: bool = False
     function: "Function | None" = None
     terms: "Mapping[int, torch.Tensor] | None" = None
+    zeros: torch.Tensor | None = None
     _path: bool | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
