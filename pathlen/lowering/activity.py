@@ -11,7 +11,8 @@ from pathlen.errors import ActivityError, UnsupportedOperation
 from pathlen.lowering.along import axes_along
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import collapse, compact
-from pathlen.lowering.moving import item_of, moved_operands, places_of, run_movement
+from pathlen.lowering.masks import mask_of, written_by
+from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import call_by_name, functional
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
@@ -232,7 +233,7 @@ class _Evaluation:
 
     def _move(self, call: Call, item: int) -> torch.Tensor:
         """Functions in other places; each element of a constant is a constant function."""
-        if "mask" in call.arguments or any(v.dtype == torch.bool for v in places_of(call)):
+        if mask_of(call) is not None:
             return self._masked(call)
         points = next(iter(self._known.values())).shape[0]
         operands = moved_operands(call)
@@ -263,8 +264,8 @@ class _Evaluation:
         source = self._value(call["self"])
         if "self" in call.arguments and call.name in ("aten.index", "aten.masked_select"):
             return self._same_everywhere(source, call)
-        (mask,) = [v for v in places_of(call) if v.dtype == torch.bool]
-        written = call["source"] if call.name == "aten.masked_scatter" else call["values"]
+        mask, written = mask_of(call), written_by(call)
+        assert mask is not None
         if isinstance(written, Value):
             value = self._value(written)
             new = self._same_everywhere(value, call) if written.varies else value.reshape(-1)[:1]

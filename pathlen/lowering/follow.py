@@ -13,9 +13,9 @@ import torch
 from pathlen.lowering.along import along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.contracted import contracted
-from pathlen.lowering.masks import masked
+from pathlen.lowering.masks import mask_of, masked
 from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of, run_movement
-from pathlen.lowering.neighbours import PUTS, restored
+from pathlen.lowering.neighbours import restored
 from pathlen.lowering.places import MOST_ELEMENTS, identity, numbered
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
@@ -84,12 +84,10 @@ class Follower:
             found = along(call, self._of, self._entry)
             if found is not None:
                 return found
-        if call.name in ("aten.index", "aten.masked_select") or call.name in PUTS:
+        if mask_of(call) is not None:
             found = masked(call, self._of)
-            if found is not None:
+            if found is not None or call.name == "aten.masked_scatter":
                 return found
-        if call.name == "aten.masked_scatter":
-            return masked(call, self._of)
         if kind == "elementwise":
             return self._elementwise(call)
         if kind in ("normalization", "softmax"):
@@ -173,4 +171,6 @@ class Follower:
 def followed_operands(call: Call) -> list[Value]:
     """The varying operands whose elements a call computes with: not the numbers that say where."""
     where = {id(value) for value in places_of(call) if value.dtype != torch.bool}
-    return [value for value in varying_operands(call) if id(value) not in where]
+    followed = [value for value in varying_operands(call) if id(value) not in where]
+    mask = mask_of(call) if where else None
+    return followed if mask is None or not mask.varies else [*followed, mask]

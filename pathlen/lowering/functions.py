@@ -15,13 +15,14 @@ import torch
 from pathlen.lowering.along import axes_along, carried_along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples, expands
+from pathlen.lowering.masks import mask_of
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.same_functions import function_numbers, places
 from pathlen.lowering.stacks import stack_of
-from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.values import Call, varying_operands
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,16 +136,14 @@ def _carried_by(
         moved = carried_along(call, known[id(operands[0])])
         assert moved is not None
         return collapse(moved)
-    if kind_of_call(call) == "movement" and call.arguments.get("mask") is None:
-        masked = any(v.dtype == torch.bool for v in _indices(call))
-        if not masked:
-            tensors = {
-                id(v): known.get(id(v), torch.full((), CONSTANT).expand(v.shape))
-                for v in moved_operands(call)
-            }
-            results = run_movement(call, tensors, constants)
-            assert results is not None
-            return collapse(results[item])
+    if kind_of_call(call) == "movement" and mask_of(call) is None:
+        tensors = {
+            id(v): known.get(id(v), torch.full((), CONSTANT).expand(v.shape))
+            for v in moved_operands(call)
+        }
+        results = run_movement(call, tensors, constants)
+        assert results is not None
+        return collapse(results[item])
     if not operands:  # tensors that were stacked and are reduced again
         stack = stack_of(call, constants)
         operands = [v for v in stack.pieces if id(v) in known] if stack is not None else []
@@ -153,7 +152,3 @@ def _carried_by(
     if source.shape != shape and source.numel() == math.prod(shape):
         return source.reshape(shape)
     return broadcast(source, shape)
-
-
-def _indices(call: Call) -> list[Value]:
-    return [i for i in call.arguments.get("indices") or () if isinstance(i, Value)]

@@ -7,15 +7,15 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_columns, merge_labels, scalar_function
+from pathlen.lowering.follow import followed_operands
 from pathlen.lowering.indexing import Picked, constant_places, moved
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse
-from pathlen.lowering.masks import chosen_from
-from pathlen.lowering.moving import places_of
+from pathlen.lowering.masks import chosen_from, mask_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import kind_of, rule
-from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.values import Call, Value
 
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
 _ALONG_AN_AXIS = aten("index_add index_reduce")
@@ -36,7 +36,8 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     At constant indices an assignment is a movement. Otherwise what may stand at an element is what
     was there and what may be written there, and both are predecessors.
     """
-    if any(place.varies and place.dtype == torch.bool for place in places_of(call)):
+    mask = mask_of(call)
+    if mask is not None and mask.varies:
         chosen = _where_a_mask_says(call, lowering)
         if chosen is not None:
             return chosen
@@ -69,7 +70,7 @@ def _where_a_mask_says(call: Call, lowering: Lowering) -> Value | None:
     The mask is one of the tensor itself, so that all is a scalar function of it; or the same mask
     chose what is written from another tensor.
     """
-    region = find_region(call, varying_operands(call), lowering.constants)
+    region = find_region(call, followed_operands(call), lowering.constants)
     if region is not None and not region.affine:
         return scalar_function(region, lowering)
     other = chosen_from(call)
