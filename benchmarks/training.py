@@ -1,7 +1,7 @@
 """What training under the prior costs, and what is left of the accuracy.
 
     python benchmarks/training.py [--tables cost loop digits number_words] [--rounds 7]
-        [--batch 128] [--threads 1] [--device cpu] [--compile] [--seeds 0 1 2] [--set KEY=VALUE ...]
+        [--batch 128] [--threads 1] [--device cpu] [--seeds 0 1 2] [--set KEY=VALUE ...]
         [--folder runs/benchmark]
 
 Tables `digits` and `number_words` carry out the recipe of that name once for each seed: the dense
@@ -26,7 +26,7 @@ augmented one by one through a `DataLoader`, channels first. Seconds and ratios 
 
 - `batches`: making the augmented batches alone, of the loop by hand and of the task
 - `train`, `linearize`: a step of `pathlen.training.train` in that phase, with half of the depth by
-  a plan in the latter; with `--compile` through `torch.compile`
+  a plan in the latter; `--set machine.compile=true` and the like change pathlen's
 - `evaluate`: a batch held out, as after an epoch, beside a loop in eval mode under `no_grad`
 """
 
@@ -67,6 +67,7 @@ from pathlen.training import (  # noqa: E402
 from pathlen.training.batches import train_batches  # noqa: E402
 from pathlen.training.evaluate import evaluate  # noqa: E402
 from pathlen.training.loop import train_epoch  # noqa: E402
+from pathlen.training.recipe_file import read_override, set_value  # noqa: E402
 from pathlen.training.run import Run, make_fabric  # noqa: E402
 from pathlen.training.run_folder import RunFolder  # noqa: E402
 from pathlen.training.stop_requests import Requests  # noqa: E402
@@ -230,15 +231,13 @@ class ByPathlen:
             "task": {"name": "random"},
             "model": {"name": "resnet20"},
             "batch_size": arguments.batch,
-            "machine": {
-                "accelerator": arguments.device,
-                "threads": arguments.threads,
-                "compile": arguments.compile,
-            },
+            "machine": {"accelerator": arguments.device, "threads": arguments.threads},
             phase: {"epochs": 10_000, "learning_rate": 0.01},
         }
         if phase == "linearize":
             settings[phase]["prior"] = {"omega": 0.1, "target_napl": "50 %", "pace": {}}
+        for override in arguments.set:
+            set_value(settings, *read_override(override), where="--set")
         recipe = make_recipe(settings)
         task = image_task("random", data, held_out, 10)
         self.run = Run(recipe, make_fabric(recipe), task)
@@ -354,7 +353,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=STEPS, default="cpu")
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--set", nargs="*", default=[])
     arguments = parser.parse_args()
     if "cost" in arguments.tables:

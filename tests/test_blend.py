@@ -97,6 +97,23 @@ def test_parameters_of_the_activation_get_their_gradients() -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("slopes", SLOPES)
+def test_relu_in_half_precision_has_the_gradients_of_the_formula(
+    slopes: str, in_place: bool
+) -> None:
+    x = torch.randn(4, 3, 5, 2).bfloat16().requires_grad_()
+    slope = torch.tensor(SLOPES[slopes]).view(3, 1, 1).requires_grad_()
+    found = blend(x * 1 if in_place else x, slope, functional.relu, "relu", in_place=in_place)
+    exact = x.detach().double().requires_grad_()
+    expected = formula(exact, slope.double(), "relu")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2)
+    for one, other in zip(
+        gradients(found, x, slope), gradients(expected, exact, slope), strict=True
+    ):
+        torch.testing.assert_close(one.double(), other.double(), rtol=3e-2, atol=3e-2)
+
+
 def test_half_precision_inputs_keep_their_dtype() -> None:
     x = torch.randn(4, 3, dtype=torch.bfloat16, requires_grad=True)
     slope = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)

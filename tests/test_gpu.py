@@ -229,6 +229,18 @@ def test_a_killed_run_ends_as_others(name: str, tmp_path: Any) -> None:
     assert outcome(tmp_path / "killed") == expected
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler says of the device
+def test_a_compiled_run(tmp_path: Any) -> None:
+    plain = changed(TINY, model={"name": "resnet8", "width": 4})
+    plain["machine"] |= GPU
+    expected = run(plain, tmp_path / "plain").history
+    found = run(changed(plain, machine__compile=True), tmp_path / "compiled").history
+    for one, other in zip(found, expected, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
+        assert one["active_units"] == pytest.approx(other["active_units"], abs=2)
+
+
 def test_a_run_of_the_gpu_is_loaded_and_measured_here(tmp_path: Any) -> None:
     settings = changed(TINY)
     settings["machine"] |= GPU

@@ -43,7 +43,7 @@ def blend(
         Shape and dtype of phi(x). At slope 0 it equals phi(x) where x is finite.
     """
     if in_place:
-        if form == "relu" and _is_kept_once(x):
+        if form == "relu" and _is_by_hand(x):
             written: Tensor = _PReLU.apply(x, _like(slope, x), True)  # type: ignore[no-untyped-call]
             return written
         return x.copy_(blend(x.clone(), slope, phi, form, parameters=parameters))
@@ -66,13 +66,13 @@ def _plainly(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or not torch.is_grad_enabled() or type(x) is not Tensor
 
 
-def _is_kept_once(x: Tensor) -> bool:
-    """Whether to keep outputs where inputs follow from them. On a GPU to know that takes a wait."""
-    return not _plainly(x) and x.device.type == "cpu" and torch.finfo(x.dtype).bits >= 32
+def _is_by_hand(x: Tensor) -> bool:
+    """Whether ReLUs are left to `_PReLU`. On a GPU it would wait to see the slopes' signs."""
+    return not _plainly(x) and x.device.type == "cpu"
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
-    if _is_kept_once(x):
+    if _is_by_hand(x):
         result: Tensor = _PReLU.apply(x, slope, False)  # type: ignore[no-untyped-call]
         return result
     if not _plainly(x):
@@ -88,13 +88,15 @@ class _PReLU(torch.autograd.Function):
 
     With slopes above 0 the input is output / slope where it is negative, so that
     d loss / d slope = sum of gradient * input = sum of gradient * output / slope.
-    Otherwise the input is kept.
+    Otherwise, and in half precision, the input is kept. Torch's own backward takes several times as
+    long on a CPU where signs vary: it branches at each element.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
         trains = ctx.needs_input_grad[1]
-        ctx.of_output = bool((slope > _SMALLEST if trains else slope >= 0).all())
+        exact = torch.finfo(x.dtype).bits >= 32
+        ctx.of_output = exact and bool((slope > _SMALLEST if trains else slope >= 0).all())
         before = x if not in_place or ctx.of_output else x.clone()
         y = torch._prelu_kernel(x, slope)
         if in_place:
