@@ -157,7 +157,7 @@ class _Evaluation:
             assert value.call is not None
             if state is None:
                 continue  # nothing that counts reads it
-            if state.degree:
+            if state.degree or not state.places:
                 self._known[id(value)] = self._call(value.call, item_of(value) or 0, state)
             else:
                 self._known[id(value)] = torch.tensor(_FIXED_STATISTIC, dtype=torch.float64)

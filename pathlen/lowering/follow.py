@@ -158,6 +158,8 @@ class Follower:
                 return None
             states.append(state)
             tensors[id(value)] = state.places[0].as_numbers()
+        if not states:
+            return CONSTANT  # a constant that was broadcast beside what varies
         whole = {id(before_moves(value)) for value in operands if value.varies}
         if not all(state.degree for state in states) and len(whole) > 1:
             return None  # several statistics, as the features of a linear map are

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pathlen.lowering.constants import Constants
+from pathlen.lowering.contracted import adds_up
 from pathlen.lowering.follow import Follower, follow, followed_operands
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
@@ -107,7 +108,9 @@ def find_region(
             tried = True  # elements of several places meet: before these were put side by side
             # or repeated, they may be one
         value = frontier.pop(heapq.heappop(heap)[1])
-        if value.call is None or kind_of(value) not in EXPANDABLE:
+        if value.call is None:
+            return None
+        if kind_of(value) not in EXPANDABLE and not adds_up(value.call, constants):
             return None
         between.append(value)
         for operand in followed_operands(value.call):
