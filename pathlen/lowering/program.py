@@ -92,6 +92,8 @@ def _lower(
         interpreter.run()
     for remark in recording.remarks:
         lowering.remark(remark, "example")
+    for note in recording.notes:
+        lowering.remark(note)
     for name, node in recording.outputs:
         units = distinct(lowering.unified(interpreter.values[node].labels))
         if len(units):

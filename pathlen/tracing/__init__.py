@@ -3,7 +3,8 @@
 `ladder` tries one tracer after another: `eager` on tensors without data (`fake`, with `shapes` and
 `windows`, and `meta_values`), `eager` with gradients, `export`, and `eager` on real tensors. What
 they give is a `recording`. `control_flow` and `programs` run what is more than a list of calls;
-`choices` tells what depends on the example. `state` leaves the model and the process as they were.
+`choices` tells what depends on the example, `draws` (by `generators`) what on random numbers.
+`state` leaves the model and the process as they were.
 """
 
 from pathlen.tracing.ladder import trace_model, trace_values

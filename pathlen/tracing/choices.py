@@ -31,16 +31,19 @@ _ARITHMETIC = (torch.ops.aten.mul, torch.ops.aten.mul_, torch.ops.aten.div)
 _INDEX = (torch.ops.aten.index.Tensor,)  # of dynamic shape where a mask is among the indices
 
 
-def remarks_on(graph: fx.Graph, *, reads_values: bool = False) -> tuple[str, ...]:
+def remarks_on(
+    graph: fx.Graph, *, reads_values: bool = False, drawn: Iterable[fx.Node] = ()
+) -> tuple[str, ...]:
     """In plain words, what makes a recorded program one of several; () where nothing does.
 
     Args:
         graph: the recorded program.
         reads_values: whether it is known to read values, which may be past all calls.
+        drawn: constants of the program that are drawn at random.
     """
     nodes = [node for node in graph.nodes if node.op == "call_function"]
     reading = [node for node in nodes if _reads_values(node)]
-    drawing = [node for node in nodes if _draws(node)]
+    drawing = [*drawn, *(node for node in nodes if _draws(node))]
     remarks = []
     if reads_values and not reading:  # `tolist` and `numpy` are no calls
         remarks.append(_BRANCH.format("its Python code"))

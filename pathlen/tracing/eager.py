@@ -28,6 +28,7 @@ from pathlen.errors import TraceError
 from pathlen.tracing.arguments import dotted_name, input_names, named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.control_flow import as_python
+from pathlen.tracing.draws import watched_draws
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.meta_values import MetaValues
 from pathlen.tracing.recording import (
@@ -67,6 +68,7 @@ def record(
     fake: bool,
     gradients: bool = False,
     call: Callable[..., Any] | None = None,
+    seed: int | None = None,
 ) -> Recording:
     """Record one forward pass of `model` in eval mode.
 
@@ -80,6 +82,7 @@ def record(
             seen in parts.
         call: runs the model in place of its own call. It is given a function that takes the
             modules (path, class) around the calls to come, then the arguments.
+        seed: for other random numbers than those that it is recorded with by default.
 
     Raises:
         TraceError: no floating-point output, or a tensor appeared that no recorded call made.
@@ -87,12 +90,12 @@ def record(
     """
     compiler = sys.modules.get("torch._dynamo")
     try:
-        return _record(model, args, kwargs, outputs, fake, gradients, call)
+        return _record(model, args, kwargs, outputs, fake, gradients, call, seed)
     except Exception as error:
         compiles = isinstance(error, CompiledError) or "torch._dynamo" in type(error).__module__
         if compiler is not None or not compiles:
             raise
-    return _record(model, args, kwargs, outputs, fake, gradients, call)
+    return _record(model, args, kwargs, outputs, fake, gradients, call, seed)
 
 
 def _record(
@@ -103,12 +106,19 @@ def _record(
     fake: bool,
     gradients: bool,
     call: Callable[..., Any] | None,
+    seed: int | None,
 ) -> Recording:
     """One try of `record`."""
     mode = LazyFakeMode() if fake else None
     recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
     collection = uncollected if fake else nullcontext  # real tensors may be large
-    with untouched(model), seeded(), autograd_mode(gradients), collection():
+    with (
+        untouched(model),
+        seeded(seed or 0),
+        watched_draws(model, seed) as drawn,
+        autograd_mode(gradients),
+        collection(),
+    ):
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
             with mode or nullcontext(), recorder, _module_stack(recorder), recorder.values():
@@ -120,7 +130,7 @@ def _record(
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
     recorder.graph.output(tuple(node for _, node in named))
     tracer = _TRACERS[fake, gradients]
-    return Recording(recorder.graph, recorder.attributes, named, tracer)
+    return Recording(recorder.graph, recorder.attributes, named, tracer, draws=drawn.seen)
 
 
 def record_operator(

@@ -10,24 +10,39 @@ from torch import fx
 from pathlen.errors import TraceError
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
+from pathlen.tracing.draws import watched_draws
 from pathlen.tracing.programs import is_plain, record_program
 from pathlen.tracing.recording import EXPORT, Recording, computes_nothing
-from pathlen.tracing.state import untouched
+from pathlen.tracing.state import seeded, untouched
 
 
 def record_export(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outputs: Any,
+    seed: int | None = None,
 ) -> Recording:
     """Record `model` in eval mode by `torch.export.export(strict=False)`.
+
+    Args:
+        model: the model.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        outputs: which returned tensors count (see `select_outputs`).
+        seed: for other random numbers than those that it is recorded with by default.
 
     Raises:
         TraceError: no floating-point output.
         Exception: whatever torch.export or the model raises.
     """
-    program = export_program(model, args, kwargs)
-    if not is_plain(program):
-        return replace(record_program(program, args, kwargs, outputs, fake=True), tracer=EXPORT)
-    return from_program(program, outputs, EXPORT)
+    with untouched(model), seeded(seed or 0), watched_draws(model, seed) as drawn:
+        program = _export(model, args, kwargs)
+    if is_plain(program):
+        recording = from_program(program, outputs, EXPORT)
+    else:
+        recording = record_program(program, args, kwargs, outputs, fake=True)
+    return replace(recording, tracer=EXPORT, draws=drawn.seen)
 
 
 def export_program(
@@ -38,7 +53,14 @@ def export_program(
     Raises:
         Exception: whatever torch.export or the model raises.
     """
-    with untouched(model), autograd_mode(gradients=True), warnings.catch_warnings():
+    with untouched(model), seeded():
+        return _export(model, args, kwargs)
+
+
+def _export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.export.ExportedProgram:
+    with autograd_mode(gradients=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
         return torch.export.export(model, args, kwargs, strict=False)
 

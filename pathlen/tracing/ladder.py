@@ -14,6 +14,7 @@ from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.autograd_mode import wants_gradients
 from pathlen.tracing.choices import remarks_on
+from pathlen.tracing.draws import compare_draws
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
 from pathlen.tracing.programs import Arguments, example_of, is_plain, record_program
@@ -97,9 +98,19 @@ def _climb(model: Any, arguments: Arguments, outputs: Any, rungs: list[Rung]) ->
         else:
             said = tuple(f"{rung}: {_first_line(error)}" for rung, error in attempts)
             reads = any(_is_about_values(error) for _, error in attempts)
-            remarks = remarks_on(recording.graph, reads_values=reads and recording.needs_values)
-            return replace(recording, attempts=said, remarks=remarks)
+            again = partial(_again, tracer, model, arguments, outputs)
+            recording, drawn = compare_draws(recording, again)
+            reads &= recording.needs_values
+            remarks = remarks_on(recording.graph, reads_values=reads, drawn=drawn)
+            return replace(recording, attempts=said, remarks=(*recording.remarks, *remarks))
     raise _refusal(model, attempts) from attempts[-1][1]
+
+
+def _again(
+    tracer: Callable[..., Recording], model: Any, arguments: Arguments, outputs: Any, seed: int
+) -> Recording:
+    """What a tracer records where other random numbers are drawn."""
+    return tracer(model, *arguments, outputs, seed=seed)
 
 
 def _rungs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Rung]:

@@ -30,7 +30,9 @@ class Recording:
         outputs: name and node of every tensor that the model returned, in order.
         tracer: name of the tracer that succeeded.
         attempts: why the tracers before it did not.
+        draws: whether it drew random numbers by Python or numpy (see `draws`).
         remarks: what makes the program one of several, in words (see `choices`).
+        notes: what else is to be told of it.
     """
 
     graph: fx.Graph
@@ -38,7 +40,9 @@ class Recording:
     outputs: tuple[tuple[str, fx.Node], ...]
     tracer: str
     attempts: tuple[str, ...] = field(default=())
+    draws: bool = field(default=False)
     remarks: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def takes_gradients(self) -> bool:

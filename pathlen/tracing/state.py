@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pathlen.tracing.generators import untouched_generators
+
 
 @contextmanager
 def eval_mode(model: Any) -> Iterator[None]:
@@ -180,6 +182,7 @@ def untouched(model: Any) -> Iterator[None]:
     with (
         untouched_attributes(model),
         untouched_gradients(model),
+        untouched_generators(model),
         eval_mode(model),
         untouched_process(),
         _fixed_parameters(),

@@ -15,7 +15,7 @@ from pathlen.errors import VerificationError
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import as_given, autograd_mode
-from pathlen.tracing.state import untouched
+from pathlen.tracing.state import seeded, untouched
 from pathlen.verification.replay import Replay, input_tensors
 from pathlen.verification.verdict import Check, Offence
 
@@ -45,7 +45,7 @@ def compare_with_model(
     beside = _Beside(replay)
     state = _buffers(model)
     gradients = recording.takes_gradients
-    with untouched(model), autograd_mode(gradients), warnings.catch_warnings():
+    with untouched(model), seeded(), autograd_mode(gradients), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map_only(
             torch.Tensor, lambda own: as_given(_copied(own), own), (args, kwargs)

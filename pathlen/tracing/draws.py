@@ -1,0 +1,119 @@
+"""Random numbers that a program draws past torch, by Python's `random` or by numpy.
+
+No call of a recording tells of them. That some were drawn shows by the states of the generators;
+what they decide shows by running the program again, for other numbers.
+"""
+
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from pathlen.tracing.generators import own_generators, reseed, state_of
+from pathlen.tracing.recording import Recording
+
+OTHER_DRAWS = 8
+BRANCH = (
+    "numbers that its Python code draws at random (random, numpy) decide what is computed: this is"
+    " one draw of several; another may have another path graph"
+)
+NO_BRANCH = (
+    f"its Python code draws numbers at random (random, numpy); for {OTHER_DRAWS} other draws it"
+    " called the same operations"
+)
+
+
+@dataclass
+class Draws:
+    """Whether numbers were drawn, by Python or numpy."""
+
+    seen: bool = False
+
+
+@contextmanager
+def watched_draws(model: Any, seed: int | None = None) -> Iterator[Draws]:
+    """Watches the generators of Python and numpy, and those of them that a model has as attributes.
+
+    Args:
+        model: what is run in the block.
+        seed: for the model's own generators, None for the numbers that they would draw next.
+    """
+    own = own_generators(model)
+    if seed is not None:
+        for generator in own:
+            reseed(generator, seed)
+    draws, before = Draws(), _fingerprint(own)
+    try:
+        yield draws
+    finally:
+        draws.seen = _fingerprint(own) != before
+
+
+def compare_draws(
+    recording: Recording, again: Callable[[int], Recording]
+) -> tuple[Recording, set[fx.Node]]:
+    """What the numbers decide that a program has drawn.
+
+    Args:
+        recording: of one draw.
+        again: records the program for the numbers of a seed.
+
+    Returns:
+        The recording with a remark on that, and its constants that other draws have otherwise.
+    """
+    if not recording.draws:
+        return recording, set()
+    described, drawn = _described(recording), set[fx.Node]()
+    for seed in range(1, OTHER_DRAWS + 1):
+        other = again(seed)
+        if _described(other) != described:
+            return replace(recording, remarks=(BRANCH,)), drawn
+        drawn |= _other_constants(recording, other)
+    return replace(recording, notes=(NO_BRANCH,)), drawn
+
+
+def _described(recording: Recording) -> list[Any]:
+    """What a program calls, whatever the floating-point numbers that it was given."""
+    position = {node: number for number, node in enumerate(recording.graph.nodes)}
+
+    def describe(leaf: Any) -> Any:
+        if isinstance(leaf, fx.Node):
+            return position[leaf]
+        return type(leaf), None if isinstance(leaf, (float, complex)) else leaf
+
+    return [
+        (node.target, pytree.tree_map(describe, (node.args, node.kwargs)), _shapes(node))
+        for node in recording.graph.nodes
+    ]
+
+
+def _shapes(node: fx.Node) -> list[torch.Size]:
+    vals = pytree.tree_leaves(node.meta.get("val"))
+    return [val.shape for val in vals if isinstance(val, torch.Tensor)]
+
+
+def _other_constants(recording: Recording, other: Recording) -> set[fx.Node]:
+    """The constants of a program that have other values in another run."""
+    found = set()
+    for node in recording.graph.nodes:
+        if node.op == "get_attr":
+            one, two = (program.attributes[node.target] for program in (recording, other))
+            if one is not two and not one.is_meta and not torch.equal(one, two):
+                found.add(node)
+    return found
+
+
+def _fingerprint(own: list[Any]) -> Any:
+    """The states of all generators but torch's, to be compared; arrays in them as bytes.
+
+    What torch's draw is seen by the calls that draw.
+    """
+    states = [state_of(one) for one in own if not isinstance(one, torch.Generator)]
+    return random.getstate(), pickle.dumps([np.random.get_state(), *states])
