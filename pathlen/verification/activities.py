@@ -4,6 +4,9 @@ The entry of an activation is filled with one number after another, all other op
 statistics stay what they are in the model, and the results are looked at element by element.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -11,8 +14,10 @@ from pathlen.graph import Kind
 from pathlen.lowering.labels import CONSTANT
 from pathlen.lowering.rules import kind_of, kind_of_call
 from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Value
 from pathlen.policy import Policy
-from pathlen.verification.cuts import Cut, results, scalar_function
+from pathlen.verification.connections import MOST_UNITS, Connections
+from pathlen.verification.cuts import Cut, results, scalar_function, units_of
 from pathlen.verification.edges import Edges
 from pathlen.verification.replay import Tensors
 from pathlen.verification.support import positions
@@ -38,12 +43,16 @@ class Activities:
 
     Args:
         edges: the unpruned graph.
+        connections: know where flat sums begin.
         tensors: behind the values of the lowering.
         policy: of the lowering.
     """
 
-    def __init__(self, edges: Edges, tensors: Tensors, policy: Policy) -> None:
+    def __init__(
+        self, edges: Edges, connections: Connections, tensors: Tensors, policy: Policy
+    ) -> None:
         self._edges = edges
+        self._connections = connections
         self._tensors = tensors
         self._policy = policy
         self._tally = Tally(
@@ -63,19 +72,22 @@ class Activities:
             return
         cut = scalar_function(step, self._edges.outside(step))
         try:
-            if cut is None or not self._is_of_one_element(cut):
+            if cut is not None and self._is_of_one_element(cut, *cut.values):
+                points, lines = self._lines(cut, *cut.values)
+                self._function(step, points, lines)
+                return
+            behind = self._connections.sum_behind(step)
+            if behind is None:
                 self._uncounted(step)
             else:
-                points, lines = self._lines(cut)
-                self._function(step, points, lines)
+                self._sum(behind)
         except Exception as error:  # operators raise whatever they raise
             self._tally.leave(error, place(step))
 
-    def _is_of_one_element(self, cut: Cut) -> bool:
-        """Whether elements of a result depend on one element of the entry each: some are tried."""
-        if not any(kind_of(value) == "movement" for value in cut.inside):
+    def _is_of_one_element(self, cut: Cut, entry: Value) -> bool:
+        """Whether elements of a result depend on one element of a value each: some are tried."""
+        if all(kind_of(value) == "elementwise" for value in cut.inside):
             return True
-        (entry,) = cut.values
         if not self._tensors[entry].is_floating_point():
             return True
         leaf = self._tensors[entry].detach().clone().requires_grad_()
@@ -103,8 +115,8 @@ class Activities:
             told = offence(step, what, float(wrong))
         self._tally.add(len(nodes), wrong, told)
 
-    def _lines(self, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
-        """Results for an entry filled with each of some numbers.
+    def _lines(self, cut: Cut, entry: Value) -> tuple[torch.Tensor, torch.Tensor]:
+        """Results for one value of a cut filled with each of some numbers.
 
         Returns:
             The numbers, ascending, and the results.  # (points,), (points, elements)
@@ -112,7 +124,6 @@ class Activities:
         Raises:
             Exception: whatever an operator raises.
         """
-        (entry,) = cut.values
         like = self._tensors[entry]
         points = _REAL_POINTS
         if not (like.is_floating_point() or like.is_complex()):
@@ -134,33 +145,78 @@ class Activities:
         bent = _by_unit(bend(points, lines), result.labels, units)
         own = (units >= step.nodes.start) & (units < step.nodes.stop)
         active = self._edges.activity[units] > 0
-        tolerance = self._policy.tolerance
         if (
             result.softmax == "whole" and not own.any()
         ):  # exp(x) / sum(exp(x)) written out passes units on
             logarithm = _by_unit(bend(points, lines.log()), result.labels, units)
             bent = np.minimum(bent, logarithm)
-        is_active, is_linear = bent > _MARGIN * tolerance, bent < tolerance / _MARGIN
-        if self._policy.counts("normalization") or self._policy.counts("softmax"):
-            is_linear &= False  # an affine region is counted where it is one of these
-        elif not self._policy.counts("activation"):
-            is_linear |= True
+        is_active, is_linear = self._is(bent)
         wrong = ~own & is_active | own & active & is_linear
         if self._policy.counts("activation"):
             wrong |= own & ~active & is_active
+        said = np.where(own, np.where(active, "active", "linear"), "passed on as if linear")
+        self._add(step, units, wrong, said, bent)
+
+    def _is(self, bent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For which units the graph must have an active unit, and for which it may not."""
+        tolerance = self._policy.tolerance
+        active, linear = bent > _MARGIN * tolerance, bent < tolerance / _MARGIN
+        if self._policy.counts("normalization") or self._policy.counts("softmax"):
+            linear &= False  # an affine region is counted where it is one of these
+        elif not self._policy.counts("activation"):
+            linear |= True
+        return active, linear
+
+    def _sum(self, cut: Cut) -> None:
+        """Compare the units of a flat sum with what it is as a function of each of its values."""
+        step = cut.step
+        result = results(step)[0]
+        rows = units_of([result])[:MOST_UNITS]
+        units = units_of(cut.values)
+        claim = self._edges.claim(step, rows.tolist(), units, cut.calls)
+        for values in _with_units_in_common(cut.values):
+            if not all(self._is_of_one_element(cut, value) for value in values):
+                continue
+            bent = np.zeros(len(rows))
+            for value in values:
+                found = bend(*self._lines(cut, value))
+                bent = np.maximum(bent, _by_unit(found, result.labels, rows))
+            columns = np.isin(units, units_of(values))
+            reached = claim.reaches[:, columns].any(axis=1)
+            active = claim.bent[:, columns].any(axis=1)
+            is_active, is_linear = self._is(bent)
+            wrong = active & is_linear
+            if self._policy.counts("activation"):
+                wrong |= reached & ~active & is_active
+            said = np.where(active, "an active", "a linear")
+            names = " and ".join(repr(value.node.name) for value in values)
+            said = np.char.add(said, f" function of {names}")
+            self._add(step, rows, wrong, said, bent)
+
+    def _add(
+        self, step: Step, units: np.ndarray, wrong: np.ndarray, said: np.ndarray, bent: np.ndarray
+    ) -> None:
         told = None
         if wrong.any():
             unit = int(np.argmax(wrong))
-            said = "passed on as if linear"
-            if own[unit]:
-                said = "active" if active[unit] else "linear"
             told = offence(
                 step,
-                f"unit {units[unit]} is {said}, but its slope varies by {bent[unit]:.3g} of the"
-                f" steepest; the tolerance is {tolerance} ({int(wrong.sum())} of {len(units)})",
+                f"unit {units[unit]} is {said[unit]}, but its slope varies by {bent[unit]:.3g} of"
+                f" the steepest; the tolerance is {self._policy.tolerance} ({int(wrong.sum())} of"
+                f" {len(units)})",
                 float(wrong.sum()),
             )
         self._tally.add(len(units), int(wrong.sum()), told)
+
+
+def _with_units_in_common(values: Sequence[Value]) -> list[list[Value]]:
+    """Values in groups, so that no unit occurs in two of them."""
+    groups: list[list[Value]] = []
+    for value in values:
+        near = [g for g in groups if np.isin(units_of(g), units_of([value])).any()]
+        groups = [group for group in groups if group not in near]
+        groups.append([*itertools.chain(*near), value])
+    return groups
 
 
 def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.verification.cuts import (
     Cut,
-    find_cut,
+    find_region,
     followed_operands,
     lacks_held_form,
     results,
@@ -21,6 +21,7 @@ from pathlen.verification.cuts import (
 from pathlen.verification.draws import Drawn, Draws
 from pathlen.verification.edges import Claim, Edges
 from pathlen.verification.replay import Tensors
+from pathlen.verification.summands import sums_behind
 from pathlen.verification.support import Support
 from pathlen.verification.tally import Tally, offence, place
 from pathlen.verification.verdict import Check
@@ -49,7 +50,8 @@ class Connections:
         self._policy = policy
         self._samples = samples
         self._draws = Draws(seed)
-        self.cuts: dict[int, Cut] = {}
+        self._cuts: dict[int, Cut] = {}
+        self._sums: dict[int, Cut | None] = {}
         self._missing = Tally(
             "nothing missing",
             "every dependence between units within a call has a path",
@@ -66,16 +68,44 @@ class Connections:
         return self._missing.check(), self._extra.check()
 
     def cut(self, step: Step) -> Cut:
-        """Where a call begins; a nest of sums is looked at whether it is affine."""
-        known = self.cuts.get(id(step))
+        """Where the graph says that a call begins.
+
+        At the single entry of a region, if the graph has no other units before it; at the
+        operands, if it has all of them; where a flat sum begins. Otherwise at the nearest entry
+        that it knows, or at the operands, and what they lack will show.
+        """
+        known = self._cuts.get(id(step))
         if known is None:
-            outside = self._edges.outside(step)
-            known = find_cut(step, outside, self._policy)
-            if known.sums and not self._is_affine(known):
-                path = followed_operands(step.call, outside, self._policy)
-                known = Cut(step, tuple(path))
-            self.cuts[id(step)] = known
+            known = self._cuts[id(step)] = self._find(step)
         return known
+
+    def sum_behind(self, step: Step) -> Cut | None:
+        """A call as a flat sum of functions that begin behind its operands, None where it is none.
+
+        Whether it adds up functions of single values is seen by running it.
+        """
+        if id(step) not in self._sums:
+            path = followed_operands(step.call, self._edges.outside(step), self._policy)
+            found = (cut for cut in sums_behind(step, path, self._edges) if cut.inside)
+            self._sums[id(step)] = next((cut for cut in found if self._adds_up(cut)), None)
+        return self._sums[id(step)]
+
+    def _find(self, step: Step) -> Cut:
+        outside = self._edges.outside(step)
+        path = followed_operands(step.call, outside, self._policy)
+        plain = Cut(step, tuple(path))
+        if not len(outside):
+            return plain
+        whole, some = find_region(step, outside)
+        if whole is not None:
+            return whole
+        if np.array_equal(units_of(path), outside):
+            return plain
+        behind = self.sum_behind(step)
+        if behind is not None:
+            return behind
+        is_read = [np.isin(units_of([value]), outside).any() for value in path]
+        return plain if all(is_read) or some is None else some
 
     def add(self, step: Step) -> None:
         """Check one call."""
@@ -92,7 +122,7 @@ class Connections:
             why = "its statistics cannot be held fixed, so that its rule is taken at its word"
             self._missing.leave(why, place(step))
             return
-        claim = self._edges.claim(step, rows, units)
+        claim = self._edges.claim(step, rows, units, cut.calls if cut.sums else ())
         support = Support(cut, rows, units, self._tensors, self._draws)
         failure = self._observe(cut, claim, support)
         if failure is not None:
@@ -139,9 +169,11 @@ class Connections:
     def _variants(self, cut: Cut) -> list[tuple[list[Value], int]]:
         """What else to draw than the operands, the most first; an operator may not take it all.
 
-        Indices that the input decides on run through as many integers as the operator accepts.
+        Indices that the input decides on run through as many integers as the operator accepts. A
+        constant mask that a tensor is multiplied by is weights, but one that chooses is as it is.
         """
-        constants = cut.constants()
+        choices = cut.choices()
+        constants = [v for v in cut.constants() if v.varies or id(v) not in choices]
         indices = [v for v in constants if v.varies and not v.dtype.is_floating_point]
         shapes = [self._tensors[v].shape for v in (*cut.values, *constants)] if indices else []
         sizes = sorted({size for shape in shapes for size in shape}, reverse=True)
@@ -222,16 +254,28 @@ class Connections:
             )
         self._extra.add(int(claim.reaches.sum()), int(extra.sum()) + int(claim.foreign.sum()), told)
 
-    def _is_affine(self, cut: Cut) -> bool:
-        """Whether the middle between two points goes to the middle between their results."""
-        points = [self._draws.operands(cut.values, [], self._tensors, number) for number in (1, 2)]
-        middle = {key: (points[0][key] + points[1][key]) / 2 for key in points[0]}
-        with torch.no_grad():
-            one, other, between = (cut(p, self._tensors) for p in (*points, middle))
-        return all(
-            torch.allclose((a + b) / 2, m, rtol=1e-6, atol=1e-9, equal_nan=True)
-            for a, b, m in zip(one, other, between, strict=True)
+    def _adds_up(self, cut: Cut) -> bool:
+        """Whether a cut adds up functions of one value each.
+
+        Then what the result changes by when one value does is the same whatever the others are.
+        """
+        if len(cut.values) < 2:
+            return True
+        one, other = (
+            self._draws.operands(cut.values, [], self._tensors, number) for number in (1, 2)
         )
+        try:
+            with torch.no_grad():
+                ends = cut(one, self._tensors), cut(other, self._tensors)
+                for key in one:
+                    there = cut({**one, key: other[key]}, self._tensors)
+                    back = cut({**other, key: one[key]}, self._tensors)
+                    for a, b, c, d in zip(there, ends[0], ends[1], back, strict=True):
+                        if not torch.allclose(a - b, c - d, rtol=1e-6, atol=1e-9, equal_nan=True):
+                            return False
+        except Exception:  # operators raise whatever they raise: nothing is seen
+            return False
+        return True
 
 
 def _operand_names(cut: Cut, units: np.ndarray) -> list[str]:

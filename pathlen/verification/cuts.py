@@ -29,6 +29,7 @@ _ADDS = frozenset(aten("scatter_add scatter_reduce index_add index_reduce index_
 _TIMES = aten("mul multiply")
 _OVER = aten("div divide true_divide")
 _SHIFTS = aten("sub subtract")
+_CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl")
 _READS = aten("gather index_select index _unsafe_index")
 _WRITES = _ADDS | frozenset(aten("scatter index_copy index_fill _index_put_impl _unsafe_index_put"))
 
@@ -41,7 +42,7 @@ class Cut:
         step: the call.
         values: what it is a function of: path values, with distinct identities.
         inside: values between those and the call, in order; they are computed anew.
-        sums: whether the cut is through a nest of sums, so that the function must be affine.
+        sums: whether it lets a flat sum begin, so that it must add up a function of each value.
         generic: whether factors that a program writes as 0 are others: a connection is one for
             generic weights, and a 0 in the code is such a weight.
     """
@@ -74,12 +75,21 @@ class Cut:
         result = _apply(self.step.call, tensor_of, base, self.generic)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
+    @property
+    def calls(self) -> list[Call]:
+        """The calls between its values and the call."""
+        return [value.call for value in self.inside if value.call is not None]
+
     def constants(self) -> list[Value]:
         """The values that the function reads beside those it is a function of, each once."""
         computed = {id(value) for value in (*self.values, *self.inside)}
-        calls = [value.call for value in self.inside] + [self.step.call]
-        read = {id(v): v for call in calls if call is not None for v in leaves(call)}
+        read = {id(v): v for call in (*self.calls, self.step.call) for v in leaves(call)}
         return [value for key, value in read.items() if key not in computed]
+
+    def choices(self) -> set[int]:
+        """The masks, by identity, by which a call takes elements from one tensor or another."""
+        calls = [call for call in (*self.calls, self.step.call) if call.name in _CHOOSE]
+        return {id(value) for call in calls for value in leaves(call) if value.dtype == torch.bool}
 
 
 def leaves(call: Call) -> list[Value]:
@@ -112,37 +122,29 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
             return [value for value in path if value.softmax != "whole"]
     floating = [v for v in operands(call) if v.dtype.is_floating_point or v.dtype.is_complex]
     cut = floating or call.name in _WRITES
-    return [v for v in path if not cut or v in floating or _touches(v, outside)]
+    return [v for v in path if not cut or v in floating or np.isin(units_of([v]), outside).any()]
 
 
-def find_cut(step: Step, outside: np.ndarray, policy: Policy) -> Cut:
-    """Where the graph says that a call begins.
-
-    An elementwise call begins at the single entry of a region if the graph has no other units
-    before it. Else operands of which some unit is a predecessor are taken as they are; where one
-    is not, a nest of sums is looked for behind them. Otherwise, and for all other calls, the
-    operands it is, and what they lack will show.
+def find_region(step: Step, outside: np.ndarray) -> tuple[Cut | None, Cut | None]:
+    """The regions at whose single entry the graph lets an elementwise call begin.
 
     Args:
         step: the call.
         outside: units that the call's nodes have as predecessors, or that its result passes on.
-        policy: of the lowering.
+
+    Returns:
+        The smallest one with all of those units in its entry, None where there is none; and the
+        smallest with any.
     """
-    path = followed_operands(step.call, outside, policy)
-    plain = Cut(step, tuple(path))
     if kind_of_call(step.call) != "elementwise" or not len(outside):
-        return plain
-    found = entries(step.call, _meets_neighbours(step))
-    regions = [Cut(step, (entry,), inside) for entry, inside in found]
-    for region in regions:
-        if np.isin(outside, units_of(region.values)).all():
-            return region
-    if all(_touches(value, outside) for value in path):
-        return plain
-    for region in regions:
-        if _touches(region.values[0], outside):
-            return region
-    return _nest_of_sums(step, path, outside) or plain
+        return None, None
+    regions = [
+        Cut(step, (entry,), inside) for entry, inside in entries(step.call, _meets_neighbours(step))
+    ]
+    units = [units_of(region.values) for region in regions]
+    whole = (r for r, own in zip(regions, units, strict=True) if np.isin(outside, own).all())
+    some = (r for r, own in zip(regions, units, strict=True) if np.isin(own, outside).any())
+    return next(whole, None), next(some, None)
 
 
 def _meets_neighbours(step: Step) -> bool:
@@ -236,29 +238,6 @@ def scalar_function(step: Step, outside: np.ndarray) -> Cut | None:
             return Cut(step, (entry,), inside)
     path = [value for value in operands(step.call) if value.is_path]
     return Cut(step, (path[0],)) if len(path) == 1 else None
-
-
-def _nest_of_sums(step: Step, path: list[Value], outside: np.ndarray) -> Cut | None:
-    """A cut behind inner sums, scalings and casts that the graph has no units for in this sum."""
-    frontier = {id(value): value for value in path}
-    inside: list[Value] = []
-    while True:
-        missed = [value for value in frontier.values() if not _touches(value, outside)]
-        if not missed:
-            ordered = tuple(sorted(inside, key=lambda value: value.order))
-            return Cut(step, tuple(frontier.values()), ordered, sums=True)
-        value = max(missed, key=lambda value: value.order)
-        if value.call is None or kind_of(value) != "elementwise":
-            return None
-        del frontier[id(value)]
-        inside.append(value)
-        for operand in operands(value.call):
-            if operand.is_path:
-                frontier.setdefault(id(operand), operand)
-
-
-def _touches(value: Value, units: np.ndarray) -> bool:
-    return bool(np.isin(distinct(value.labels), units).any())
 
 
 def _apply(call: Call, tensor_of: Any, base: Tensors, generic: bool) -> Any:

@@ -10,6 +10,7 @@ from pathlen.graph import Kind
 from pathlen.lowering.builder import NodeArrays
 from pathlen.lowering.labels import CONSTANT
 from pathlen.lowering.steps import Step
+from pathlen.lowering.values import Call
 from pathlen.verification.cuts import results, units_of
 
 
@@ -19,11 +20,14 @@ class Claim:
 
     Attributes:
         reaches: whether a path leads from a unit to a row's unit.  # bool[rows, units]
+        bent: whether one of those paths leads through an active unit of the call.
+            # bool[rows, units]
         foreign: whether a row's unit has a predecessor that is no unit of the call's operands.
             # bool[rows]
     """
 
     reaches: np.ndarray
+    bent: np.ndarray
     foreign: np.ndarray
 
 
@@ -32,33 +36,45 @@ class Edges:
 
     Args:
         arrays: what the builder collected.
+        steps: the lowered calls.
     """
 
-    def __init__(self, arrays: NodeArrays) -> None:
+    def __init__(self, arrays: NodeArrays, steps: Sequence[Step]) -> None:
         self.activity = arrays["activity"]
         self.kind = arrays["kind"]
         self._indptr = arrays["indptr"]
         self._indices = arrays["indices"]
+        self._nodes = {id(step.call): step.nodes for step in steps}
 
     def predecessors(self, node: int) -> np.ndarray:
         """Predecessors of a node."""
         return self._indices[self._indptr[node] : self._indptr[node + 1]]
 
-    def outside(self, step: Step) -> np.ndarray:
+    def outside(self, step: Step, calls: Sequence[Call] = ()) -> np.ndarray:
         """Units that are no nodes of a call, but predecessors of them or labels of its results.
 
         Hubs that an earlier call made are looked through.
+
+        Args:
+            step: the call.
+            calls: earlier ones, whose nodes count as those of the call.
         """
         first, end = step.nodes.start, step.nodes.stop
         read = self._indices[self._indptr[first] : self._indptr[end]]
         found = np.unique(np.concatenate([read, units_of(results(step))]))
-        found = found[(found < first) | (found >= end)]
+        inner = self._nodes_of(calls)
+        while (hidden := _within(found, inner)).any():
+            behind = [self.predecessors(node) for node in found[hidden].tolist()]
+            found = np.unique(np.concatenate([found[~hidden], *behind]))
+        found = found[~_within(found, [step.nodes])]
         hubs = found[self.kind[found] == Kind.HUB]
         behind = [self.predecessors(hub) for hub in hubs.tolist()]
         united: np.ndarray = np.unique(np.concatenate([found, *behind]))
         return united
 
-    def claim(self, step: Step, rows: Sequence[int], units: np.ndarray) -> Claim:
+    def claim(
+        self, step: Step, rows: Sequence[int], units: np.ndarray, calls: Sequence[Call] = ()
+    ) -> Claim:
         """Which paths lead to the units of a result, through nodes of the call alone.
 
         Walks back from all rows at once, latest node first. O(edges of the call * rows / 64).
@@ -67,29 +83,42 @@ class Edges:
             step: the call.
             rows: units of its results, or `CONSTANT` for what no input reaches.
             units: of its operands, ascending, where paths begin.
+            calls: earlier ones, whose nodes count as those of the call.
         """
         begin = {int(unit): column for column, unit in enumerate(units)}
+        own = [step.nodes, *self._nodes_of(calls)]
         reaches = np.zeros((len(rows), len(units)), dtype=np.bool_)
+        bent = reaches.copy()
         foreign = np.zeros(len(rows), dtype=np.bool_)
-        masks: dict[int, int] = {}
+        masks: dict[int, tuple[int, int]] = {}  # the rows that a node reaches, and reaches bent
         for row, unit in enumerate(rows):
             if unit != CONSTANT:
-                masks[unit] = masks.get(unit, 0) | 1 << row
+                masks[unit] = (masks.get(unit, (0, 0))[0] | 1 << row, 0)
         heap = [-unit for unit in masks]
         heapq.heapify(heap)
         while heap:
             node = -heapq.heappop(heap)
-            mask = masks[node]
+            mask, active = masks[node]
             if node in begin:
                 reaches[_rows(mask), begin[node]] = True
-            elif node in step.nodes or self.kind[node] == Kind.HUB:
+                bent[_rows(active), begin[node]] = True
+            elif self.kind[node] == Kind.HUB or any(node in nodes for nodes in own):
+                active = mask if self.activity[node] else active
                 for before in self.predecessors(node).tolist():
                     if before not in masks:
                         heapq.heappush(heap, -before)
-                    masks[before] = masks.get(before, 0) | mask
+                    known = masks.get(before, (0, 0))
+                    masks[before] = (known[0] | mask, known[1] | active)
             else:
                 foreign[_rows(mask)] = True
-        return Claim(reaches, foreign)
+        return Claim(reaches, bent, foreign)
+
+    def made_by(self, call: Call) -> range:
+        """The nodes that a call added to the graph."""
+        return self._nodes.get(id(call), range(0))
+
+    def _nodes_of(self, calls: Sequence[Call]) -> list[range]:
+        return [nodes for call in calls if (nodes := self.made_by(call))]
 
     def reach(self, ends: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
         """Which of the starting nodes have a path to any node of each set of ends.
@@ -114,3 +143,11 @@ class Edges:
 
 def _rows(mask: int) -> list[int]:
     return [row for row in range(mask.bit_length()) if mask >> row & 1]
+
+
+def _within(nodes: np.ndarray, ranges: Sequence[range]) -> np.ndarray:
+    """Which of some nodes lie in any of the ranges."""
+    found = np.zeros(len(nodes), dtype=np.bool_)
+    for one in ranges:
+        found |= (nodes >= one.start) & (nodes < one.stop)
+    return found

@@ -1,36 +1,37 @@
 """Fifth check: the units of each input are told apart by some parameter that reads it.
 
 A layer's weight W[o, f] multiplies the elements of an input that have feature f, at whatever
-position. So the second derivative of an output by an input element and by each parameter shows
-which entries of which parameters an element meets, whatever the layer is called and however it is
-written. It is taken where the input is all but 0: there a bent activation lets an element meet no
-weights of other elements, and a parameter that matters even so does not read the input.
+position. So what the derivative of an output by each parameter changes by, when an element of an
+input is moved, shows which entries of which parameters the element meets, whatever the layer is
+called and however it is written. It is taken where the input is all but 0: there a bent activation
+lets an element meet no weights of other elements, and a parameter that matters even so does not
+read the input.
 
 Elements that meet the same index of an axis of a parameter are one feature to it. The features that
 the graph has must be those of one of the parameters that read the input.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pathlen.lowering.values import Value
 from pathlen.tracing import Recording, module_path
 from pathlen.verification.draws import Draws
-from pathlen.verification.replay import Replay, wide
+from pathlen.verification.replay import Held, Replay, wide
 from pathlen.verification.tally import Tally
 from pathlen.verification.verdict import Check, Offence
 from pathlen.verification.whole import drawn_parameter
 
-_DRAWS = 5
+_DRAWS = 4
 _OFTEN = 2  # draws: one may be a fluke, and in some a ReLU is dead
 _LINE = 10  # elements that are looked at along each axis of an input, from two places
 _SMALL = 1e-12  # inputs: what only a bend of an activation shows is smaller than _ZERO by far
+_STEP = 1e-3 * _SMALL  # so little that a maximum of such inputs stays the one that it is
 _ZERO = 1e-5
 _CONVOLUTION = 3  # axes of the weight of a convolution, at least: within its kernel are positions
 _MOST_AXES = 5
@@ -98,19 +99,17 @@ class Features:
     def _look(self, node: fx.Node, name: str, inputs: list[Any], number: int) -> None:
         shape = tuple(inputs[number].shape)
         elements = _lines(shape)
-        met, later = self._met(inputs, number, elements)
         labels = self._values[node].labels.expand(shape)
         units = [int(labels[element]) for element in elements]
         found: dict[str, list[Partition]] = {}
-        for parameter, entries in met.items():
-            if parameter in later or _is_a_scale(entries):
-                continue
-            for partition in _partitions(entries):
-                if _agrees(units, partition):
-                    self._tally.add(len(elements))
-                    return
-                if max(partition) > 0:
-                    found.setdefault(parameter, []).append(partition)
+        for shifted in (True, False):  # a shift of the input itself hides what reads it
+            for parameter, entries in self._met(inputs, number, elements, shifted=shifted).items():
+                for partition in () if _is_a_scale(entries) else _partitions(entries):
+                    if _agrees(units, partition):
+                        self._tally.add(len(elements))
+                        return
+                    if max(partition) > 0:
+                        found.setdefault(parameter, []).append(partition)
         if not found:
             self._tally.note("no parameter tells features apart, nothing to compare", name)
             self._tally.add(len(elements))
@@ -127,70 +126,113 @@ class Features:
         )
 
     def _met(
-        self, inputs: list[Any], number: int, elements: list[tuple[int, ...]]
-    ) -> tuple[dict[str, np.ndarray], set[str]]:
+        self,
+        inputs: list[Any],
+        number: int,
+        elements: list[tuple[int, ...]],
+        *,
+        shifted: bool,
+    ) -> dict[str, np.ndarray]:
         """Which entries of each parameter elements of an input meet, in two draws or more.
 
+        Parameters that matter where the input is 0 read something else, and are left out.
+
+        Args:
+            inputs: see `check`.
+            number: of the input.
+            elements: to look at.
+            shifted: whether vectors are drawn as well, instead of the model's own: where biases
+                are 0, all that the model computes of 0 is 0.
+
         Returns:
-            For each parameter, whether an element meets an entry; # bool[elements, *parameter]
-            and the parameters that matter where the input is 0, which read something else.
+            For each parameter, whether an element meets an entry.  # bool[elements, *parameter]
         """
         times: dict[str, np.ndarray] = {}
         later: set[str] = set()
-        for draw in range(1, _DRAWS + 1):  # not the model's own: biases of 0 make all look alike
-            parameters = self._parameters(draw)
+        for draw in range(1, _DRAWS + 1):
             given = [wide(t) if isinstance(t, torch.Tensor) else t for t in inputs]
             given = [self._draws.normal(t) if _is_floating(t) else t for t in given]
             given[number] *= _SMALL
-            leaf = given[number].clone().requires_grad_()
-            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-                given[number] = leaf.clone()
-                total = self._total(given, parameters)
-                slopes, *first = torch.autograd.grad(
-                    total, [leaf, *parameters.values()], create_graph=True, allow_unused=True
-                )
-            later |= _that_matter(parameters, first)
-            readers = {name: tensor for name, tensor in parameters.items() if name not in later}
-            for row, element in enumerate(elements):
-                if slopes is None or not readers or not slopes[element].requires_grad:
-                    continue
-                found = torch.autograd.grad(
-                    slopes[element], list(readers.values()), retain_graph=True, allow_unused=True
-                )
-                for name, mixed in zip(readers, found, strict=True):
-                    if mixed is not None:
-                        size = mixed.detach().abs().nan_to_num(0, 0, 0).numpy()
-                        empty = np.zeros((len(elements), *size.shape), dtype=np.int64)
-                        times.setdefault(name, empty)[row] += size > _ZERO * size.max()
-        return {name: count >= _OFTEN for name, count in times.items()}, later
+            slopes = _Slopes(self._recording, self._draws, draw, shifted=shifted)
+            leaf = given[number].requires_grad_()
+            first = slopes.at(given, self._layers(), leaf)
+            later |= _that_matter(first)
+            given[number] = leaf.detach()
+            readers = [name for name in first if name and name not in later]
+            for row, element in enumerate(elements if readers else ()):
+                moved = [*given[:number], given[number].clone(), *given[number + 1 :]]
+                moved[number][element] += _STEP
+                for name, slope in slopes.at(moved, readers).items():
+                    size = (slope - first[name]).abs().nan_to_num(0, 0, 0).numpy()
+                    empty = np.zeros((len(elements), *size.shape), dtype=np.int64)
+                    times.setdefault(name, empty)[row] += size > _ZERO * size.max()
+        return {name: count >= _OFTEN for name, count in times.items() if name not in later}
 
-    def _parameters(self, draw: int) -> dict[str, torch.Tensor]:
-        return {
-            name: drawn_parameter(tensor, draw, self._draws).requires_grad_()
+    def _layers(self) -> list[str]:
+        """Parameters that may multiply features: a vector shifts or scales."""
+        return [
+            name
             for name, tensor in self._recording.attributes.items()
             if isinstance(tensor, torch.nn.Parameter)
             and _is_floating(tensor)
-            and sum(size > 1 for size in tensor.shape) > 1  # a vector shifts or scales
+            and sum(size > 1 for size in tensor.shape) > 1
+        ]
+
+
+class _Slopes:
+    """Derivatives of a sum of a model's outputs, each times a random number, by its parameters.
+
+    Args:
+        recording: the program.
+        draws: gives the random numbers, parameters among them.
+        seed: of what the program draws.
+        shifted: whether vectors are drawn too.
+    """
+
+    def __init__(self, recording: Recording, draws: Draws, seed: int, *, shifted: bool) -> None:
+        self._recording = recording
+        self._draws = draws
+        self._seed = seed
+        self._attributes = {
+            name: drawn_parameter(tensor, seed if shifted or tensor.ndim > 1 else 0, draws)
+            for name, tensor in recording.attributes.items()
         }
+        self._numbers: list[torch.Tensor] = []
+        self._held: Held = {}
 
-    def _total(self, given: list[Any], parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-        attributes = {
-            name: parameters.get(name, wide(tensor))
-            for name, tensor in self._recording.attributes.items()
-        }
-        # statistics are held fixed, or a normalization would let every element meet everything
-        outputs = Replay(self._recording, given, attributes, held=True).run().outputs()
-        real = [torch.view_as_real(t) if t.is_complex() else t for t in outputs]
-        return torch.stack([(t * self._draws.normal(t)).sum() for t in real]).sum()
+    def at(
+        self, inputs: list[Any], names: list[str], leaf: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The derivatives by some of the parameters, those that the outputs depend on.
+
+        Statistics are those of the first call, or a normalization would let every element meet
+        everything.
+
+        Args:
+            inputs: of the model.
+            names: of the parameters.
+            leaf: one of the inputs, to take the derivative by, too; its name is "".
+        """
+        wanted = {name: self._attributes[name].requires_grad_() for name in names}
+        if leaf is not None:
+            wanted[""] = leaf
+        given = [t.clone() if isinstance(t, torch.Tensor) else t for t in inputs]
+        torch.manual_seed(self._seed)
+        with torch.enable_grad():
+            replay = Replay(self._recording, given, self._attributes, held=self._held)
+            outputs = replay.run().outputs()
+            real = [torch.view_as_real(t) if t.is_complex() else t for t in outputs]
+            self._numbers = self._numbers or [self._draws.normal(t) for t in real]
+            total = torch.stack([(a * t).sum() for a, t in zip(self._numbers, real, strict=True)])
+            if not wanted or not total.requires_grad:
+                return {}
+            found = torch.autograd.grad(total.sum(), list(wanted.values()), allow_unused=True)
+        return {n: slope for n, slope in zip(wanted, found, strict=True) if slope is not None}
 
 
-def _that_matter(names: Iterable[str], slopes: list[Any]) -> set[str]:
-    """Parameters by which the derivative is not all but 0, beside the largest."""
-    sizes = {
-        name: float(slope.detach().abs().nan_to_num(0, 0, 0).max())
-        for name, slope in zip(names, slopes, strict=True)
-        if slope is not None
-    }
+def _that_matter(slopes: Mapping[str, torch.Tensor]) -> set[str]:
+    """Parameters by which the derivative is not all but 0, beside the largest and the input's."""
+    sizes = {name: float(slope.abs().nan_to_num(0, 0, 0).max()) for name, slope in slopes.items()}
     most = max(sizes.values(), default=0.0)
     return {name for name, size in sizes.items() if size > _ZERO * most}
 

@@ -36,6 +36,8 @@ _WIDE = {
 }
 _MAY_RETURN_ITS_INPUT = aten("dropout feature_dropout alpha_dropout feature_alpha_dropout")
 Compute = Callable[[Step, "Tensors"], Any]
+Held = dict[fx.Node, dict[str, Any]]
+"""By call, the arguments that statistics of normalizations and softmax are those of."""
 
 
 @dataclass(slots=True)
@@ -44,12 +46,16 @@ class Tensors:
 
     Attributes:
         of: the tensors; values seen more than once have the latest.
+        made: by node, the tensor that it made: memory before anything is written to it is no
+            operand of a call.
     """
 
     of: dict[int, torch.Tensor] = field(default_factory=dict)
+    made: dict[fx.Node, torch.Tensor] = field(default_factory=dict)
 
     def __getitem__(self, value: Value) -> torch.Tensor:
-        return self.of[id(value)]
+        found = self.of.get(id(value))
+        return self.made[value.node] if found is None else found
 
     def __contains__(self, value: Value) -> bool:
         return id(value) in self.of
@@ -90,6 +96,8 @@ def call_differentiably(func: Any, arguments: dict[str, Any]) -> Any:
     """
     arguments = pytree.tree_map_only(torch.dtype, lambda dtype: _WIDE.get(dtype, dtype), arguments)
     arguments = pytree.tree_map_only(torch.device, lambda _: torch.device("cpu"), arguments)
+    if not isinstance(func, torch._ops.OpOverload):  # tensors put together in memory
+        return func(**arguments)
     name = operation_name(func)
     if name == "aten.detach":
         return arguments["self"].clone()
@@ -127,7 +135,8 @@ class Replay:
         steps: the lowered calls; what is behind their values is kept in `tensors`.
         compute: gives the result of a step in place of the operator, or None for the operator's.
         plain: call the operators as they were recorded, in-place ones too.
-        held: hold the statistics of normalizations and softmax fixed.
+        held: where the statistics of normalizations and softmax are taken from; those of calls
+            that are not in it are their own, and are added. None lets statistics move.
     """
 
     def __init__(
@@ -139,7 +148,7 @@ class Replay:
         compute: Compute | None = None,
         *,
         plain: bool = False,
-        held: bool = False,
+        held: Held | None = None,
     ) -> None:
         self.tensors = Tensors()
         self.nodes: dict[fx.Node, Any] = {}
@@ -179,7 +188,9 @@ class Replay:
                 tensor = attributes[str(node.target)]
                 self.nodes[node] = tensor if given is None else wide(tensor)
             elif node.op == "call_function":
-                self.nodes[node] = self._call(node)
+                result = self.nodes[node] = self._call(node)
+                if self._writes and isinstance(result, torch.Tensor):
+                    self.tensors.made[node] = result.clone()
                 if node.target is not operator.getitem and given is None:
                     yield node
 
@@ -210,8 +221,9 @@ class Replay:
         if self._writes and viewed_argument(node.target) is None and not _shares(node):
             args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
         call = bind_call(node.target, args, kwargs, node)
-        if self._held and holds_statistics(call.name):
-            return with_held_statistics(call.name, call.arguments, call.arguments)
+        if self._held is not None and holds_statistics(call.name):
+            fixed = self._held.setdefault(node, dict(call.arguments))
+            return with_held_statistics(call.name, call.arguments, fixed)
         return call_differentiably(node.target, dict(call.arguments))
 
     def _written(self, node: fx.Node, result: Any) -> Any:

@@ -8,6 +8,7 @@ from torch import fx
 
 from pathlen.tracing import Recording
 from pathlen.verification.compare import deviation
+from pathlen.verification.detours import DETOURS, DETOURS_IN_PARTS, read_by_layers
 from pathlen.verification.respelled import (
     Call,
     Respelled,
@@ -16,11 +17,12 @@ from pathlen.verification.respelled import (
     record_again,
     run,
 )
-from pathlen.verification.rewrites import DETOURS, RULES, aten, result_of
+from pathlen.verification.rewrites import RULES, aten, result_of
 from pathlen.verification.rewrites_back import RULES_BACK
 
 _SHARE = 0.8  # of the calls that a rule fits are rewritten
 _SHARE_OF_DETOURS = 0.4
+_WRITING = ("in place", "out of place")
 
 
 Ways = dict[fx.Node, tuple[str, Spelling]]
@@ -60,7 +62,7 @@ class Respeller:
         for node in self._recording.graph.nodes:
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
-            found = self._choose(node, generator)
+            found = self._choose(node, generator, chosen)
             if found is not None:
                 chosen[node] = found
         for number in range(len(self._inputs)):
@@ -68,7 +70,7 @@ class Respeller:
         return self._proved(chosen)
 
     def _choose(
-        self, node: fx.Node, generator: torch.Generator | None
+        self, node: fx.Node, generator: torch.Generator | None, chosen: Ways
     ) -> tuple[str, Spelling] | None:
         """One of the ways to write a call otherwise, or None."""
 
@@ -84,23 +86,40 @@ class Respeller:
             return back[0] if back else None
         ways = [(rule.__name__, way) for rule in RULES if (way := rule(node)) is not None]
         ways += back
-        ways += self._in_place(node)
+        ways += self._in_place(node, chosen)
         name = ""
         spelling: Spelling = _plain
+        read = [chosen[operand][0] for operand in node.all_input_nodes if operand in chosen]
+        if any(_detours(name) & DETOURS_IN_PARTS.keys() for name in read):
+            ways = []  # a layer reads it as it is
         if ways and torch.rand((), generator=generator) < _SHARE:
             name, spelling = ways[drawn(len(ways))]
         is_free = not self._storage.of[node] & self._storage.written
-        if is_free and result.ndim and torch.rand((), generator=generator) < _SHARE_OF_DETOURS:
-            detour = list(DETOURS)[drawn(len(DETOURS))]
+        if (
+            is_free
+            and name not in _WRITING
+            and result.ndim
+            and torch.rand((), generator=generator) < _SHARE_OF_DETOURS
+        ):
+            detours = [*DETOURS, *(DETOURS_IN_PARTS if read_by_layers(node) else ())]
+            detour = detours[drawn(len(detours))]
             axis = drawn(result.ndim)
             name = ", ".join(filter(None, [name, detour]))
             return name, _with_detour(spelling, detour, axis)
         return (name, spelling) if name else None
 
-    def _in_place(self, node: fx.Node) -> list[tuple[str, Spelling]]:
-        """relu_(h) for relu(h) where nothing reads h again, and the other way round."""
+    def _in_place(self, node: fx.Node, chosen: Ways) -> list[tuple[str, Spelling]]:
+        """relu_(h) for relu(h) where nothing reads h again, and the other way round.
+
+        What a detour was made of is not written to, as no detour is made of what is written to.
+        """
         operand = node.args[0] if node.args else None
         if not isinstance(operand, fx.Node) or not self._is_read_last(operand, node):
+            return []
+        own = self._storage.of[operand]
+        if any(
+            self._storage.of[other] & own and _detours(name) for other, (name, _) in chosen.items()
+        ):
             return []
         name, overload = node.target._schema.name.split("::")[1], node.target._overloadname  # type: ignore[union-attr]
         other = name[:-1] if name.endswith("_") else f"{name}_"
@@ -154,11 +173,10 @@ class Respeller:
                 del same[call.node]
             return own
 
-        writes = ("in place", "out of place")  # these show in the whole program alone
         looking: dict[fx.Node, Spelling] = {
             node: partial(look, spelling=spelling)
             for node, (name, spelling) in chosen.items()
-            if not name.startswith(writes)
+            if name not in _WRITING  # these show in the whole program alone
         }
         self._run(looking, number)
         return same
@@ -168,7 +186,7 @@ class Respeller:
 
         A call that writes in place may hide what another way reads; a detour has other strides.
         """
-        for left_out in ((), ("in place",), ("in place", *DETOURS)):
+        for left_out in ((), ("in place",), ("in place", *DETOURS, *DETOURS_IN_PARTS)):
             kept = {
                 node: (name, way)
                 for node, (name, way) in ways.items()
@@ -197,12 +215,17 @@ def _spellings(ways: Ways) -> dict[fx.Node, Spelling]:
     return {node: spelling for node, (_, spelling) in ways.items()}
 
 
+def _detours(name: str) -> set[str]:
+    """The detours among what is done."""
+    return set(name.split(", ")) & {*DETOURS, *DETOURS_IN_PARTS}
+
+
 def _plain(call: Call) -> Any:
     return call.plain()
 
 
 def _with_detour(spelling: Spelling, detour: str, axis: int) -> Spelling:
-    return lambda call: DETOURS[detour](spelling(call), axis)
+    return lambda call: {**DETOURS, **DETOURS_IN_PARTS}[detour](spelling(call), axis)
 
 
 def _calling(written: Any) -> Spelling:

@@ -18,7 +18,6 @@ from pathlen.verification.rewrites_back import is_linear
 aten = torch.ops.aten
 Rule = Callable[[fx.Node], Spelling | None]
 _COMMUTES = (aten.add.Tensor, aten.mul.Tensor, aten.maximum.default, aten.minimum.default)
-_MOST_PARTS = 8
 
 
 def result_of(node: fx.Node) -> torch.Tensor | None:
@@ -169,15 +168,45 @@ _FUNCTIONS: dict[Any, tuple[Callable[[torch.Tensor], torch.Tensor], ...]] = {
     aten.tanh.default: (lambda h: 2 * (2 * h).sigmoid() - 1,),
     aten.gelu.default: (lambda h: h * 0.5 * (1 + (h / 2**0.5).erf()),),
     aten.hardswish.default: (lambda h: h * (h + 3).clamp(0, 6) / 6,),
-    aten.exp.default: (lambda h: 1 / (-h).exp(),),
 }
+
+
+def _schemas(names: str) -> frozenset[str]:
+    return frozenset(f"aten::{name}" for name in names.split())
+
+
+_LAYERS = _schemas(
+    "linear conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d"
+    " addmm mm bmm matmul batch_norm layer_norm group_norm"
+)
+_ON_THE_WAY = _schemas(
+    "view reshape flatten permute transpose unsqueeze squeeze contiguous clone dropout mul div add"
+    " sub neg"
+)
+
+
+def reads_a_layer(node: fx.Node) -> bool:
+    """Whether a call reads a layer, with scalings and views in between at most.
+
+    There begins whatever it computes. Behind an activation arithmetic would belong to that, and a
+    function by name would not (docs/choices.md): there, to write it out makes another graph.
+    """
+    before: Any = node.args[0]
+    while isinstance(before, fx.Node) and isinstance(before.target, torch._ops.OpOverload):
+        name = before.target._schema.name
+        if name in _LAYERS:
+            return True
+        if name not in _ON_THE_WAY or sum(isinstance(a, fx.Node) for a in before.args) > 1:
+            return False
+        before = before.args[0]
+    return False
 
 
 def _function(number: int) -> Rule:
     def written_out(node: fx.Node) -> Spelling | None:
         """An activation in other words."""
         ways = _FUNCTIONS.get(node.target, ())
-        if number >= len(ways) or len(node.args) != 1 or node.kwargs:
+        if number >= len(ways) or len(node.args) != 1 or node.kwargs or not reads_a_layer(node):
             return None
         return lambda call: ways[number](call.args[0])
 
@@ -261,39 +290,6 @@ def _named(call: Call) -> dict[str, Any]:
     names = [argument.name for argument in call.node.target._schema.arguments]  # type: ignore[union-attr]
     return {**dict(zip(names, call.args)), **call.kwargs}  # noqa: B905
 
-
-# ------------------------------------------------------------------ detours
-
-
-def _permuted(y: torch.Tensor, axis: int) -> torch.Tensor:
-    there = torch.arange(y.shape[axis]).flip(0)
-    return y.index_select(axis, there).index_select(axis, there)
-
-
-def _in_parts(y: torch.Tensor, axis: int) -> torch.Tensor:
-    out, half = torch.zeros_like(y), y.shape[axis] // 2
-    for start, length in ((0, half), (half, y.shape[axis] - half)):
-        out.narrow(axis, start, length).copy_(y.narrow(axis, start, length))
-    return out
-
-
-DETOURS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
-    "unsqueeze and squeeze": lambda y, axis: y.unsqueeze(axis).squeeze(axis),
-    "a new axis at the end": lambda y, _: y[..., None][..., 0],
-    "flatten and reshape": lambda y, _: y.reshape(-1).reshape(y.shape),
-    "transpose twice": lambda y, axis: y.transpose(axis, -1).contiguous().transpose(axis, -1),
-    "flip twice": lambda y, axis: y.flip(axis).flip(axis),
-    "clone": lambda y, _: y.clone(),
-    "chunk and cat": lambda y, axis: torch.cat(y.chunk(2, axis), axis),
-    "roll and back": lambda y, axis: y.roll(1, axis).roll(-1, axis),
-    "permute by an index and back": _permuted,
-    "unbind and stack": lambda y, axis: (
-        torch.stack(y.unbind(axis), axis) if y.shape[axis] <= _MOST_PARTS else y.clone()
-    ),
-    "pad and narrow": lambda y, _: F.pad(y, (1, 1))[..., 1:-1],
-    "copied into zeros in two parts": _in_parts,
-}
-"""Ways there and back for a result with at least one axis, along an axis."""
 
 RULES: tuple[Rule, ...] = (
     swapped_operands,

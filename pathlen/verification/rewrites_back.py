@@ -13,6 +13,7 @@ from pathlen.verification.respelled import Call, Spelling
 
 aten = torch.ops.aten
 _TIMES = (aten.mul.Tensor,)
+_CHOICES = (aten.argmax.default, aten.argmin.default)
 
 
 def _shape(node: Any) -> torch.Size | None:
@@ -39,23 +40,28 @@ def is_linear(operands: Any) -> bool:
 
 
 def _is_constant(node: Any) -> bool:
-    waiting, seen = [node], set()
+    return all(source.op != "placeholder" for source in _sources(node))
+
+
+def _sources(node: Any, *ends: Any) -> list[fx.Node]:
+    """What a node is computed from: nodes that read none, or that call one of the ends."""
+    waiting, seen = [node], dict[fx.Node, None]()
     while waiting:
         current = waiting.pop()
         if isinstance(current, fx.Node) and current not in seen:
-            seen.add(current)
-            if current.op == "placeholder":
-                return False
-            waiting += current.all_input_nodes
-    return True
+            seen[current] = None
+            waiting += current.all_input_nodes if current.target not in ends else ()
+    return [one for one in seen if not one.all_input_nodes or one.target in ends]
 
 
 # ------------------------------------------------------------------ masks
 
 
 def choice_by_product(node: fx.Node) -> Spelling | None:
-    """Write h * mask as where(mask, h, 0)."""
+    """Write h * mask as where(mask, h, 0); a constant mask is weights, and is left alone."""
     if node.target not in _TIMES or len(node.args) != 2 or not _is_bool(node.args[1]):
+        return None
+    if _is_constant(node.args[1]):
         return None
     return lambda call: torch.where(call.args[1], call.args[0], 0.0)
 
@@ -154,6 +160,56 @@ def einsum_as_product_and_sum(node: fx.Node) -> Spelling | None:
     return product
 
 
+def einsum_as_linear(node: fx.Node) -> Spelling | None:
+    """Write an einsum with a constant as a linear layer, where they share what is contracted."""
+    if node.target is not aten.einsum.default or node.kwargs:
+        return None
+    equation, operands = node.args[:2]
+    inputs, arrow, output = str(equation).replace(" ", "").partition("->")
+    letters = inputs.split(",")
+    if not arrow or len(letters) != 2 or "." in inputs or _is_constant(operands[0]):  # type: ignore[index]
+        return None
+    if any(len(set(one)) != len(one) for one in letters) or not _is_constant(operands[1]):  # type: ignore[index]
+        return None
+    shared = set(letters[0]) & set(letters[1])
+    kept, created = ([a for a in own if a not in shared] for own in letters)
+    if not shared or not created or shared & set(output) or {*kept, *created} != set(output):
+        return None
+    summed = sorted(shared)
+
+    def layer(call: Call) -> Any:
+        x, w = call.args[1]
+        x = x.permute([letters[0].index(a) for a in [*kept, *summed]]).flatten(len(kept))
+        w = w.permute([letters[1].index(a) for a in [*created, *summed]])
+        result = F.linear(x, w.flatten(len(created)).flatten(0, len(created) - 1))
+        result = result.unflatten(-1, w.shape[: len(created)])
+        return result.permute([[*kept, *created].index(a) for a in output])
+
+    return layer
+
+
+def chosen_rows_as_constants(node: fx.Node) -> Spelling | None:
+    """Write table[argmax(h)] as the rows that it is here: weights that are chosen are weights.
+
+    Equal for the inputs at hand only.
+    """
+    if node.target is not aten.index.Tensor or not _is_constant(node.args[0]):
+        return None
+    sources = [s for index in node.args[1] for s in _sources(index, *_CHOICES)]  # type: ignore[union-attr]
+    if not any(one.target in _CHOICES for one in sources):
+        return None
+    if any(one.op == "placeholder" for one in sources):
+        return None
+    rows: list[torch.Tensor] = []
+
+    def constant(call: Call) -> Any:
+        if all(type(index) is torch.Tensor for index in call.args[1] if index is not None):
+            rows[:] = [call.plain().detach().clone()]  # else these are tensors without data
+        return rows[0]
+
+    return constant
+
+
 def sum_of_products_as_einsum(node: fx.Node) -> Spelling | None:
     """Write (a * b).sum(axis) as an einsum without the axes along which an operand is repeated."""
     inner: Any = node.args[0] if node.args else None
@@ -222,6 +278,8 @@ RULES_BACK = (
     softmax_of_a_quotient,
     sum_of_a_row,
     addmm_as_sum,
+    chosen_rows_as_constants,
+    einsum_as_linear,
     einsum_as_product_and_sum,
     sum_of_products_as_einsum,
     pooling_as_convolution,

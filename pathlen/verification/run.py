@@ -53,7 +53,7 @@ def verify(
     3. *Whole model*: no output unit depends on an input unit without a path from it.
     4. *Activities*: units are active where a line of values sent through their calls is bent.
     5. *Input features*: the units of an input are those that some parameter which reads it tells
-       apart, by second derivatives. Inputs of `input_axis` are left out.
+       apart: the derivative by it changes when they do. Inputs of `input_axis` are left out.
     6. *Spellings*: the model, traced by torch.export, decomposed to core ATen by torch, and
        rewritten at random into programs that are run to see that they compute the same, has the
        same paths, averages and active units. Of a rewrite that differs the verdict names the
@@ -138,7 +138,7 @@ def _structure(
 ) -> list[Check]:
     """The checks of the graph: connections of each call, the whole model, activities."""
     _, lowering, values = lowered
-    edges = Edges(lowering.steps.nodes)
+    edges = Edges(lowering.steps.nodes, lowering.steps.taken)
     start = time.perf_counter()
     attributes = {name: wide(tensor) for name, tensor in recording.attributes.items()}
     given = [wide(t) if isinstance(t, torch.Tensor) else t for t in inputs]
@@ -153,7 +153,7 @@ def _structure(
     whole_check = whole.check(inputs)
     seconds["whole model"] = time.perf_counter() - start
     start = time.perf_counter()
-    activities = Activities(edges, replay.tensors, policy)
+    activities = Activities(edges, connections, replay.tensors, policy)
     for step in lowering.steps.taken:
         activities.add(step)
     seconds["activities"] = time.perf_counter() - start

@@ -167,7 +167,7 @@ class Spellings:
             except Exception as error:
                 self._tally.note(f"not compared, {_first_line(error)}", name)
             else:
-                self._compare(name, other, _told(ways), decides=seed is None)
+                self._compare(name, other, _told(ways))
 
     def _fewest(self, respeller: Respeller, ways: Ways, other: _Measured) -> tuple[Ways, _Measured]:
         """Halve the rewritten calls, as long as one half still makes a difference."""
@@ -208,17 +208,13 @@ class Spellings:
             found[path] = active + row.active, contribution + part
         return found
 
-    def _compare(
-        self, name: str, other: _Measured, told: str = "", *, decides: bool = True
-    ) -> None:
+    def _compare(self, name: str, other: _Measured, told: str = "") -> None:
         """Compare numbers; where they differ, one spelling is measured wrong.
 
         Args:
             name: of the spelling.
             other: what it comes to.
             told: what was rewritten.
-            decides: whether it is taken to be the right one. What was rewritten at random is not:
-                nobody writes like that, and it may be this that is measured wrong.
         """
         own = self._own
         if not own.status == other.status == "exact" and own.numbers != other.numbers:
@@ -233,13 +229,6 @@ class Spellings:
                 for n in differ
             )
             place, where = _first_difference(own, other)
-            if not decides:
-                text = (
-                    f"UNDECIDED, one of two spellings is measured wrong: here {said}{where}{told}"
-                )
-                self._tally.note(text, name)
-                self._tally.unchecked += 1
-                return
             offence = Offence(f"spelling {name!r}", place, (), f"{said}{where}{told}", len(differ))
         self._tally.add(len(_NUMBERS), len(differ), offence)
 
