@@ -280,6 +280,30 @@ def test_kernels_tell_no_features_apart(groups):
     assert "nothing to compare" not in str(found)
 
 
+@pytest.mark.parametrize("activation", [nn.Hardsigmoid, nn.Hardswish, nn.ReLU6])
+def test_features_need_no_second_derivatives_and_no_biases(activation, monkeypatch):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), activation(), nn.Conv2d(4, 2, 1)
+    )
+    x = torch.randn(1, 3, 4, 4)
+    found = pathlen.verify(model, x, spellings=0).check("input features")
+    assert found.ok
+    assert not found.unchecked
+    assert not found.notes
+    lower_watched = run.lower_watched
+    monkeypatch.setattr(run, "lower_watched", lambda *args: lower_watched(*args[:2], 3))
+    worst = pathlen.verify(model, x, spellings=0).check("input features").worst
+    assert "'0.weight' tells apart the places along axis 1" in worst.what
+
+
+def test_features_of_what_a_normalization_shifts():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].running_mean.normal_()
+    found = pathlen.verify(model, torch.randn(5, 4), spellings=0).check("input features")
+    assert found.ok
+
+
 # ------------------------------------------------------------------ no false alarms
 
 

@@ -70,7 +70,7 @@ class Activities:
         values = results(step)
         if step.program is not None or not any(value.is_path for value in values):
             return
-        cut = scalar_function(step, self._edges.outside(step))
+        cut = scalar_function(step, self._edges.read(step))
         try:
             if cut is not None and self._is_of_one_element(cut, *cut.values):
                 points, lines = self._lines(cut, *cut.values)
@@ -175,6 +175,8 @@ class Activities:
         units = units_of(cut.values)
         claim = self._edges.claim(step, rows.tolist(), units, cut.calls)
         for values in _with_units_in_common(cut.values):
+            if len(values) > 1 and any(value.softmax == "whole" for value in values):
+                continue  # a softmax that meets its own tensor passes its units in any form
             if not all(self._is_of_one_element(cut, value) for value in values):
                 continue
             bent = np.zeros(len(rows))

@@ -96,10 +96,11 @@ class Connections:
         plain = Cut(step, tuple(path))
         if not len(outside):
             return plain
-        whole, some = find_region(step, outside)
+        read = self._edges.read(step)
+        whole, some = find_region(step, read, outside)
         if whole is not None:
             return whole
-        if np.array_equal(units_of(path), outside):
+        if any(np.array_equal(units_of(path), known) for known in (read, outside)):
             return plain
         behind = self.sum_behind(step)
         if behind is not None:

@@ -125,16 +125,17 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
     return [v for v in path if not cut or v in floating or np.isin(units_of([v]), outside).any()]
 
 
-def find_region(step: Step, outside: np.ndarray) -> tuple[Cut | None, Cut | None]:
+def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut | None, Cut | None]:
     """The regions at whose single entry the graph lets an elementwise call begin.
 
     Args:
         step: the call.
-        outside: units that the call's nodes have as predecessors, or that its result passes on.
+        read: what the call reads.
+        outside: the same, and what is behind hubs.
 
     Returns:
-        The smallest one with all of those units in its entry, None where there is none; and the
-        smallest with any.
+        The smallest one with all that is read in its entry, None where there is none; and the
+        smallest with any that is outside.
     """
     if kind_of_call(step.call) != "elementwise" or not len(outside):
         return None, None
@@ -142,7 +143,7 @@ def find_region(step: Step, outside: np.ndarray) -> tuple[Cut | None, Cut | None
         Cut(step, (entry,), inside) for entry, inside in entries(step.call, _meets_neighbours(step))
     ]
     units = [units_of(region.values) for region in regions]
-    whole = (r for r, own in zip(regions, units, strict=True) if np.isin(outside, own).all())
+    whole = (r for r, own in zip(regions, units, strict=True) if np.isin(read, own).all())
     some = (r for r, own in zip(regions, units, strict=True) if np.isin(own, outside).any())
     return next(whole, None), next(some, None)
 
@@ -229,12 +230,12 @@ def _moving(
     return tuple(inside)
 
 
-def scalar_function(step: Step, outside: np.ndarray) -> Cut | None:
+def scalar_function(step: Step, read: np.ndarray) -> Cut | None:
     """A call as a function of the one value that the graph has before it, None for a merge."""
     if kind_of_call(step.call) != "elementwise":
         return None
     for entry, inside in entries(step.call, _meets_neighbours(step)):
-        if np.isin(outside, units_of([entry])).all():
+        if np.isin(read, units_of([entry])).all():
             return Cut(step, (entry,), inside)
     path = [value for value in operands(step.call) if value.is_path]
     return Cut(step, (path[0],)) if len(path) == 1 else None

@@ -51,9 +51,20 @@ class Edges:
         return self._indices[self._indptr[node] : self._indptr[node + 1]]
 
     def outside(self, step: Step, calls: Sequence[Call] = ()) -> np.ndarray:
-        """Units that are no nodes of a call, but predecessors of them or labels of its results.
+        """Units that a call reads, and those behind hubs among them, which earlier calls made.
 
-        Hubs that an earlier call made are looked through.
+        Args:
+            step: the call.
+            calls: earlier ones, whose nodes count as those of the call.
+        """
+        found = self.read(step, calls)
+        hubs = found[self.kind[found] == Kind.HUB]
+        behind = [self.predecessors(hub) for hub in hubs.tolist()]
+        united: np.ndarray = np.unique(np.concatenate([found, *behind]))
+        return united
+
+    def read(self, step: Step, calls: Sequence[Call] = ()) -> np.ndarray:
+        """Nodes that are none of a call, but predecessors of these or labels of its results.
 
         Args:
             step: the call.
@@ -66,11 +77,8 @@ class Edges:
         while (hidden := _within(found, inner)).any():
             behind = [self.predecessors(node) for node in found[hidden].tolist()]
             found = np.unique(np.concatenate([found[~hidden], *behind]))
-        found = found[~_within(found, [step.nodes])]
-        hubs = found[self.kind[found] == Kind.HUB]
-        behind = [self.predecessors(hub) for hub in hubs.tolist()]
-        united: np.ndarray = np.unique(np.concatenate([found, *behind]))
-        return united
+        outside: np.ndarray = found[~_within(found, [step.nodes])]
+        return outside
 
     def claim(
         self, step: Step, rows: Sequence[int], units: np.ndarray, calls: Sequence[Call] = ()

@@ -106,6 +106,11 @@ def reciprocal(node: fx.Node) -> Spelling | None:
 # ------------------------------------------------------------------ layers
 
 
+def _rank(node: Any) -> int:
+    val = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return val.ndim if isinstance(val, torch.Tensor) else 0
+
+
 def _plus(product: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
     return product if len(args) < 3 or args[2] is None else product + args[2]
 
@@ -125,16 +130,15 @@ def linear_as_einsum(node: fx.Node) -> Spelling | None:
 
 
 def linear_as_product_and_sum(node: fx.Node) -> Spelling | None:
-    """(x[..., None, :] * W).sum(-1) + b."""
-    if node.target is not aten.linear.default or node.kwargs:
+    """(x[..., None, :] * W).sum(-1) + b, for an input of two axes: tokens may be of several kinds."""
+    if node.target is not aten.linear.default or node.kwargs or _rank(node.args[0]) != 2:
         return None
     return lambda call: _plus((call.args[0].unsqueeze(-2) * call.args[1]).sum(-1), call.args)
 
 
 def linear_as_convolution(node: fx.Node) -> Spelling | None:
     """A convolution of size 1, for an input of two axes."""
-    val = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
-    if node.target is not aten.linear.default or node.kwargs or val is None or val.ndim != 2:
+    if node.target is not aten.linear.default or node.kwargs or _rank(node.args[0]) != 2:
         return None
 
     def convolution(call: Call) -> Any:
@@ -144,13 +148,12 @@ def linear_as_convolution(node: fx.Node) -> Spelling | None:
 
 
 def matmul_as_product_and_sum(node: fx.Node) -> Spelling | None:
-    """Write x @ y as (x[..., None] * y[..., None, :, :]).sum(-2), if one of them is a constant."""
-    if node.target not in (aten.mm.default, aten.bmm.default, aten.matmul.default):
+    """Write x @ y as (x[..., None] * y).sum(-2), for matrices of which one is a constant."""
+    if node.target not in (aten.mm.default, aten.matmul.default):
         return None
-    ranks = [operand.meta["val"].ndim for operand in node.args if isinstance(operand, fx.Node)]
-    if min(ranks, default=0) < 2 or not is_linear(node.args):
+    if [_rank(operand) for operand in node.args] != [2, 2] or not is_linear(node.args):
         return None
-    return lambda call: (call.args[0][..., None] * call.args[1][..., None, :, :]).sum(-2)
+    return lambda call: (call.args[0][..., None] * call.args[1]).sum(-2)
 
 
 # ------------------------------------------------------------------ functions
