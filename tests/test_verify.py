@@ -17,7 +17,7 @@ from pathlen import Policy
 from pathlen.lowering import elementwise, rules
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import LabelSets, broadcast, constant_labels
+from pathlen.lowering.labels import LabelSets, broadcast
 from pathlen.verification import compare, run
 from tests.verify_families import FAMILIES
 from tests.vision import import_torchvision
@@ -355,7 +355,7 @@ def test_attention_without_its_keys(monkeypatch, family):
     original = rules._RULES["aten.scaled_dot_product_attention"].apply
 
     def apply(call, lowering):
-        key = replace(call["key"], labels=constant_labels(call["key"].shape), _path=None)
+        key = replace(call["key"], labels=call["value"].labels, _path=None)
         return original(replace(call, arguments={**call.arguments, "key": key}), lowering)
 
     replace_rule(monkeypatch, "aten.scaled_dot_product_attention", apply)
@@ -428,11 +428,10 @@ def test_a_sum_through_a_product(monkeypatch):
     """(a * b) + c is no merge of three."""
     original = elementwise.merged_sum
 
-    def apply(call, operands, lowering):
-        flat = [
-            v for o in operands for v in (o.call.values() if o.call.name == "aten.mul" else [o])
-        ]
-        return original(call, flat, lowering)
+    def apply(call, operands, lowering, **options):
+        inner = [o.call.values() if o.call.name == "aten.mul" else [o] for o in operands]
+        flat = [value for values in inner for value in values]
+        return original(call, flat, lowering, **options)
 
     monkeypatch.setattr(elementwise, "merged_sum", apply)
     verdict = verify(FlatSum(lambda x, v: x * v + x.tanh()), torch.randn(2, 3))

@@ -130,7 +130,7 @@ def linear_as_einsum(node: fx.Node) -> Spelling | None:
 
 
 def linear_as_product_and_sum(node: fx.Node) -> Spelling | None:
-    """(x[..., None, :] * W).sum(-1) + b, for an input of two axes: tokens may be of several kinds."""
+    """(x[:, None] * W).sum(-1) + b, for an input of two axes: tokens may be of several kinds."""
     if node.target is not aten.linear.default or node.kwargs or _rank(node.args[0]) != 2:
         return None
     return lambda call: _plus((call.args[0].unsqueeze(-2) * call.args[1]).sum(-1), call.args)
