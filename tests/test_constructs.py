@@ -284,23 +284,25 @@ def test_other_functions_of_two_tensors_merge_too(combine):
 
 
 @pytest.mark.parametrize(
-    "combine",
+    ("combine", "expected"),
     [
-        lambda a, b, c: torch.lerp(a, b, torch.sigmoid(c)),
-        lambda a, b, c: torch.addcmul(a, b, torch.sigmoid(c)),
-        lambda a, b, c: torch.addcdiv(a, b, torch.sigmoid(c)),
+        # a + c * (b - a): a has 2 ways, the product 2 of c, which are active, and 4 of b - a
+        (lambda a, b, c: torch.lerp(a, b, torch.sigmoid(c)), (16, Fraction(1, 4))),
+        # a + b * c: 2 ways of each
+        (lambda a, b, c: torch.addcmul(a, b, torch.sigmoid(c)), (12, Fraction(1, 3))),
+        (lambda a, b, c: torch.addcdiv(a, b, torch.sigmoid(c)), (12, Fraction(1, 3))),
     ],
     ids=["lerp", "addcmul", "addcdiv"],
 )
-def test_functions_of_three_tensors(combine):
-    # 2 units with 3 predecessors of 2 ways each, a sigmoid behind one of them
+def test_functions_of_three_tensors(combine, expected):
+    # half of the walks go to the product, and half of these to the sigmoid
     model = Model(
         lambda m, x: combine(m.a(x), m.b(x), m.c(x)),
         a=nn.Linear(2, 2),
         b=nn.Linear(2, 2),
         c=nn.Linear(2, 2),
     )
-    assert answer(model, X2) == (12, Fraction(1, 3), Fraction(1, 3))
+    assert answer(model, X2) == (*expected, Fraction(1, 4))
 
 
 # --- policies and modes ---------------------------------------------------------------------------

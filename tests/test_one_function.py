@@ -6,6 +6,7 @@ the golden values hold.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -139,6 +140,7 @@ def head(function):
     return Model(lambda m, x: m.c(function(m.a(x))), a=nn.Linear(4, 4), c=nn.Linear(4, 3))
 
 
+LOG_2 = math.log(2)
 SOFTMAXES = {
     "minus logsumexp": lambda a: (a - a.logsumexp(-1, keepdim=True)).exp(),
     "minus the logarithm of a sum": lambda a: (a - a.exp().sum(-1, keepdim=True).log()).exp(),
@@ -146,6 +148,8 @@ SOFTMAXES = {
     "quotient": lambda a: a.exp() / a.exp().sum(-1, keepdim=True),
     "times a reciprocal": lambda a: a.exp() * a.exp().sum(-1, keepdim=True).reciprocal(),
     "1-norm": lambda a: F.normalize(a.exp(), p=1, dim=-1),
+    "powers of 2": lambda a: (p := 2.0 ** (a / LOG_2)) / p.sum(-1, keepdim=True),
+    "powers of e": lambda a: (p := torch.pow(torch.tensor(math.e), a)) / p.sum(-1, keepdim=True),
     "sum by ones": lambda a: a.exp() / (a.exp() @ torch.ones(a.shape[-1], 1)),
     "shifted": lambda a: (e := (a - a.amax(-1, keepdim=True)).exp()) / e.sum(-1, keepdim=True),
 }
@@ -206,70 +210,31 @@ WINDOWS = {
     "cumulated": lambda h: h + h.cumsum(-1).relu(),
     "sorted": lambda h: h + h.sort(-1).values.relu(),
     "flipped": lambda h: h + h.flip(-1).relu(),
+    "means of blocks": lambda h: h + blocks(h).mean(-1).relu().repeat_interleave(2, -1),
+    "means of blocks, expanded": lambda h: (
+        h + blocks(h).mean(-1, keepdim=True).relu().expand(-1, -1, -1, -1, 2).flatten(-2)
+    ),
+    "maxima of slices": lambda h: (
+        h
+        + F.interpolate(
+            torch.maximum(
+                torch.maximum(h[..., ::2, ::2], h[..., 1::2, ::2]),
+                torch.maximum(h[..., ::2, 1::2], h[..., 1::2, 1::2]),
+            ).relu(),
+            scale_factor=2,
+        )
+    ),
 }
+
+
+def blocks(h):
+    return h.unflatten(-1, (-1, 2))
 
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_are_no_statistics(name):
     # a channel of a, directly and over its activation: 3 * 4 * 2 * 2 paths
     assert numbers(image_net(WINDOWS[name]), IMAGE) == (48, Fraction(1, 2), Fraction(1, 2), 4)
-
-
-SUMS = {
-    "other order": lambda h, d: d + h + h.relu(),
-    "nested lerp": lambda h, d: torch.lerp(torch.lerp(h.relu(), d, 0.5), h, 0.5),
-    "addcmul": lambda h, d: torch.addcmul(h.relu() + d, h, torch.ones(4)),
-    "in place": lambda h, d: (h.relu() + d).add_(h),
-    "into zeros": lambda h, d: torch.zeros(2, 4).add_(h.relu()).add_(d).add_(h),
-    "stack and sum": lambda h, d: torch.stack([h.relu(), d, h]).sum(0),
-    "stack and mean": lambda h, d: torch.stack([h.relu(), d]).mean(0) + h,
-    "cat and sum": lambda h, d: torch.cat([h.relu(), d, h], 1).view(2, 3, 4).sum(1),
-    "einsum": lambda h, d: torch.einsum("kbc,k->bc", torch.stack([h.relu(), d]), torch.ones(2)) + h,
-    "transposed twice": lambda h, d: (h.relu() + d).T.T + h,
-    "chunks joined": lambda h, d: torch.cat((h.relu() + d).chunk(2, 1), 1) + h,
-    "flipped": lambda h, d: ((h.relu() + d).flip(1) + h.flip(1)).flip(1),
-    "transposed": lambda h, d: ((h.relu() + d).T + h.T).T,
-    "in pieces": lambda h, d: torch.cat(
-        [a + b for a, b in zip((h.relu() + d).chunk(2, 1), h.chunk(2, 1), strict=True)], 1
-    ),
-    "a nested sum by einsum": lambda h, d: torch.einsum(
-        "bck,k->bc", torch.stack([h.relu() + d, h], -1), torch.ones(2)
-    ),
-    "half and half": lambda h, d: 0.5 * (s := h.relu() + d) + 0.5 * s + h,
-    "written in a loop": lambda h, d: in_a_loop(h.relu() + d) + h,
-}
-
-
-def in_a_loop(h):
-    out = torch.empty_like(h)
-    for place in range(h.shape[1]):
-        out[:, place] = h[:, place]
-    return out
-
-
-@pytest.mark.parametrize("name", SUMS)
-def test_functions_of_one_tensor_meet_first(name):
-    def model(total):
-        layers = {"a": nn.Linear(4, 4), "d": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
-        return Model(lambda m, x: m.c(total(m.a(x), m.d(x))), **layers)
-
-    # relu(h) + h is one activation of h, which meets d: 4 * (4 + 4) * 3 paths
-    expected = (96, Fraction(1, 2), Fraction(1, 2), 4)
-    assert numbers(model(lambda h, d: h.relu() + h + d), ROWS) == expected
-    assert numbers(model(SUMS[name]), ROWS) == expected
-
-
-def test_a_matrix_product_that_is_added_to_is_a_sum_of_three():
-    layers = {"a": nn.Linear(4, 5), "b": nn.Linear(5, 4, bias=False), "c": nn.Linear(4, 3)}
-
-    def fused(m, x):
-        return m.c(torch.addmm(x + m.d(x), F.relu(m.a(x)), m.b.weight.t()))
-
-    def apart(m, x):
-        return m.c(x + m.d(x) + m.b(F.relu(m.a(x))))
-
-    models = [Model(f, d=nn.Linear(4, 4), **layers) for f in (fused, apart)]
-    assert numbers(models[0], ROWS) == numbers(models[1], ROWS)
 
 
 def copies(x):
@@ -332,23 +297,32 @@ def test_a_linear_map_that_is_added_to_its_input_is_no_statistic(name):
     assert numbers(body, ROWS) == numbers(plain, ROWS)
 
 
-SIGNED = {
-    "less": lambda h, d: F.relu(h) + d - F.relu(-h),
-    "less, nested": lambda h, d: d - (F.relu(-h) + 0.5 * d) + F.relu(h),
-    "scaled": lambda h, d: (F.relu(h) + d) * 2 - 2 * F.relu(-h),
-    "scaled, a factor each": lambda h, d: (F.relu(h) + d) * GAIN - GAIN * F.relu(-h),
-    "stacked": lambda h, d: torch.stack([d, -F.relu(-h), F.relu(h)]).sum(0),
-    "weighted": lambda h, d: torch.stack([d, F.relu(-h), F.relu(h)], -1) @ SIGNS,
+REDUCTIONS = {
+    "norm": lambda h: h.norm(dim=-1),
+    "maximum": lambda h: h.amax(-1),
+    "logarithm of a sum": lambda h: h.logsumexp(-1),
+    "mean": lambda h: h.mean(-1),
 }
-GAIN, SIGNS = torch.tensor([1.0, 2, 3, 4]), torch.tensor([1.0, -1, 1])
 
 
-@pytest.mark.parametrize("name", SIGNED)
-def test_functions_of_one_tensor_meet_with_their_signs(name):
-    body = Model(lambda m, x: SIGNED[name](m.a(x), x), a=nn.Linear(4, 4))
-    assert numbers(body, ROWS) == (4 * 4 + 4, 0, 0, 0)  # relu(h) - relu(-h) is h
-    body.function = lambda m, x: F.relu(m.a(x)) + x + F.relu(-m.a(x))
-    assert numbers(body, ROWS)[3] == 8  # separate calls of a layer are separate
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_reduction_for_each_prototype_is_a_unit_for_each(name):
+    prototypes = torch.randn(3, 4)
+    model = Model(lambda m, x: REDUCTIONS[name](m.a(x)[:, None] - prototypes), a=nn.Linear(4, 4))
+    assert numbers(model, ROWS) == (4 * 4 * 3, 0, 0, 0)
+    # held against all prototypes at once, it is the statistic of a normalization
+    normalized = Model(
+        lambda m, x: (h := m.a(x)[:, None] - prototypes) - REDUCTIONS[name](h)[..., None],
+        a=nn.Linear(4, 4),
+    )
+    assert numbers(normalized, ROWS) == (4 * 4, 0, 0, 0)
+
+
+def test_a_convolution_along_tokens_keeps_channels_apart():
+    layers = {"a": nn.Linear(4, 6), "t": nn.Conv1d(5, 8, 1), "u": nn.Conv1d(8, 5, 1)}
+    mixer = Model(lambda m, x: (h := m.a(x)) + m.u(F.relu(m.t(h))), **layers)
+    # 4 ways to each of 6 channels, twice: directly, and through its own activation
+    assert numbers(mixer, TOKENS) == (4 * 6 * 2, Fraction(1, 2), Fraction(1, 2), 6)
 
 
 def test_memory_that_is_written_in_parts():
@@ -399,34 +373,3 @@ def test_a_moving_average_of_features_is_linear_in_them():
 def test_scalars_meet():
     model = Model(lambda m, x: m.a(x).relu().mean() + x.sum(), a=nn.Linear(4, 4))
     assert numbers(model, ROWS)[3] == 4
-
-
-WEIGHTS = torch.tensor([2.0, 3.0])
-
-
-def in_memory(a, b):
-    both = torch.empty(*a.shape, 2)
-    both[..., 0] = a
-    both[..., 1] = b
-    return (both * WEIGHTS).sum(-1)
-
-
-WEIGHTED = {
-    "product and sum": lambda a, b: (torch.stack([a, b], -1) * WEIGHTS).sum(-1),
-    "matmul": lambda a, b: torch.stack([a, b], -1) @ WEIGHTS,
-    "einsum": lambda a, b: torch.einsum("bck,k->bc", torch.stack([a, b], -1), WEIGHTS),
-    "tensordot": lambda a, b: torch.tensordot(WEIGHTS, torch.stack([a, b]), 1),
-    "written to memory": in_memory,
-}
-
-
-@pytest.mark.parametrize("name", WEIGHTED)
-def test_weighted_sums_of_stacked_tensors_are_flat(name):
-    def model(total):
-        layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}
-        return Model(lambda m, x: x + total(m.a(x).relu(), m.b(x)), **layers)
-
-    # x_c, relu and b: 4 * (1 + 4 + 4) paths
-    expected = (36, Fraction(16, 36), Fraction(1, 3), 4)
-    assert numbers(model(lambda a, b: 2 * a + 3 * b), ROWS) == expected
-    assert numbers(model(WEIGHTED[name]), ROWS) == expected

@@ -1,7 +1,7 @@
 """Elementwise operations: passes, activations and merges."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from pathlen.lowering.labels import (
     is_position_axis,
     sets_of_rows,
 )
-from pathlen.lowering.operations import aten
+from pathlen.lowering.operations import aten, operation_name
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import (
     Region,
@@ -31,7 +31,7 @@ from pathlen.lowering.regions import (
     region_to_exponent,
 )
 from pathlen.lowering.rules import rule
-from pathlen.lowering.states import EXPONENTIALS, PRODUCTS, SUMS, State
+from pathlen.lowering.states import PRODUCTS, SUMS, State, is_exponential
 from pathlen.lowering.sums import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
@@ -47,7 +47,7 @@ from pathlen.lowering.zeros import zeros_of
 _SCALES = frozenset(
     aten("mul multiply where masked_fill")
 )  # a number beside a unit leaves it as it is
-Passes = Literal["all", "beside constants", "none"]
+Passes = Literal["all", "beside constants", "alike", "none"]
 _PRODUCTS = frozenset(aten("mul multiply div divide true_divide"))
 _EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
 _FACTORS_OF_SUMS = {
@@ -81,7 +81,7 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     path = [value for value in varying if value.is_path]
     if not path or not _keeps_paths(call, path):
         return lowering.result(call, constant_labels(call.shape))
-    if call.name in EXPONENTIALS and path[0].softmax == "log":
+    if is_exponential(call) and path[0].softmax == "log":
         return _softmax(call, broadcast(path[0].labels, call.shape), lowering)
     region = find_region(call, varying, lowering.constants)
     if region is not None:
@@ -195,9 +195,13 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
             return lowering.result(call, chosen)
     if adds(call):
         return merged_sum(call, path, lowering, tried=True)
+    if call.name in _FACTORS_OF_SUMS:
+        return _sum_with_a_product(call, lowering)
     kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
     counted = bool(kind) and lowering.policy.counts(kind)
     passes: Passes = "beside constants" if call.name in _SCALES else "none"
+    if kind == "pooling" and not counted:
+        passes = "alike"  # the largest of a unit at several positions, as a pooling has it
     if lowering.weights is None:
         columns = [broadcast(operand.labels, call.shape) for operand in path]
     else:
@@ -223,6 +227,32 @@ def _without_zeros(
         return columns
     zero = collapse(torch.stack(found).any(0))
     return [collapse(torch.where(zero, CONSTANT, column)) for column in columns]
+
+
+def _sum_with_a_product(call: Call, lowering: Lowering) -> Value:
+    """What `addcmul`, `addcdiv` and `lerp` compute, written in products and sums."""
+
+    def part(func: Any, one: Any, other: Any) -> Value:
+        tensors = [v for v in (one, other) if isinstance(v, Value)]
+        shape = torch.broadcast_shapes(*(v.shape for v in tensors))
+        like = torch.empty(shape, dtype=call.output.dtype, device="meta")
+        arguments = {"self": one, "other": other}
+        if func in (add, subtract):
+            arguments["alpha"] = 1
+        made = elementwise(Call(func, operation_name(func), arguments, call.node, like), lowering)
+        assert isinstance(made, Value)
+        return made
+
+    add, subtract = torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor
+    multiply, divide = torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor
+    if call.name == "aten.lerp":
+        product = part(multiply, call["weight"], part(subtract, call["end"], call["self"]))
+    else:
+        func = multiply if call.name == "aten.addcmul" else divide
+        product = part(func, call["tensor1"], call["tensor2"])
+        if call["value"] != 1:
+            product = part(multiply, product, call["value"])
+    return part(add, call["self"], product)
 
 
 def adds(call: Call) -> bool:
@@ -262,9 +292,17 @@ def merged_sum(
     columns = [_labels_of_term(call, summand, factor, lowering) for summand, factor in groups]
     value = lowering.result(call, merge_columns(call, columns, lowering))
     value.summands = tuple(summands)
-    value.merge = True
+    value.merge = lowering.weights is not None or not _are_side_by_side(columns)
     remember_terms(value, call, carriers, lowering)
     return value
+
+
+def _are_side_by_side(columns: list[torch.Tensor]) -> bool:
+    """Whether one at most of several label tensors holds a unit at each element."""
+    there = [compact(column) != CONSTANT for column in columns]
+    if sum(not bool(own.all()) for own in there) < 2:
+        return False
+    return int(sum((own.long() for own in there), torch.zeros(())).max()) < 2
 
 
 def _labels_of_term(
@@ -344,12 +382,15 @@ def merge_columns(
         lowering: the lowering at work.
         counted: whether the units are nonlinearities.
         passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
-            a product those beside constants (x * constant, but not x * x).
+            a product those beside constants (x * constant, but not x * x), in a maximum those
+            beside itself.
     """
     tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
     single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
-        single_passes = (tuples == CONSTANT).any(axis=1) & (passes == "beside constants")
+        beside_constants = (tuples == CONSTANT).any(axis=1)
+        wanted = {"beside constants": True, "alike": False}.get(passes)
+        single_passes = beside_constants == wanted
     if lowering.weights is not None:
         return spread(merged_nodes(call, tuples, single_passes, counted, lowering))
     sets = sets_of_rows(tuples)

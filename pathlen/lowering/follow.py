@@ -58,7 +58,7 @@ class Follower:
         part = "exp" if entry.softmax == "exp" else ""
         self._entry = entry
         self.known: dict[int, State | None] = {id(entry): State(1, (identity(entry.shape),), part)}
-        self._constants = constants
+        self._constants, self._entry = constants, entry
 
     def add(self, value: Value) -> None:
         """Find the state of a value, whose operands have theirs."""
@@ -68,6 +68,8 @@ class Follower:
         if state is not None and value.softmax in ("log", "whole"):
             held = value.softmax == "whole"
             state = replace(state, degree=0, part="") if held else replace(state, part="shifted")
+        if state is not None and value.layer and any(one.repeats() for one in state.places):
+            state = None  # several linear functions, which are no statistics
         self.known[id(value)] = state
 
     def state_of_call(self, call: Call, item: int) -> State | None:
@@ -95,7 +97,7 @@ class Follower:
         if kind == "movement":
             return self._moved(call, item)
         if kind == "reduction":
-            return reduced(call, self._of)
+            return reduced(call, self._of, self._entry)
         if kind in ("contraction", "layer"):
             return contracted(call, self._of, self._constants)
         return None

@@ -88,6 +88,8 @@ def convolution(call: Call, lowering: Lowering) -> Value:
 def _convolution(call: Call, lowering: Lowering) -> Value:
     groups, labels = call["groups"], call["input"].labels
     axis = _channel_axis(call)
+    if _mixes_positions(call, axis, lowering):
+        return lowering.result(call, _along_channels(call, axis, lowering))
     if lowering.weights is not None:
         units = convolution_nodes(call, axis, lowering)
         return lowering.result(call, channel_labels(units, call.shape, axis))
@@ -102,6 +104,34 @@ def _convolution(call: Call, lowering: Lowering) -> Value:
     nodes = np.full((groups, channels), CONSTANT, dtype=np.int64)
     nodes[alive] = units.reshape(-1, channels)
     return lowering.result(call, channel_labels(nodes.reshape(-1), call.shape, axis))
+
+
+def _mixes_positions(call: Call, axis: int, lowering: Lowering) -> bool:
+    """Whether a convolution of size 1 has units along other axes than that of its channels.
+
+    It is the linear map along tokens of an MLP-Mixer, which gives it tokens for channels.
+    """
+    labels = lowering.unified(call["input"].labels)
+    if labels.shape[axis] < 2 or not is_position_axis(labels, axis) or call["groups"] > 1:
+        return False
+    whole = list(call["weight"].shape[2:]) == [1] * (labels.ndim - axis - 1)
+    same = call.shape[axis + 1 :] == labels.shape[axis + 1 :]
+    return whole and same and len(distinct(labels)) > 1
+
+
+def _along_channels(call: Call, axis: int, lowering: Lowering) -> torch.Tensor:
+    """Labels of a convolution of size 1, as those of the linear map that it is."""
+    is_transposed = "transpose" in call.name or bool(call.arguments.get("transposed"))
+
+    def matrix() -> torch.Tensor | None:
+        found = weights_of(call, call["weight"], lowering)
+        if found is None:
+            return None
+        found = found.flatten(1)
+        return (found.mT if is_transposed else found).unsqueeze(0)
+
+    features = call.shape[axis : axis + 1]
+    return dense_layer(call, call["input"].labels, axis, features, matrix, lowering)
 
 
 @rule("layer", "aten.embedding")

@@ -58,6 +58,11 @@ class Places:
         ]
         return replace(self, shape=shape, strides=tuple(strides))
 
+    def repeats(self) -> bool:
+        """Whether elements lie side by side that are the same, or are not known to differ."""
+        axes = zip(self.shape, self.strides, strict=False)
+        return not self.strides or any(size > 1 and not stride for size, stride in axes)
+
     def repeats_along(self, axis: int) -> torch.Tensor | None:
         """How many elements before each one along an axis are the same.
 

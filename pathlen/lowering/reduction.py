@@ -30,6 +30,7 @@ from pathlen.lowering.stacks import Stack, stack_of
 from pathlen.lowering.statistics import keeps_axes
 from pathlen.lowering.sums import Factor, added_up
 from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.variants import varying_axes
 from pathlen.lowering.weighted_merges import function_units, summed_over
 
 _WITH_MEAN = frozenset(aten("var_mean std_mean"))
@@ -68,8 +69,8 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     merged = union_over(call, source.labels, axes, lowering, divisor)
     if call.name in _MAXIMA:
         merged = lowering.counted("pooling", call, merged)
-    layer = None
-    if divisor is not None:
+    layer, features = None, not all(is_position_axis(source.labels, axis) for axis in axes)
+    if divisor is not None or (features and lowering.weights is None):
         layer = _as_layer(call, source, merged, axes, divisor, lowering)
     found = _without(merged if layer is None else layer, axes, keeps_axes(call))
     results = _results(call, found, lowering)
@@ -159,17 +160,17 @@ def _as_layer(
     source: Value,
     merged: torch.Tensor,
     axes: list[int],
-    divisor: float,
+    divisor: float | None,
     lowering: Lowering,
 ) -> torch.Tensor | None:
     """Labels of a sum of products: one new unit for each of several linear functions of a hub.
 
     Args:
-        call: the sum.
-        source: what is added up.
-        merged: labels of the sum, without units of its own; the axes have length 1.
+        call: the sum, or another reduction over features.
+        source: what is reduced.
+        merged: labels of the result, without units of its own; the axes have length 1.
         axes: that are reduced.
-        divisor: 1 for a sum, the number of elements for a mean.
+        divisor: 1 for a sum, the number of elements for a mean, None for what is neither.
         lowering: the lowering at work.
 
     Returns:
@@ -185,7 +186,11 @@ def _as_layer(
     _, number = np.unique(rows, axis=0, return_inverse=True)
     sizes = [1 if axis in axes else size for axis, size in enumerate(small.shape)]
     functions = torch.from_numpy(number.reshape(-1)).view(sizes).expand(merged.shape)
-    hubs = merged if lowering.weights is None else lowering.weights.scales.roots(merged)
+    if lowering.weights is None:
+        shared = _axes_without_weights(source, axes)
+        hubs = union_over(call, source.labels, [*axes, *shared], lowering).expand(merged.shape)
+    else:
+        hubs = lowering.weights.scales.roots(merged)
     tuples, spread = distinct_tuples([hubs, functions])
     has_units = tuples[:, 0] != CONSTANT
     read = tuples[has_units, 0]
@@ -201,9 +206,28 @@ def _as_layer(
     if lowering.weights is None:
         units = lowering.builder.units(np.ascontiguousarray(read))
     else:
+        assert divisor is not None, "edges carry weights in sums"
         factors = factors_of(source, lowering.weights.scales, lowering.constants)
         units = function_units(call, factors, axes, spread(unit), divisor, lowering)
     return spread(np.append(units, CONSTANT)[unit])  # CONSTANT is -1: the last entry
+
+
+def _axes_without_weights(source: Value, axes: list[int]) -> list[int]:
+    """Axes along which products to be added up have the same constants, as positions have.
+
+    What such axes told apart is collapsed by a layer.
+    """
+    assert source.call is not None
+    constants = [value for value in source.call.values() if not value.varies]
+    if not constants or kind_of(source) != "elementwise":
+        return []
+    dimensions = len(source.shape)
+    told_apart = {
+        dimensions - len(constant.shape) + axis
+        for constant in constants
+        for axis in varying_axes(constant)
+    }
+    return [axis for axis in range(dimensions) if axis not in {*told_apart, *axes}]
 
 
 @rule(

@@ -110,7 +110,8 @@ def find_region(
         value = frontier.pop(heapq.heappop(heap)[1])
         if value.call is None:
             return None
-        if kind_of(value) not in EXPANDABLE and not adds_up(value.call, constants):
+        expandable = value.layer or kind_of(value) in EXPANDABLE
+        if not expandable and not adds_up(value.call, constants):
             return None
         between.append(value)
         for operand in followed_operands(value.call):

@@ -8,12 +8,12 @@ import torch
 from pathlen.lowering.operations import aten
 from pathlen.lowering.states import (
     CONSTANT,
-    EXPONENTIALS,
     PRODUCTS,
     QUOTIENTS,
     SAME,
     SUMS,
     State,
+    is_exponential,
 )
 from pathlen.lowering.values import Call, Value
 
@@ -27,7 +27,7 @@ def scale_of(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
     if len(carriers) != 1:
         return (1.0, call.node)  # of its own
     ((name, state),) = carriers.items()
-    if state.part in ("exp", "sum", "inverse", "log") or call.name in EXPONENTIALS:
+    if state.part in ("exp", "sum", "inverse", "log") or is_exponential(call):
         return state.scale
     factor, *others = state.scale
     if call.name in ("aten.neg", "aten.negative"):
@@ -50,7 +50,7 @@ def part_of(call: Call, states: Mapping[str, State]) -> str:
     """Which part of a softmax the result of an elementwise call is."""
     varying = {name: state for name, state in states.items() if state.places}
     parts = {state.part for state in varying.values()}
-    if call.name in EXPONENTIALS and len(varying) == 1:
+    if is_exponential(call) and len(varying) == 1:
         (state,) = varying.values()
         if state.part == "shifted":
             return "softmax"

@@ -9,7 +9,7 @@ import torch
 
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places
-from pathlen.lowering.values import Call
+from pathlen.lowering.values import Call, Value
 
 NONLINEAR = math.inf
 SUMS = frozenset(aten("add sub rsub subtract"))
@@ -19,7 +19,7 @@ SAME = frozenset(
         " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num lift_fresh_copy"
     )
 )
-EXPONENTIALS = frozenset(aten("exp exp2"))
+_EXPONENTIALS = frozenset(aten("exp exp2"))
 PRODUCTS = frozenset(aten("mul multiply"))
 QUOTIENTS = frozenset(aten("div divide true_divide"))
 TOTALS = frozenset(aten("sum mean nansum"))
@@ -59,7 +59,7 @@ def meeting(states: list[State], shape: torch.Size) -> tuple[Places, ...] | None
     """
     moving = {p.expanded(shape) for s in states if s.degree for p in s.places}
     held = {p.expanded(shape) for s in states if not s.degree for p in s.places}
-    if any(s.part == "ordered" and any(map(_repeats, s.places)) for s in states):
+    if any(s.part == "ordered" and any(p.repeats() for p in s.places) for s in states):
         return None
     if not moving:
         return tuple(sorted(held, key=hash))
@@ -70,6 +70,14 @@ def meeting(states: list[State], shape: torch.Size) -> tuple[Places, ...] | None
             return None
         places = joined
     return (places,) if all(one.includes(places) for one in held) else None
+
+
+def is_exponential(call: Call) -> bool:
+    """Whether a call raises a number to what it is given."""
+    if call.name == "aten.pow":
+        base = call["self"]
+        return not (isinstance(base, Value) and base.varies)
+    return call.name in _EXPONENTIALS
 
 
 def degree_by_name(call: Call, of: Mapping[str, float]) -> float:
@@ -98,9 +106,3 @@ def _rounds(call: Call) -> bool:
     return not (output.is_floating_point() or output.is_complex()) and any(
         value.dtype.is_floating_point for value in call.values()
     )
-
-
-def _repeats(places: Places) -> bool:
-    """Whether elements lie side by side that were reduced to the same."""
-    axes = zip(places.shape, places.strides, strict=False)
-    return not places.strides or any(size > 1 and not stride for size, stride in axes)

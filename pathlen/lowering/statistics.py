@@ -17,8 +17,8 @@ REDUCTIONS = frozenset(
 _ORDERINGS = frozenset(aten("sort topk msort"))
 
 
-def reduced(call: Call, of: Of) -> State | None:
-    """A statistic, if whole axes are reduced."""
+def reduced(call: Call, of: Of, entry: Value) -> State | None:
+    """A statistic of an entry, if whole axes are reduced."""
     source = next(value for value in call.values() if value.varies)
     state, axes = of(source), reduced_axes(call)
     if state is None:
@@ -28,7 +28,7 @@ def reduced(call: Call, of: Of) -> State | None:
     if axes is None:
         return _around(call, source, state)
     places = [_without(one, axes, keeps_axes(call)) for one in state.places]
-    if any(one is None for one in places):
+    if any(one is None or _of_blocks(one, entry) for one in places):
         return None
     part = ""
     adds = call.name in TOTALS or 1 in (call.arguments.get("p"), call.arguments.get("ord"))
@@ -37,6 +37,26 @@ def reduced(call: Call, of: Of) -> State | None:
     elif call.name == "aten.logsumexp" and state.degree == 1 and not state.part:
         part = "log"
     return State(0, tuple(one for one in places if one is not None), part, state.scale)
+
+
+def _of_blocks(places: Places, entry: Value) -> bool:
+    """Whether places are of several statistics along one axis of positions of an entry.
+
+    These are the means of the windows of a pooling. Blocks of features are groups.
+    """
+    step = 1
+    for axis in reversed(range(len(entry.shape))):
+        size, along = entry.shape[axis], range(step, step * entry.shape[axis])
+        if size > 1 and is_position_axis(entry.labels, axis):
+            own = [
+                n
+                for n, stride in zip(places.shape, places.strides, strict=True)
+                if n > 1 and stride in along
+            ]
+            if own and any(stride in along for _, stride in places.reduced):
+                return True
+        step *= size
+    return False
 
 
 def _ordered(call: Call, state: State) -> State | None:

@@ -6,6 +6,7 @@ constants that differ along an axis along which it is repeated.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,13 +16,14 @@ import torch
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import equal
 from pathlen.lowering.labels import (
+    CONSTANT,
     broadcast,
     collapse,
     distinct,
     distinct_tuples,
 )
 from pathlen.lowering.moving import before_moves, item_of, moved_operands, run_movement
-from pathlen.lowering.places import Places, identity
+from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
@@ -79,6 +81,8 @@ class Variants:
             return held
         if kind == "movement":
             return self._moved(value, below)
+        if len(below) > 1:
+            return self._side_by_side(value, below)
         places = held.places.expanded(value.shape)
         variants = None if held.variants is None else broadcast(held.variants, value.shape)
         return _Held(held.root, places, _split(value, below[0], places, variants))
@@ -89,7 +93,7 @@ class Variants:
         if len(below) > 1:
             numbers = self._numbers(below)
             joined = None if numbers is None else self._run(value.call, numbers, item)
-            return _Held(value, identity(value.shape), joined)
+            return self._joined(value, below, item, joined)
         held = self._known[below[0]]
         variants = held.variants
         if variants is not None:
@@ -99,8 +103,37 @@ class Variants:
             return _Held(value, identity(value.shape), variants)
         return _Held(held.root, places, variants)
 
-    def _run(self, call: Call, given: dict[int, torch.Tensor], item: int) -> torch.Tensor | None:
-        tensors = {id(v): torch.full((), 0).expand(v.shape) for v in moved_operands(call)}
+    def _joined(
+        self, value: Value, below: list[Value], item: int, variants: torch.Tensor | None
+    ) -> _Held:
+        """Several tensors put together, which may hold elements of one."""
+        assert value.call is not None
+        held = [self._known[piece] for piece in below]
+        root, size = held[0].root, sum(math.prod(piece.shape) for piece in below)
+        numbers = None
+        if all(h.root is root and h.places.key is None for h in held) and size <= MOST_ELEMENTS:
+            own = {id(p): h.places.as_numbers() for p, h in zip(below, held, strict=True)}
+            numbers = self._run(value.call, own, item, CONSTANT)
+        if numbers is None:
+            return _Held(value, identity(value.shape), variants)
+        return _Held(root, numbered(numbers), variants)
+
+    def _side_by_side(self, value: Value, below: list[Value]) -> _Held:
+        """A sum of tensors at each of whose elements one of them is no constant."""
+        numbers = self._numbers(below)
+        if numbers is None:
+            return _Held(value, identity(value.shape))
+        joined = torch.zeros((), dtype=torch.int64)
+        for piece in below:
+            there = broadcast(piece.labels, value.shape) != CONSTANT
+            own = numbers.get(id(piece), torch.zeros((), dtype=torch.int64))
+            joined = torch.where(there, own, joined)
+        return _Held(value, identity(value.shape), collapse(joined))
+
+    def _run(
+        self, call: Call, given: dict[int, torch.Tensor], item: int, other: int = 0
+    ) -> torch.Tensor | None:
+        tensors = {id(v): torch.full((), other).expand(v.shape) for v in moved_operands(call)}
         moved = run_movement(call, {**tensors, **given}, self._constants)
         return None if moved is None else collapse(moved[item])
 
@@ -156,6 +189,8 @@ def passed_on(value: Value) -> list[Value]:
         return []
     kind, operands = kind_of(value), varying_operands(call)
     path = [operand for operand in operands if operand.is_path]
+    if value.summands:  # side by side
+        return list(value.summands)
     if kind == "normalization" and len(operands) == 1:
         return operands
     if kind == "elementwise" and len(path) == 1 and _scales(call, path[0]):
@@ -179,7 +214,7 @@ def _split(
     for own in value.call.values():
         if own is not operand:
             lead = len(value.shape) - len(own.shape)
-            axes |= {lead + axis for axis in _varying_axes(own)}
+            axes |= {lead + axis for axis in varying_axes(own)}
     index: torch.Tensor | None = None
     for axis in sorted(axes):
         repeats = places.repeats_along(axis) if value.shape[axis] > 1 else None
@@ -194,7 +229,7 @@ def _split(
     return spread(np.arange(len(tuples)))
 
 
-def _varying_axes(constant: Value) -> list[int]:
+def varying_axes(constant: Value) -> list[int]:
     """Axes along which a constant may vary: it is longer than 1 there, and not expanded."""
     val = constant.node.meta["val"]
     whole = isinstance(val, torch.Tensor) and val.shape == constant.shape

@@ -46,6 +46,7 @@ class Meetings:
         self.met: dict[tuple[Hashable, Atom], set[Atom]] = defaultdict(set)
         self.orders: dict[Hashable, set[Hashable]] = defaultdict(set)
         self.roots_met: dict[Hashable, set[int]] = defaultdict(set)
+        self.pairs_met: dict[tuple[Hashable, frozenset[Atom]], set[Hashable]] = defaultdict(set)
 
     def look_back(self) -> None:
         """Open cases that show only when all has been read."""
@@ -56,6 +57,10 @@ class Meetings:
             self.open_cases.add("one set of units in several orders or with several weights")
         if any(len(numbers) > 1 for numbers in self.roots_met.values()):
             self.open_cases.add("functions of one element at some positions, of two at others")
+        alone = {site for site, roots in self.pairs_met if len(roots) == 1}
+        turned = {site for (site, _), functions in self.pairs_met.items() if len(functions) > 1}
+        if alone & turned:
+            self.open_cases.add("a tensor that meets itself, moved, at some of its elements only")
 
     # --- units ------------------------------------------------------------------------------------
 
@@ -152,7 +157,10 @@ class Meetings:
 
     def count_roots(self, site: Hashable, parts: list[Element]) -> None:
         functions = frozenset(map(self.expressions.without_positions, parts))
-        self.roots_met[site, functions].add(len({root(part) for part in parts}))
+        roots = frozenset(root(part) for part in parts)
+        self.roots_met[site, functions].add(len(roots))
+        if len(parts) > 1:
+            self.pairs_met[site, roots].add(functions)
 
     def total(self, site: Hashable, elements: Iterable[Element | None]) -> Element | None:
         """A flat sum: inner sums dissolve, functions of one root meet first."""

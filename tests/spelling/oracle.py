@@ -83,17 +83,22 @@ class Oracle(Meetings):
         """Integers: one unit."""
         return self.input(place, node, ())
 
-    def layer(self, place: int, node: Node, groups: list[np.ndarray], axis: int) -> np.ndarray:
-        """One new unit for each index of an axis of the result; a hub for each group."""
+    def layer(
+        self, place: int, node: Node, groups: list[tuple[np.ndarray, ...]], axis: int
+    ) -> np.ndarray:
+        """One new unit for each index of an axis of the result.
+
+        For each group, hubs over the tensors that it reads.
+        """
         result = np.empty(node.shape, dtype=object)
         size = node.shape[axis] // len(groups)
-        for group, elements in enumerate(groups):
-            read = frozenset(self.labels(elements.ravel()))
-            if not read:
+        for group, tensors in enumerate(groups):
+            read = [frozenset(self.labels(tensor.ravel())) for tensor in tensors]
+            hubs = frozenset(self.dag.hub((place, group, i), r) for i, r in enumerate(read) if r)
+            if not hubs:
                 continue
-            hub = self.dag.hub((place, group), read)
             for feature in range(group * size, (group + 1) * size):
-                unit = self.dag.node(("layer", place, feature), frozenset([hub]))
+                unit = self.dag.node(("layer", place, feature), hubs)
                 for at in np.ndindex(node.shape):
                     if at[axis] == feature:
                         result[at] = self.expressions.make(Atom, unit, at, frozenset())
@@ -101,15 +106,19 @@ class Oracle(Meetings):
 
     def linear(self, place: int, node: Node, x: np.ndarray, *_: np.ndarray) -> np.ndarray:
         """Along the channels. Weights that an index gathers (further arguments) have no path."""
-        return self.layer(place, node, [x], channel_axis(node.layout))
+        if x.shape[-1] > 1 and len(set(self.labels(x.flat))) == 1:
+            self.open_cases.add("a linear map along channels of a single unit")
+        return self.layer(place, node, [(x,)], channel_axis(node.layout))
 
-    embedding = linear
+    def embedding(self, place: int, node: Node, x: np.ndarray) -> np.ndarray:
+        return self.layer(place, node, [(x,)], channel_axis(node.layout))
 
     def bilinear(self, place: int, node: Node, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return self.layer(place, node, [np.concatenate([x, y], -1)], channel_axis(node.layout))
+        return self.layer(place, node, [(x, y)], channel_axis(node.layout))
 
     def conv(self, place: int, node: Node, x: np.ndarray) -> np.ndarray:
-        return self.layer(place, node, np.split(x, node.attrs["groups"], 0), 0)
+        groups = [(group,) for group in np.split(x, node.attrs["groups"], 0)]
+        return self.layer(place, node, groups, 0)
 
     def mixing(self, place: int, node: Node, x: np.ndarray) -> np.ndarray:
         """A linear map along the tokens: a new unit for each unit."""

@@ -41,14 +41,14 @@ def _conv1x1(c: Call, x: Tensor, *gates: Tensor) -> Tensor | None:
 
 
 def _by_rows(c: Call, x: Tensor, *gates: Tensor) -> Tensor | None:
-    if gates:
-        return None
+    if gates or x.shape[-1] == 1 or x.dim() > 2:
+        return None  # sums over features: of one, they pass it; of tokens that differ, they do
     rows = [(x * row).sum(-1) for row in c.weights["weight"]]
     return torch.stack(rows, -1) + c.weights["bias"]
 
 
 def _einsum(c: Call, x: Tensor, *gates: Tensor) -> Tensor | None:
-    if gates:
+    if gates or x.shape[-1] == 1:  # torch multiplies where one element is added up
         return None
     return torch.einsum("b...i,oi->b...o", x, c.weights["weight"]) + c.weights["bias"]
 

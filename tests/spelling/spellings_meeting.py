@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
 
-from tests.spelling.program import Program
+from tests.spelling.program import LAYERS, Program
 from tests.spelling.rules import Call, rule, rules
 from tests.spelling.spellings_layers import SOFTMAX
 
@@ -64,7 +64,14 @@ def _joined_and_summed(c: Call, *xs: Tensor) -> Tensor:
     return torch.cat([part[:, None] for part in parts], 1).sum(1)
 
 
-def _einsum(c: Call, *xs: Tensor) -> Tensor:
+def _behind_a_layer(program: Program, place: int) -> bool:
+    node = program.nodes[place]
+    return node.op in LAYERS or any(_behind_a_layer(program, arg) for arg in node.args)
+
+
+def _einsum(c: Call, *xs: Tensor) -> Tensor | None:
+    if not all(_behind_a_layer(c.program, place) for place in c.node.args):
+        return None  # it would be the first contraction of an input
     parts = torch.stack(torch.broadcast_tensors(*xs), -1)
     return torch.einsum("...k,k->...", parts, torch.tensor(c.factors, dtype=parts.dtype))
 

@@ -239,7 +239,7 @@ ACTIVATIONS: dict[str, _Forms] = {
         "where": lambda x, k: torch.where(x > k, x - k, 0.0),
     },
     "hat": {
-        "magnitude": lambda x, k: F.relu(1 - (x - k).abs()),
+        "magnitude": lambda x, k: (1 - (x - k).abs()).clamp(min=0),  # a relu would begin a unit
         "hinges": lambda x, k: F.relu(x - k + 1) - 2 * F.relu(x - k) + F.relu(x - k - 1),
         "pieces (Cox and de Boor)": lambda x, k: (
             (x - k + 1) * ((x >= k - 1) & (x < k)) + (k + 1 - x) * ((x >= k) & (x < k + 1))

@@ -1,0 +1,145 @@
+"""Sums are flat: one set of numbers, whatever adds up and whatever moves in between."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that models give it
+
+from tests.constructs import Model
+from tests.test_one_function import ROWS, numbers
+
+SUMS = {
+    "other order": lambda h, d: d + h + h.relu(),
+    "nested lerp": lambda h, d: torch.lerp(torch.lerp(h.relu(), d, 0.5), h, 0.5),
+    "addcmul": lambda h, d: torch.addcmul(h.relu() + d, h, torch.ones(4)),
+    "in place": lambda h, d: (h.relu() + d).add_(h),
+    "into zeros": lambda h, d: torch.zeros(2, 4).add_(h.relu()).add_(d).add_(h),
+    "stack and sum": lambda h, d: torch.stack([h.relu(), d, h]).sum(0),
+    "stack and mean": lambda h, d: torch.stack([h.relu(), d]).mean(0) + h,
+    "cat and sum": lambda h, d: torch.cat([h.relu(), d, h], 1).view(2, 3, 4).sum(1),
+    "einsum": lambda h, d: torch.einsum("kbc,k->bc", torch.stack([h.relu(), d]), torch.ones(2)) + h,
+    "transposed twice": lambda h, d: (h.relu() + d).T.T + h,
+    "chunks joined": lambda h, d: torch.cat((h.relu() + d).chunk(2, 1), 1) + h,
+    "flipped": lambda h, d: ((h.relu() + d).flip(1) + h.flip(1)).flip(1),
+    "transposed": lambda h, d: ((h.relu() + d).T + h.T).T,
+    "in pieces": lambda h, d: torch.cat(
+        [a + b for a, b in zip((h.relu() + d).chunk(2, 1), h.chunk(2, 1), strict=True)], 1
+    ),
+    "a nested sum by einsum": lambda h, d: torch.einsum(
+        "bck,k->bc", torch.stack([h.relu() + d, h], -1), torch.ones(2)
+    ),
+    "half and half": lambda h, d: 0.5 * (s := h.relu() + d) + 0.5 * s + h,
+    "written in a loop": lambda h, d: in_a_loop(h.relu() + d) + h,
+}
+
+
+def in_a_loop(h):
+    out = torch.empty_like(h)
+    for place in range(h.shape[1]):
+        out[:, place] = h[:, place]
+    return out
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_functions_of_one_tensor_meet_first(name):
+    def model(total):
+        layers = {"a": nn.Linear(4, 4), "d": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+        return Model(lambda m, x: m.c(total(m.a(x), m.d(x))), **layers)
+
+    # relu(h) + h is one activation of h, which meets d: 4 * (4 + 4) * 3 paths
+    expected = (96, Fraction(1, 2), Fraction(1, 2), 4)
+    assert numbers(model(lambda h, d: h.relu() + h + d), ROWS) == expected
+    assert numbers(model(SUMS[name]), ROWS) == expected
+
+
+PRODUCTS_IN_SUMS = {
+    "addcmul": (
+        lambda h, d, e: torch.addcmul(e, h, (h > 0).float()) + d,
+        lambda h, d, e: F.relu(h) + d + e,
+    ),
+    "addcmul by a gate": (
+        lambda h, d, e: torch.addcmul(e, h, d.sigmoid(), value=2),
+        lambda h, d, e: e + 2 * (h * d.sigmoid()),
+    ),
+    "addcdiv": (lambda h, d, e: torch.addcdiv(e, h, d.exp()), lambda h, d, e: e + h / d.exp()),
+    "lerp": (
+        lambda h, d, e: torch.lerp(h, d, e.sigmoid()),
+        lambda h, d, e: h + e.sigmoid() * (d - h),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS_IN_SUMS)
+def test_a_product_that_is_added_is_one_written_apart(name):
+    one, other = (
+        Model(lambda m, x, f=f: f(m.a(x), m.b(x), m.c(x)), **{n: nn.Linear(4, 4) for n in "abc"})
+        for f in PRODUCTS_IN_SUMS[name]
+    )
+    assert numbers(one, ROWS) == numbers(other, ROWS)
+
+
+def test_a_matrix_product_that_is_added_to_is_a_sum_of_three():
+    layers = {"a": nn.Linear(4, 5), "b": nn.Linear(5, 4, bias=False), "c": nn.Linear(4, 3)}
+
+    def fused(m, x):
+        return m.c(torch.addmm(x + m.d(x), F.relu(m.a(x)), m.b.weight.t()))
+
+    def apart(m, x):
+        return m.c(x + m.d(x) + m.b(F.relu(m.a(x))))
+
+    models = [Model(f, d=nn.Linear(4, 4), **layers) for f in (fused, apart)]
+    assert numbers(models[0], ROWS) == numbers(models[1], ROWS)
+
+
+SIGNED = {
+    "less": lambda h, d: F.relu(h) + d - F.relu(-h),
+    "less, nested": lambda h, d: d - (F.relu(-h) + 0.5 * d) + F.relu(h),
+    "scaled": lambda h, d: (F.relu(h) + d) * 2 - 2 * F.relu(-h),
+    "scaled, a factor each": lambda h, d: (F.relu(h) + d) * GAIN - GAIN * F.relu(-h),
+    "stacked": lambda h, d: torch.stack([d, -F.relu(-h), F.relu(h)]).sum(0),
+    "weighted": lambda h, d: torch.stack([d, F.relu(-h), F.relu(h)], -1) @ SIGNS,
+}
+GAIN, SIGNS = torch.tensor([1.0, 2, 3, 4]), torch.tensor([1.0, -1, 1])
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_functions_of_one_tensor_meet_with_their_signs(name):
+    body = Model(lambda m, x: SIGNED[name](m.a(x), x), a=nn.Linear(4, 4))
+    assert numbers(body, ROWS) == (4 * 4 + 4, 0, 0, 0)  # relu(h) - relu(-h) is h
+    body.function = lambda m, x: F.relu(m.a(x)) + x + F.relu(-m.a(x))
+    assert numbers(body, ROWS)[3] == 8  # separate calls of a layer are separate
+
+
+WEIGHTS = torch.tensor([2.0, 3.0])
+
+
+def in_memory(a, b):
+    both = torch.empty(*a.shape, 2)
+    both[..., 0] = a
+    both[..., 1] = b
+    return (both * WEIGHTS).sum(-1)
+
+
+WEIGHTED = {
+    "product and sum": lambda a, b: (torch.stack([a, b], -1) * WEIGHTS).sum(-1),
+    "matmul": lambda a, b: torch.stack([a, b], -1) @ WEIGHTS,
+    "einsum": lambda a, b: torch.einsum("bck,k->bc", torch.stack([a, b], -1), WEIGHTS),
+    "tensordot": lambda a, b: torch.tensordot(WEIGHTS, torch.stack([a, b]), 1),
+    "written to memory": in_memory,
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weighted_sums_of_stacked_tensors_are_flat(name):
+    def model(total):
+        layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}
+        return Model(lambda m, x: x + total(m.a(x).relu(), m.b(x)), **layers)
+
+    # x_c, relu and b: 4 * (1 + 4 + 4) paths
+    expected = (36, Fraction(16, 36), Fraction(1, 3), 4)
+    assert numbers(model(lambda a, b: 2 * a + 3 * b), ROWS) == expected
+    assert numbers(model(WEIGHTED[name]), ROWS) == expected
