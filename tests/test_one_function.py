@@ -325,6 +325,17 @@ def test_a_convolution_along_tokens_keeps_channels_apart():
     assert numbers(mixer, TOKENS) == (4 * 6 * 2, Fraction(1, 2), Fraction(1, 2), 6)
 
 
+def test_summands_that_are_views_and_broadcast_are_flat():
+    """Scores with positions of rows and of columns, as in MViTv2."""
+
+    def body(m, x):
+        scores, rows, columns = m.a(x).view(2, 2, 3, 5), m.b(x).view(2, 2, 3), m.c(x).view(2, 2, 5)
+        return scores + rows[..., None] + columns[..., None, :]
+
+    layers = {"a": nn.Linear(4, 30), "b": nn.Linear(4, 6), "c": nn.Linear(4, 10)}
+    assert numbers(Model(body, **layers), ROWS) == (30 * 3 * 4, 0, 0, 0)
+
+
 def test_memory_that_is_written_in_parts():
     def loop(m, x):
         out = torch.zeros(3, 2, 4)

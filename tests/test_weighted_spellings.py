@@ -150,6 +150,33 @@ def test_sums_of_stacked_tensors_weigh_what_these_are_multiplied_by(name):
     assert found[4] == 3
 
 
+SIDE_BY_SIDE = {
+    "cat": lambda h: torch.cat([h, -0.5 * h], -1),
+    "sum of padded": lambda h: F.pad(h, (0, 4)) - 0.5 * F.pad(h, (4, 0)),
+    "padded after": lambda h: F.pad(h, (0, 4)) + F.pad(-0.5 * h, (4, 0)),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_parts_that_are_added_side_by_side_keep_their_factors(name):
+    out = torch.arange(16.0).view(2, 8) + 1
+    found = measured(lambda m, x: m.out(SIDE_BY_SIDE[name](m.a(x))), ROWS, a=last(W), out=last(out))
+    weight = out[:, :4] + out[:, 4:] * (0.5 if name == "cat" else 1.0)  # else the largest factor
+    assert found[:2] == (2 * int((W != 0).sum()), float((weight @ W.abs()).sum()))
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_functions_of_parts_that_are_added_side_by_side(name):
+    out = torch.arange(16.0).view(2, 8) + 1
+
+    def model(m, x):
+        return m.out(SIDE_BY_SIDE[name](m.a(x)).relu())
+
+    found = measured(model, ROWS, a=last(W), out=last(out))
+    weight = out[:, :4] + out[:, 4:] * 0.5
+    assert found[:2] == (4 * int((W != 0).sum()), float((weight @ W.abs()).sum()))
+
+
 def test_networks_of_the_grammar_have_the_paths_of_connections():
     for seed in range(6):
         program = draw(Random(seed).choice)

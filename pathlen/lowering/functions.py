@@ -148,7 +148,13 @@ def _carried_by(
         stack = stack_of(call, constants)
         operands = [v for v in stack.pieces if id(v) in known] if stack is not None else []
     whole = [v for v in operands if known[id(v)].numel() == math.prod(shape)] or operands
-    source = known[id(whole[0])]
-    if source.shape != shape and source.numel() == math.prod(shape):
-        return source.reshape(shape)
-    return broadcast(source, shape)
+    first, *others = [_shown(known[id(value)], shape) for value in whole]
+    for other in others:  # tensors that were padded and are added hold elements side by side
+        first = torch.where(first == CONSTANT, other, first)
+    return collapse(first) if others else first
+
+
+def _shown(numbers: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if numbers.shape != shape and numbers.numel() == math.prod(shape):
+        return numbers.reshape(shape)
+    return broadcast(numbers, shape)

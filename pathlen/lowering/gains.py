@@ -12,6 +12,7 @@ import torch
 
 from pathlen.errors import TraceError
 from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.moving import item_of, moved_numbers
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import SAME
@@ -141,12 +142,22 @@ class _Forms:
             source = next(operand for operand in call.values() if operand.varies)
             return _scaled(self.of(source), normalization_gain(call, self._constants))
         if kind == "movement":
-            return {
-                key: gain if gain.numel() == 1 else gain.abs().amax()  # whatever went where
-                for operand in varying_operands(call)
-                for key, gain in self.of(operand).items()
-            }
+            return self._moved(value, call)
         return {}
+
+    def _moved(self, value: Value, call: Call) -> Terms:
+        """Factors in other places; 0 where something else is."""
+        item, found = item_of(value), dict[int, torch.Tensor]()
+        for operand in varying_operands(call):
+            for key, gain in self.of(operand).items():
+                if gain.numel() == 1 and value.labels.numel() == operand.labels.numel():
+                    moved: torch.Tensor | None = gain
+                else:
+                    own = {id(operand): gain.expand(operand.shape)}
+                    moved = moved_numbers(call, own, item or 0, self._constants)
+                moved = gain.abs().amax() if moved is None else moved  # whatever went where
+                found[key] = found[key] + moved if key in found else moved
+        return found
 
     def of_call(self, call: Call) -> Terms:
         """The terms of the result of an elementwise call."""

@@ -10,7 +10,7 @@ import torch
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.gains import gains, normalization_gain
 from pathlen.lowering.labels import CONSTANT, broadcast, compact
-from pathlen.lowering.moving import item_of, moved_operands, run_movement
+from pathlen.lowering.moving import item_of, moved_numbers
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
 from pathlen.lowering.values import Value
@@ -36,42 +36,38 @@ def _found(
 ) -> torch.Tensor:
     below = passed_on(value)
     if not below:
-        labels = compact(value.labels)
-        return torch.from_numpy(scales.split(labels.numpy())[1]).expand(value.shape)
+        return _of_labels(value, scales)
     assert value.call is not None
     kind = kind_of(value)
     if kind == "movement":
-        return _moved(value, below, known, scales, constants)
+        own = {id(operand): known[operand] for operand in below}
+        moved = moved_numbers(value.call, own, item_of(value) or 0, constants)
+        return _of_labels(value, scales) if moved is None else moved
     if kind == "normalization":
         gain = normalization_gain(value.call, constants).abs()
+    elif len(below) > 1:
+        scaled = [
+            known[operand] * gain
+            for operand, gain in zip(below, gains(value.call, below, constants), strict=True)
+        ]
+        return _side_by_side(below, scaled, value.shape)
     else:
         (gain,) = gains(value.call, below, constants)
     before = compact(broadcast(known[below[0]], value.shape))
     return (before * gain).expand(value.shape)
 
 
-def _moved(
-    value: Value,
-    below: list[Value],
-    known: dict[Value, torch.Tensor],
-    scales: Scales,
-    constants: Constants,
+def _side_by_side(
+    values: list[Value], factors: list[torch.Tensor], shape: torch.Size
 ) -> torch.Tensor:
-    """Factors after a movement: their numbers are moved, as the rule of the call moves labels."""
-    assert value.call is not None
-    numbers = {id(v): torch.full((), CONSTANT).expand(v.shape) for v in moved_operands(value.call)}
-    laid_out: list[torch.Tensor] = []
-    start = 0
-    for operand in below:
-        small = compact(known[operand])
-        number = torch.arange(start, start + small.numel()).view(small.shape)
-        numbers[id(operand)] = number.expand(operand.shape)
-        laid_out.append(small.reshape(-1))
-        start += small.numel()
-    moved = run_movement(value.call, numbers, constants)
-    if moved is None:  # which elements are where is not known: the labels hold the largest
-        labels = compact(value.labels)
-        return torch.from_numpy(scales.split(labels.numpy())[1]).expand(value.shape)
-    number = compact(moved[item_of(value) or 0])
-    found = torch.cat([*laid_out, torch.zeros(1, dtype=torch.float64)])[number]
-    return found.expand(value.shape)
+    """The factors in a sum of tensors at each of whose elements one of them is no constant."""
+    shown = [
+        torch.where(broadcast(value.labels, shape) != CONSTANT, broadcast(factor, shape), 0)
+        for value, factor in zip(values, factors, strict=True)
+    ]
+    return torch.stack(shown).sum(0)
+
+
+def _of_labels(value: Value, scales: Scales) -> torch.Tensor:
+    labels = compact(value.labels)
+    return torch.from_numpy(scales.split(labels.numpy())[1]).expand(value.shape)

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError
 from pathlen.lowering.constants import Constants
+from pathlen.lowering.labels import compact
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import find_rule, kind_of
 from pathlen.lowering.states import SAME
@@ -73,6 +74,37 @@ def run_movement(
     except (AttributeError, PathlenError):
         return None  # it reads or writes at places that are not known
     return [value.labels for value in pytree.tree_leaves(result) if isinstance(value, Value)]
+
+
+def moved_numbers(
+    call: Call, tensors: Mapping[int, torch.Tensor], item: int, constants: Constants
+) -> torch.Tensor | None:
+    """A result of a movement whose operands hold real numbers, 0 where they hold nothing.
+
+    Args:
+        call: of a rule of kind "movement".
+        tensors: by the identity of the tensors that are moved, float64 of their shapes.
+        item: which of the results.
+        constants: gives the indices.
+
+    Returns:
+        float64, of the result's shape; None where the input decides on the places.
+    """
+    numbers = {id(v): torch.full((), -1).expand(v.shape) for v in moved_operands(call)}
+    laid_out: list[torch.Tensor] = []
+    start = 0
+    for key, tensor in tensors.items():
+        small = compact(tensor)
+        number = torch.arange(start, start + small.numel()).view(small.shape)
+        numbers[key] = number.expand(tensor.shape)
+        laid_out.append(small.reshape(-1))
+        start += small.numel()
+    moved = run_movement(call, numbers, constants)
+    if moved is None:
+        return None
+    number = moved[item]
+    found = torch.cat([*laid_out, torch.zeros(1, dtype=torch.float64)])[compact(number)]
+    return found.expand(number.shape)  # -1 is the last
 
 
 def places_of(call: Call) -> list[Value]:

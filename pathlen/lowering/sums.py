@@ -64,7 +64,7 @@ def _summands(
             return [(summand, summand) for summand in found if summand is not None]
     if weighted and any(kind_of(value) != "movement" for value in between):
         return []
-    found = [_along(summand, inner, between, constants) for summand in inner.summands]
+    found = [_along(summand, inner, between, constants) for summand in inner.summands if between]
     return [] if None in found else [(one, operand) for one in found if one is not None]
 
 
@@ -101,9 +101,10 @@ def _stays(inner: Value, between: list[Value], constants: Constants) -> bool:
 def _unviewed(value: Value, shape: torch.Size) -> Value | None:
     """The tensor of a shape that a value is, or is a view of; None where it is none."""
     below = varying_operands(value.call) if value.call is not None else []
-    if value.shape != shape and len(below) == 1 and kind_of(value) == "movement":
-        value = below[0]
-    return value if expands(value.shape, shape) else None
+    viewed = below if len(below) == 1 and kind_of(value) == "movement" else []
+    exact = [one for one in (value, *viewed) if one.shape == shape]
+    fitting = [one for one in (value, *viewed) if expands(one.shape, shape)]
+    return next(iter(exact + fitting), None)
 
 
 def _along(

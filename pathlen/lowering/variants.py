@@ -19,6 +19,7 @@ from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
     collapse,
+    compact,
     distinct,
     distinct_tuples,
 )
@@ -27,7 +28,7 @@ from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
-from pathlen.lowering.states import degree_by_name
+from pathlen.lowering.states import SUMS, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -195,9 +196,19 @@ def passed_on(value: Value) -> list[Value]:
         return operands
     if kind == "elementwise" and len(path) == 1 and _scales(call, path[0]):
         return path
+    if call.name in SUMS and len(path) == len(operands) > 1 and _in_own_places(path, value.shape):
+        return path
     if kind == "movement" and item_of(value) is not None:
         return [v for v in moved_operands(call) if v.is_path]
     return []
+
+
+def _in_own_places(path: list[Value], shape: torch.Size) -> bool:
+    """Whether each element of a sum comes from one of its operands: they were padded before."""
+    if any(bool((compact(value.labels) != CONSTANT).all()) for value in path):
+        return False
+    held = [(broadcast(value.labels, shape) != CONSTANT).long() for value in path]
+    return bool((torch.stack(held).sum(0) <= 1).all())
 
 
 def _scales(call: Call, operand: Value) -> bool:
