@@ -14,6 +14,7 @@ from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
 from pathlen.lowering.layers import dense_layer, require_no_path
+from pathlen.lowering.letters import of_matrices
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
@@ -49,23 +50,17 @@ def linear(call: Call, lowering: Lowering) -> Value:
 @rule("contraction", *aten("matmul mm bmm mv dot vdot"))
 def matmul(call: Call, lowering: Lowering) -> Value:
     """Matrix products, with the broadcasting of `torch.matmul`."""
-    one, other = list(call.values())
-    left = "k" if len(one.shape) == 1 else _batch_letters(one, other, one) + "ik"
-    right = "k" if len(other.shape) == 1 else _batch_letters(one, other, other) + "kj"
-    batch = max(left[:-2], right[:-2], key=len)
-    out = batch + ("i" if "i" in left else "") + ("j" if "j" in right else "")
-    return contract(call, (one, other), (left, right), out, lowering)
+    letters = of_matrices(*call.values())
+    return contract(call, letters.operands, letters.own, letters.out, lowering)
 
 
 @rule("contraction", *aten("addmm baddbmm addbmm addmv"))
 def add_product(call: Call, lowering: Lowering) -> Value:
     """A matrix product plus a matrix, which may come from the input as well."""
     added, one, other = list(call.values())
-    letters = {(2, 2): ("ik", "kj", "ij"), (3, 3): ("bik", "bkj", "bij"), (2, 1): ("ik", "k", "i")}
-    left, right, out = letters[len(one.shape), len(other.shape)]
-    if call.name == "aten.addbmm":
-        out = "ij"
-    product = contract(call, (one, other), (left, right), out, lowering)
+    letters = of_matrices(one, other)
+    out = "ij" if call.name == "aten.addbmm" else letters.out
+    product = contract(call, letters.operands, letters.own, out, lowering)
     product = _times(call, product, call["alpha"], lowering)
     added = _times(call, added, call["beta"], lowering)
     return _plus(call, product, added, lowering)
@@ -111,12 +106,6 @@ def _linear_in(source: Value, call: Call, lowering: Lowering) -> Value:
     axis = len(call.shape) - 1
     labels = dense_layer(call, source.labels, axis, call.shape[-1:], matrix, lowering)
     return lowering.result(call, labels)
-
-
-def _batch_letters(one: Value, other: Value, own: Value) -> str:
-    """Letters for the leading axes of a matrix product, counted from the right."""
-    most = max(len(one.shape), len(other.shape)) - 2
-    return _LETTERS[:most][most - (len(own.shape) - 2) :] if len(own.shape) > 2 else ""
 
 
 def _times(call: Call, value: Value, factor: float, lowering: Lowering) -> Value:

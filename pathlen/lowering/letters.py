@@ -1,0 +1,72 @@
+"""Letters for the axes of what products of matrices read and give, as in einsum."""
+
+from dataclasses import dataclass
+
+from pathlen.lowering.operations import aten
+from pathlen.lowering.values import Call, Value
+
+_MATRIX_PRODUCTS = frozenset(aten("matmul mm bmm mv dot vdot"))
+_CONVOLUTIONS = frozenset(aten("conv1d conv2d conv3d convolution"))
+LAYERS = _CONVOLUTIONS | {"aten.linear"}
+_BATCH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PLAIN = {"stride": 1, "padding": 0, "dilation": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """A product of two tensors.
+
+    Attributes:
+        operands: the tensors.
+        own: a letter an axis of each.
+        out: those of the result.
+    """
+
+    operands: tuple[Value, Value]
+    own: tuple[str, str]
+    out: str
+
+
+def letters_of(call: Call) -> Letters | None:
+    """The letters of a matrix product, and of a layer without a bias that is one; else None."""
+    if call.name in LAYERS and call.arguments.get("bias") is not None:
+        return None
+    if call.name in _CONVOLUTIONS:
+        return _of_convolution(call)
+    if call.name == "aten.linear":
+        lead = _BATCH[: len(call["input"].shape) - 1]
+        return Letters((call["input"], call["weight"]), (lead + "k", "jk"), lead + "j")
+    if call.name in _MATRIX_PRODUCTS:
+        one, other = call.values()
+        return of_matrices(one, other)
+    return None
+
+
+def of_matrices(one: Value, other: Value) -> Letters:
+    """The letters of a product of matrices, with the broadcasting of `torch.matmul`."""
+    batch = _BATCH[: max(len(one.shape), len(other.shape), 2) - 2]
+
+    def own(value: Value, last: str) -> str:
+        if len(value.shape) == 1:
+            return "k"
+        return batch[len(batch) + 2 - len(value.shape) :] + last
+
+    left, right = own(one, "ik"), own(other, "kj")
+    out = batch + ("i" if "i" in left else "") + ("j" if "j" in right else "")
+    return Letters((one, other), (left, right), out)
+
+
+def _of_convolution(call: Call) -> Letters | None:
+    """A convolution of kernel size 1 is a product of matrices at each position."""
+    source, weight = call["input"], call["weight"]
+    kernel = weight.shape[2:]
+    if kernel.numel() != 1 or call.arguments.get("groups", 1) != 1:
+        return None
+    if call.arguments.get("transposed") or len(source.shape) != len(weight.shape):
+        return None
+    for name, number in _PLAIN.items():
+        steps = call.arguments.get(name, number)
+        if {*(steps if isinstance(steps, (list, tuple)) else [steps])} != {number}:
+            return None
+    at = _BATCH[: len(kernel)]
+    return Letters((source, weight), (f"bk{at}", f"jk{at.lower()}"), f"bj{at}")
