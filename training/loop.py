@@ -99,6 +99,8 @@ def train_stage(run: Run, home: RunFolder, watcher: Watcher, requests: Requests)
     warn_of_decay(run.model, run.optimizer)
     if still_dense:
         _write(run, lambda: home.write_weights("dense", run.model.state_dict()))
+    if run.recipe.machine.compile:
+        watcher.say("the first step of this phase is compiled, which may take minutes")
     watcher.begin(stage, run.position.stage_epoch, run.steps_per_epoch)
     while not run.finished and run.stage is stage:
         stop = train_epoch(run, watcher, requests, home)
