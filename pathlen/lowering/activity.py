@@ -42,7 +42,8 @@ def slope_variation(
     """How far functions are from affine: the range of their slopes over the steepest slope.
 
     For alpha * x + (1 - alpha) * relu(x) with alpha in [0, 1] this is 1 - alpha, whatever factor
-    stands before it. Points where a function is not finite are left out.
+    stands before it. Points where a function is not finite are left out. A complex function is as
+    far from affine as the farther of its real and its imaginary part.
 
     Args:
         points: ascending.  # (points,)
@@ -52,6 +53,10 @@ def slope_variation(
     Returns:
         0 for affine functions, up to 2; infinite where fewer than three values are finite.
     """
+    if values.is_complex():
+        size = torch.where(values.isfinite(), values.abs(), 0).amax(0)
+        parts = [torch.where(part.abs() <= 1e-12 * size, 0, part) for part in _parts(values)]
+        return torch.maximum(*[slope_variation(points, part, rounding) for part in parts])
     steps = (points[1:] - points[:-1]).unsqueeze(1)
     slopes = (values[1:] - values[:-1]) / steps
     finite = slopes.isfinite()
@@ -64,6 +69,11 @@ def slope_variation(
     variation = (highest - lowest).clamp_min(0) / steepest.clamp_min(1e-300)
     variation = torch.where(flat, 0.0, variation)
     return torch.where(finite.sum(0) < 2, torch.inf, variation)
+
+
+def _parts(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values = values.resolve_conj()
+    return values.real, values.imag
 
 
 def _slope_error(
@@ -174,8 +184,11 @@ class _Evaluation:
     def _call(self, call: Call, item: int, state: State) -> torch.Tensor:
         if call.name in ("aten.to", "aten._to_copy", "aten.type_as"):
             source = self._value(call["self"])
-            floating = call.output.is_floating_point()
-            return source.double() if floating else source.to(call.output.dtype)
+            if call.output.is_complex() or source.is_complex():
+                return source.to(torch.complex128)
+            return (
+                source.double() if call.output.is_floating_point() else source.to(call.output.dtype)
+            )
         if call.name.endswith("dropout"):
             return self._value(next(call.values()))
         if call.name == "aten.prelu":
@@ -191,7 +204,8 @@ class _Evaluation:
             return self._reduce(call, item)
         if kind == "movement":
             return self._move(call, item)
-        result = torch.as_tensor(self._run(call))
+        result = self._run(call)
+        result = torch.as_tensor(result[item] if isinstance(result, (list, tuple)) else result)
         if result.numel() > _MOST_EVALUATIONS:
             raise UnknownConstantError(call.node.name)
         return result

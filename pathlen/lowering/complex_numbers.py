@@ -20,7 +20,7 @@ def as_complex(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, labels.squeeze(-1).expand(call.shape))
 
 
-@rule("reduction", "aten.complex", "aten.polar")
+@rule("reduction", "aten.complex")
 def from_parts(call: Call, lowering: Lowering) -> Value:
     """Two tensors of parts become one."""
     operands = [value for value in call.values() if value.is_path]

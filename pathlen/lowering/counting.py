@@ -14,6 +14,7 @@ from pathlen.lowering.values import Call, Value
 
 @rule(
     "cut",
+    "aten.where.default",
     *aten("argmax argmin nonzero nonzero_static searchsorted bucketize histc count_nonzero"),
 )
 def places(call: Call, lowering: Lowering) -> Any:

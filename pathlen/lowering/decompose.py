@@ -39,7 +39,13 @@ def _attention(
     return scores.softmax(-1) @ value
 
 
+def _polar(abs: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """Complex numbers of absolute values and angles."""
+    return abs * torch.exp(1j * angle)
+
+
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
+    "aten.polar": _polar,
     "aten._sparse_mm": torch.mm,  # units know no layout
     "aten.scaled_dot_product_attention": _attention,
 }

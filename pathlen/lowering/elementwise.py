@@ -30,7 +30,7 @@ from pathlen.lowering.regions import (
     region_of,
     region_to_exponent,
 )
-from pathlen.lowering.rules import rule
+from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.states import PRODUCTS, SUMS, State, is_exponential
 from pathlen.lowering.sums import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -89,6 +89,14 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
         return lowering.result(call, _chosen_or_passed(call, path[0], lowering), softmax_of=path[0])
     return _merge(call, path, lowering)
+
+
+@rule("elementwise", "aten.frexp")
+def frexp(call: Call, lowering: Lowering) -> Result:
+    """Mantissas are a function of each element; exponents are integers, which carry no path."""
+    mantissas = elementwise(call, lowering)
+    assert isinstance(mantissas, Value)
+    return mantissas, lowering.result(call, constant_labels(call.shape), dtype=torch.int32)
 
 
 def scalar_function(region: Region, lowering: Lowering) -> Value:

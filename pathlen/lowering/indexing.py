@@ -166,7 +166,7 @@ def _holds_parameters(table: Value) -> bool:
 def _feature_axis(call: Call, table: Value, given: dict[str, Any]) -> int | None:
     """The last axis of a table that no index is for and along which it was not expanded, if any."""
     indices = given.get("indices")
-    if indices is None:
+    if not isinstance(indices, (list, tuple)):  # one for an axis
         axis = call.arguments.get("dim")
         looked_up = set(range(table.labels.ndim)) if axis is None else {axis % table.labels.ndim}
     elif any(i is not None and i.dtype == torch.bool for i in indices):

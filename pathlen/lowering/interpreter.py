@@ -52,6 +52,7 @@ class Interpreter:
         self._input_axis = input_axis
         self._aliases = Aliases()
         self._refused: list[str] = [] if refused is None else refused
+        self._failure: Exception | None = None
         self._is_whole = refused is None
         self._liveness = Liveness(recording) if self._is_whole else None
         lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
@@ -83,7 +84,7 @@ class Interpreter:
         for _, node in self._recording.outputs:
             self._read(node)
         if self._refused and self._is_whole:
-            raise UnsupportedOperation(_refusal(self._refused))
+            raise UnsupportedOperation(_refusal(self._refused)) from self._failure
 
     def _input(self, node: fx.Node) -> Value:
         features = input_features(node, self._recording, self._input_axis, self._lowering)
@@ -184,10 +185,9 @@ class Interpreter:
         except PathlenError:
             raise
         except Exception as error:  # a rule met what it was not written for: say where
-            raise TraceError(
-                f"{self._lowering.site(call)}, node {call.node.name!r}, could not be lowered:"
-                f" {type(error).__name__}: {error}"
-            ) from error
+            self._failure = error
+            told = str(error).partition("\n")[0]
+            self._refuse(call.node, f"its rule fails on this call: {type(error).__name__}: {told}")
         return self._unknown(call.node)  # go on, to tell all refusals at once
 
     def _without_rule(self, call: Call) -> Any:

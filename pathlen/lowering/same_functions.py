@@ -41,6 +41,8 @@ def function_numbers(region: Region, constants: Constants, shape: Sequence[int])
     _, on_grid, _ = found
     whole = torch.broadcast_shapes(tuple(shape), on_grid.shape[1:])
     columns = on_grid.expand(len(on_grid), *whole).reshape(len(on_grid), -1)
+    if columns.is_complex():
+        columns = torch.cat([columns.real, columns.imag])
     _, group = columns.unique(dim=1, return_inverse=True)
     numbers = torch.arange(len(group))
     first = torch.full_like(numbers, len(group)).scatter_reduce(0, group, numbers, "amin")

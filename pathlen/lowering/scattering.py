@@ -1,5 +1,6 @@
 """Writing at indices: at constant indices a movement, at computed ones a mixture."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_columns, merge_labels, scalar_function
+from pathlen.lowering.equal import equal
 from pathlen.lowering.follow import followed_operands
 from pathlen.lowering.indexing import Picked, constant_places, moved
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse
@@ -20,6 +22,12 @@ from pathlen.lowering.values import Call, Value
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
 _ALONG_AN_AXIS = aten("index_add index_reduce")
 _ADDS = (*_ALONG_AN_AXIS, *aten("scatter_add scatter_reduce"))
+_READS = {  # what reads the elements that an assignment writes
+    **dict.fromkeys(_PUTS, aten("index _unsafe_index")),
+    "aten.scatter": aten("gather"),
+    "aten.index_copy": aten("index_select"),
+}
+_HOW_MANY = "how many elements are added up at an index"
 _MOST_PAIRS = 1 << 24
 _MOST_AT_ONE_PLACE = 64
 
@@ -51,13 +59,15 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     if written is None or not written.is_path:
         return lowering.result(call, target.labels, softmax_of=target)
     if adds:
-        lowering.uncertain(call, "how many elements are added up at an index")
+        lowering.uncertain(call, _HOW_MANY)
     columns = _added_at(call, written.labels, places) if places is not None else None
     if columns is not None:
         columns.append(broadcast(target.labels, call.shape))
         return lowering.result(call, merge_columns(call, columns, lowering))
     if places is not None:
         lowering.remark(f"{lowering.site(call)}: taken to write anywhere on its axis", "bound")
+    if not adds:
+        written = _added_to_what_was_there(call, written, lowering) or written
     source = lowering.result(call, _written_anywhere(call, written, lowering))
     if not target.is_path:
         return source
@@ -79,6 +89,45 @@ def _where_a_mask_says(call: Call, lowering: Lowering) -> Value | None:
     columns = [call["self"].labels, other.labels]
     labels = merge_columns(call, columns, lowering, passes="beside constants")
     return lowering.result(call, labels)
+
+
+def _added_to_what_was_there(call: Call, written: Value, lowering: Lowering) -> Value | None:
+    """What an assignment adds to the elements that it writes to; None for any other assignment.
+
+    `out[b] += y` reads elements, adds to them and writes them back: they are predecessors already.
+    """
+    if written.call is not None and written.call.name == "aten.view":  # without axes of length 1
+        written = written.call["self"]
+    found = [summand for summand in written.summands if not _reads_at(summand, call)]
+    read = {id(summand) for summand in written.summands} - {id(summand) for summand in found}
+    if not (read and found) or any(id(summand.function_of) in read for summand in found):
+        return None
+    lowering.uncertain(call, _HOW_MANY)
+    factors = written.terms or {}
+    labels = [broadcast(summand.labels, written.shape) for summand in found]
+    labels = [
+        lowering.scaled(own, factors[id(summand)].abs()) if id(summand) in factors else own
+        for own, summand in zip(labels, found, strict=True)
+    ]
+    return lowering.result(call, merge_columns(call, labels, lowering))
+
+
+def _reads_at(value: Value, call: Call) -> bool:
+    """Whether a value is what stood in a tensor where an assignment writes to it."""
+    read = value.call
+    if read is None or read.name not in _READS.get(call.name, ()):
+        return False
+    pairs = [(read["self"], call["self"])]
+    if "indices" in call.arguments:
+        pairs += itertools.zip_longest(read["indices"], call["indices"])
+    else:
+        pairs += [(read["index"], call["index"])]
+        if read["dim"] % len(call.shape) != call["dim"] % len(call.shape):
+            return False
+    return all(
+        one is other or (isinstance(one, Value) and isinstance(other, Value) and equal(one, other))
+        for one, other in pairs
+    )
 
 
 def _without(target: Value, call: Call, places: dict[str, Any], lowering: Lowering) -> Value:
