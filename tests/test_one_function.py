@@ -251,6 +251,9 @@ SPLIT = {
     "hinges": lambda x: torch.relu(x[..., None] - KNOTS).flatten(1),
     "copies": lambda x: torch.relu(torch.cat([x, -x, 2 * x], 1)),
     "copies that were written": lambda x: torch.relu(copies(x)),
+    "padded and added": lambda x: torch.relu(
+        F.pad(torch.cat([x, -x], 1), (0, 4)) + F.pad(2 * x, (8, 0))
+    ),
     "repeated bases": lambda x: torch.exp(-((x.repeat_interleave(3, 1) - KNOTS.repeat(4)) ** 2)),
     "a repeated tensor": lambda x: torch.relu(x.repeat(1, 3) * FREQUENCIES.repeat_interleave(4)),
 }
@@ -334,6 +337,12 @@ def test_summands_that_are_views_and_broadcast_are_flat():
 
     layers = {"a": nn.Linear(4, 30), "b": nn.Linear(4, 6), "c": nn.Linear(4, 10)}
     assert numbers(Model(body, **layers), ROWS) == (30 * 3 * 4, 0, 0, 0)
+
+
+def test_product_and_sum_along_tokens_keeps_channels_apart():
+    weight = torch.randn(3, 5)
+    mixer = head(lambda h: F.silu((h.mT[:, :, None] * weight).sum(-1)).mT)
+    assert numbers(mixer, TOKENS) == (4 * 4 * 3, 1, 1, 4)
 
 
 def test_memory_that_is_written_in_parts():

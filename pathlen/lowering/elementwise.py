@@ -300,17 +300,9 @@ def merged_sum(
     columns = [_labels_of_term(call, summand, factor, lowering) for summand, factor in groups]
     value = lowering.result(call, merge_columns(call, columns, lowering))
     value.summands = tuple(summands)
-    value.merge = lowering.weights is not None or not _are_side_by_side(columns)
+    value.merge = True
     remember_terms(value, call, carriers, lowering)
     return value
-
-
-def _are_side_by_side(columns: list[torch.Tensor]) -> bool:
-    """Whether one at most of several label tensors holds a unit at each element."""
-    there = [compact(column) != CONSTANT for column in columns]
-    if sum(not bool(own.all()) for own in there) < 2:
-        return False
-    return int(sum((own.long() for own in there), torch.zeros(())).max()) < 2
 
 
 def _labels_of_term(

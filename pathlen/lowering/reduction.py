@@ -186,8 +186,10 @@ def _as_layer(
     _, number = np.unique(rows, axis=0, return_inverse=True)
     sizes = [1 if axis in axes else size for axis, size in enumerate(small.shape)]
     functions = torch.from_numpy(number.reshape(-1)).view(sizes).expand(merged.shape)
+    labels = lowering.unified(source.labels)
+    mixes_positions = all(is_position_axis(labels, axis) for axis in axes)
     if lowering.weights is None:
-        shared = _axes_without_weights(source, axes)
+        shared = [] if mixes_positions else _axes_without_weights(source, axes)
         hubs = union_over(call, source.labels, [*axes, *shared], lowering).expand(merged.shape)
     else:
         hubs = lowering.weights.scales.roots(merged)
@@ -197,8 +199,7 @@ def _as_layer(
     if len(np.unique(read)) == len(read):
         return None  # one function of each
     lowering.layer(call)
-    labels = lowering.unified(source.labels)
-    if len(distinct(labels)) > 1 and all(is_position_axis(labels, axis) for axis in axes):
+    if len(distinct(labels)) > 1 and mixes_positions:
         read, unit = np.unique(tuples[:, 0], return_inverse=True)  # positions are mixed
         read, unit = read[read != CONSTANT], unit - np.count_nonzero(read == CONSTANT)
     else:

@@ -190,8 +190,6 @@ def passed_on(value: Value) -> list[Value]:
         return []
     kind, operands = kind_of(value), varying_operands(call)
     path = [operand for operand in operands if operand.is_path]
-    if value.summands:  # side by side
-        return list(value.summands)
     if kind == "normalization" and len(operands) == 1:
         return operands
     if kind == "elementwise" and len(path) == 1 and _scales(call, path[0]):

@@ -65,8 +65,12 @@ def _linear_forms() -> None:
         "linear: matmul mT": lambda x, w, b: torch.matmul(x, w.mT).add_(b),
         "linear: tensordot": lambda x, w, b: torch.tensordot(x, w, ([-1], [1])) + b,
         "linear: inner": lambda x, w, b: torch.inner(x, w) + b,
-        "linear: product and sum": lambda x, w, b: (x[..., None, :] * w).sum(-1) + b,
-        "linear: product and sum, other axis": lambda x, w, b: (x[..., None] * w.t()).sum(-2) + b,
+        "linear: product and sum": lambda x, w, b: (
+            (x[..., None, :] * w).sum(-1) + b if x.shape[-1] > 1 else None
+        ),  # of one feature it is a function of that
+        "linear: product and sum, other axis": lambda x, w, b: (
+            (x[..., None] * w.t()).sum(-2) + b if x.shape[-1] > 1 else None
+        ),
         "linear: weights folded": lambda x, w, b: F.linear(x, (2 * w) * 0.5, b),
         "linear: matrix on the left": lambda x, w, b: (w @ x[..., None])[..., 0] + b,
         "linear: weights masked": lambda x, w, b: F.linear(x, w.masked_fill(w.abs() < 1e-9, 0), b),
