@@ -100,3 +100,33 @@ def test_a_rule_that_fails_is_a_refusal_that_says_where():
     with pytest.raises(UnsupportedOperation, match=r"(?s)OverflowError.*register_rule") as caught:
         pathlen.measure(model, X2)
     assert isinstance(caught.value.__cause__, OverflowError)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h.cumsum(0),
+        lambda h: h.cummax(0).values,
+        lambda h: h.logcumsumexp(0),
+        lambda h: h.flip(0),
+        lambda h: h.roll(1),
+        lambda h: h.sort().values,
+    ],
+)
+def test_a_number_alone(function):
+    """Operators along an axis leave what has none as it is: here the sum of 3 units of 2 inputs."""
+    model = Model(lambda m, x: function(torch.relu(m.a(x)).sum()), a=nn.Linear(2, 3))
+    assert answer(model, X2) == (2 * 3, 1, 1)
+
+
+@pytest.mark.parametrize("flip", [torch.fliplr, torch.flipud, lambda h: h.flip(1)])
+def test_flips(flip):
+    assert answer(pointwise(lambda h: torch.relu(flip(h))), X2) == (6, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda h: h + h.clone().logical_not_(), lambda h: h * torch.ones_like(h).copysign_(h)],
+)
+def test_booleans_and_signs_written_in_place(function):
+    assert answer(pointwise(function), torch.randn(2, 2)) == (6, 1, 1)

@@ -117,6 +117,7 @@ def active_functions(region: Region, constants: Constants, tolerance: float) -> 
     if found is None:
         return None
     points, values, rounding = found
+    values = values if values.is_complex() else values.double()  # some give booleans
     variation = slope_variation(points, values.reshape(len(points), -1), rounding)
     return (variation > tolerance).view(values.shape[1:])
 

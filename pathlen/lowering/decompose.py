@@ -44,9 +44,23 @@ def _polar(abs: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     return abs * torch.exp(1j * angle)
 
 
+def _dense(
+    sparse_dim: int,
+    dense_dim: int,
+    size: list[int],
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    **_: Any,
+) -> torch.Tensor:
+    """A sparse tensor, laid out densely: units know no layout."""
+    places = indices.unbind(0)
+    return values.new_zeros(size).index_put(places, values, accumulate=True)
+
+
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten.polar": _polar,
-    "aten._sparse_mm": torch.mm,  # units know no layout
+    "aten._sparse_coo_tensor_with_dims_and_tensors": _dense,
+    "aten._sparse_mm": torch.mm,
     "aten.scaled_dot_product_attention": _attention,
 }
 

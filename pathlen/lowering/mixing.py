@@ -42,9 +42,8 @@ def mixed(
 @rule("reduction", *aten("sort topk msort"))
 def ordering(call: Call, lowering: Lowering) -> Result:
     """Values in another order: which element comes where depends on the data; indices cut."""
-    return _with_indices(
-        call, mixed(call, call["self"], [call.arguments.get("dim", 0)], lowering), lowering
-    )
+    axes = [call.arguments.get("dim", 0)] if call["self"].labels.ndim else []
+    return _with_indices(call, mixed(call, call["self"], axes, lowering), lowering)
 
 
 @rule("reduction", *aten("median nanmedian mode kthvalue"))
@@ -65,9 +64,11 @@ def cumulative(call: Call, lowering: Lowering) -> Result:
     Constants beside a unit (a padded end) make no features of positions.
     """
     source = call["self"]
-    axis = call["dim"] % max(source.labels.ndim, 1)
+    if not source.labels.ndim:
+        return _with_indices(call, source.labels, lowering)
+    axis = call["dim"] % source.labels.ndim
     divisor = 1.0 if call.name == "aten.cumsum" else None
-    if source.labels.ndim and source.labels.numel():
+    if source.labels.numel():
         unit = compact(source.labels, [axis]).amax(axis, keepdim=True)
         if bool(((source.labels == unit) | (source.labels == CONSTANT)).all()):
             return _with_indices(call, collapse(unit.expand(call.shape)), lowering)

@@ -20,7 +20,7 @@ from pathlen.lowering.operations import aten, call_by_name, functional, operatio
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
 
-_SAME_SIZE = frozenset({"aten.roll", "aten.flip", "aten.fliplr", "aten.flipud"})
+_SAME_SIZE = frozenset({"aten.roll", "aten.flip"})
 
 
 @rule(
@@ -187,4 +187,4 @@ def _repeats(call: Call, lowering: Lowering) -> Any:
 def _moves_positions_only(call: Call) -> bool:
     labels = call["self"].labels
     axes = call["dims"]
-    return bool(axes) and all(labels.stride(axis) == 0 for axis in axes)
+    return bool(axes and labels.ndim) and all(labels.stride(axis) == 0 for axis in axes)
