@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pathlen.lowering.operations import operation_name, viewed_argument
+from pathlen.lowering.operations import functional, operation_name, viewed_argument
 from pathlen.lowering.values import Call, Value
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _look_up(func: Any) -> Rule | None:
     for key in (f"{name}.{func._overloadname}", name):
         if key in _RULES:
             return _RULES[key]
-    if torch.Tag.pointwise in func.tags and not name.endswith("_backward"):
+    tags = {*func.tags, *functional(func).tags}  # in-place forms may lack some (copysign_)
+    if torch.Tag.pointwise in tags and not name.endswith("_backward"):
         return _RULES["elementwise"]
     if viewed_argument(func) is not None:
         return _RULES["movement"]
