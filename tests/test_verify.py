@@ -260,6 +260,53 @@ def test_flat_sums_that_hold_functions_of_one_tensor(name):
     assert_right(verify(FlatSum(FLAT_SUMS[name]), torch.randn(2, 3)))
 
 
+def filled(h):
+    h = h.clone()
+    h[h < 0] = 0.0
+    return h
+
+
+def hat(h):
+    knots = torch.tensor([[-0.4, 0.1], [0.2, 0.9]])
+    above, below = h[..., None] >= knots[0], h[..., None] < knots[1]
+    return ((h[..., None] - knots[0]) * (above & below)).flatten(1)
+
+
+# Functions of one tensor that end in other calls than arithmetic, or with statistics of it.
+FUNCTIONS = {
+    "a mask written to": filled,
+    "between knots": hat,
+    "a norm by a product with ones": lambda h: h / (h.square() @ torch.ones(3, 1)).sqrt(),
+    "a norm by a product with itself": lambda h: h / (h[:, None] @ h[..., None]).sqrt()[..., 0],
+    "its mean in a sum by a stack": lambda h: torch.stack(
+        [h, -h.mean(1, keepdim=True).expand(2, 3)]
+    ).sum(0),
+    "its gate in a product by a stack": lambda h: torch.stack(
+        [h, h.logsumexp(1, keepdim=True).sigmoid().expand(2, 3)]
+    ).prod(0),
+    "units of rows of a layer": lambda h: (
+        lambda y: torch.addcmul(y.relu(), torch.tensor([0.5, 1.0, 0.0]), y)
+    )(torch.stack([(h * w).sum(-1) for w in torch.eye(3) + 0.5], -1)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_that_end_in_other_calls(name):
+    torch.manual_seed(0)
+    head = nn.Linear(6 if name == "between knots" else 3, 2)
+    model = nn.Sequential(nn.Linear(3, 3), Function(FUNCTIONS[name]), head)
+    assert_right(verify(model, torch.randn(2, 3)))
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def test_memory_that_is_read_behind_a_sum():
     class Fills(nn.Module):
         def forward(self, x):

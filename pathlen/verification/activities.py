@@ -4,7 +4,6 @@ The entry of an activation is filled with one number after another, all other op
 statistics stay what they are in the model, and the results are looked at element by element.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +16,13 @@ from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.verification.connections import MOST_UNITS, Connections
-from pathlen.verification.cuts import Cut, results, scalar_function, units_of
+from pathlen.verification.cuts import (
+    Cut,
+    results,
+    scalar_function,
+    units_of,
+    with_units_in_common,
+)
 from pathlen.verification.edges import Edges
 from pathlen.verification.replay import Tensors
 from pathlen.verification.support import positions
@@ -73,7 +78,7 @@ class Activities:
         cut = scalar_function(step, self._edges.read(step))
         try:
             if cut is not None and self._is_of_one_element(cut, *cut.values):
-                points, lines = self._lines(cut, *cut.values)
+                points, lines = self._lines(cut, cut.values)
                 self._function(step, points, lines)
                 return
             behind = self._connections.sum_behind(step)
@@ -115,8 +120,8 @@ class Activities:
             told = offence(step, what, float(wrong))
         self._tally.add(len(nodes), wrong, told)
 
-    def _lines(self, cut: Cut, entry: Value) -> tuple[torch.Tensor, torch.Tensor]:
-        """Results for one value of a cut filled with each of some numbers.
+    def _lines(self, cut: Cut, entries: Sequence[Value]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Results for some values of a cut filled with each of some numbers.
 
         Returns:
             The numbers, ascending, and the results.  # (points,), (points, elements)
@@ -124,14 +129,17 @@ class Activities:
         Raises:
             Exception: whatever an operator raises.
         """
-        like = self._tensors[entry]
+        like = {id(value): self._tensors[value] for value in entries}
         points = _REAL_POINTS
-        if not (like.is_floating_point() or like.is_complex()):
+        if not any(t.is_floating_point() or t.is_complex() for t in like.values()):
             points = torch.arange(-16, 17).double()
         with torch.no_grad():
             lines = torch.stack(
                 [
-                    cut({id(entry): torch.full_like(like, point)}, self._tensors)[0].reshape(-1)
+                    cut(
+                        {key: torch.full_like(tensor, point) for key, tensor in like.items()},
+                        self._tensors,
+                    )[0].reshape(-1)
                     for point in points.tolist()
                 ]
             )
@@ -174,19 +182,22 @@ class Activities:
         rows = units_of([result])[:MOST_UNITS]
         units = units_of(cut.values)
         claim = self._edges.claim(step, rows.tolist(), units, cut.calls)
-        for values in _with_units_in_common(cut.values):
+        for values in with_units_in_common(cut.values):
             if len(values) > 1 and any(value.softmax == "whole" for value in values):
                 continue  # a softmax that meets its own tensor passes its units in any form
             if not all(self._is_of_one_element(cut, value) for value in values):
                 continue
-            bent = np.zeros(len(rows))
-            for value in values:
-                found = bend(*self._lines(cut, value))
-                bent = np.maximum(bent, _by_unit(found, result.labels, rows))
+            lines = [self._lines(cut, [value]) for value in values]
+            apart, together = (
+                [_by_unit(bend(*line), result.labels, rows) for line in some]
+                for some in (lines, [self._lines(cut, values)])
+            )
+            bent = np.maximum.reduce([*apart, *together])
             columns = np.isin(units, units_of(values))
             reached = claim.reaches[:, columns].any(axis=1)
             active = claim.bent[:, columns].any(axis=1)
-            is_active, is_linear = self._is(bent)
+            is_linear = self._is(bent)[1]
+            is_active = self._is(np.minimum(np.maximum.reduce(apart), together[0]))[0]
             wrong = active & is_linear
             if self._policy.counts("activation"):
                 wrong |= reached & ~active & is_active
@@ -209,16 +220,6 @@ class Activities:
                 float(wrong.sum()),
             )
         self._tally.add(len(units), int(wrong.sum()), told)
-
-
-def _with_units_in_common(values: Sequence[Value]) -> list[list[Value]]:
-    """Values in groups, so that no unit occurs in two of them."""
-    groups: list[list[Value]] = []
-    for value in values:
-        near = [g for g in groups if np.isin(units_of(g), units_of([value])).any()]
-        groups = [group for group in groups if group not in near]
-        groups.append([*itertools.chain(*near), value])
-    return groups
 
 
 def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:

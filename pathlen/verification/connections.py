@@ -1,5 +1,6 @@
 """Second check: what each lowered call connects, against the support of its Jacobian."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from pathlen.verification.cuts import (
     lacks_held_form,
     results,
     units_of,
+    with_units_in_common,
 )
 from pathlen.verification.draws import Drawn, Draws
 from pathlen.verification.edges import Claim, Edges
@@ -28,6 +30,7 @@ from pathlen.verification.verdict import Check
 
 MOST_UNITS = 64
 _LEAST_DRAWS = 2
+_LINE = [number / 4 + 0.01 for number in range(-24, 25)]
 _CHANGES = 3  # draws at which what no derivative shows is looked for by changing units
 
 
@@ -86,8 +89,9 @@ class Connections:
         """
         if id(step) not in self._sums:
             path = followed_operands(step.call, self._edges.outside(step), self._policy)
-            found = (cut for cut in sums_behind(step, path, self._edges) if cut.inside)
-            self._sums[id(step)] = next((cut for cut in found if self._adds_up(cut)), None)
+            found = sums_behind(step, path, self._edges, self._tensors)
+            behind = (cut for cut in found if {*map(id, cut.values)} != {*map(id, path)})
+            self._sums[id(step)] = next((cut for cut in behind if self._adds_up(cut)), None)
         return self._sums[id(step)]
 
     def _find(self, step: Step) -> Cut:
@@ -147,6 +151,8 @@ class Connections:
             if number >= _LEAST_DRAWS and (support.maybe | ~claim.reaches).all():
                 break
             seen.append(self._attempt(cut, number, support.add_jacobian))
+        if len(cut.values) == 1 and (claim.reaches & ~support.maybe).any():
+            self._look_along_a_line(cut, support)
         derived = any(error is None for error in seen)
         columns, proof = self._columns_to_change(cut, claim, support, differentiated=derived)
         for number in range(_CHANGES if columns else 0):
@@ -166,6 +172,17 @@ class Connections:
             else:
                 return None
         return failure
+
+    def _look_along_a_line(self, cut: Cut, support: Support) -> None:
+        """Look at a function of one value where all its elements are one number, then another.
+
+        Random numbers may all miss where it has a slope: between two knots, say.
+        """
+        (value,) = cut.values
+        tensor = self._tensors[value]
+        for point in _LINE if tensor.is_floating_point() else ():
+            with contextlib.suppress(Exception):  # operators raise whatever they raise
+                support.add_jacobian({id(value): torch.full_like(tensor, point)})
 
     def _variants(self, cut: Cut) -> list[tuple[list[Value], int]]:
         """What else to draw than the operands, the most first; an operator may not take it all.
@@ -256,11 +273,12 @@ class Connections:
         self._extra.add(int(claim.reaches.sum()), int(extra.sum()) + int(claim.foreign.sum()), told)
 
     def _adds_up(self, cut: Cut) -> bool:
-        """Whether a cut adds up functions of one value each.
+        """Whether a cut adds up functions of one value each, those with units in common together.
 
         Then what the result changes by when one value does is the same whatever the others are.
         """
-        if len(cut.values) < 2:
+        groups = with_units_in_common(cut.values)
+        if len(groups) < 2:
             return True
         one, other = (
             self._draws.operands(cut.values, [], self._tensors, number) for number in (1, 2)
@@ -268,9 +286,10 @@ class Connections:
         try:
             with torch.no_grad():
                 ends = cut(one, self._tensors), cut(other, self._tensors)
-                for key in one:
-                    there = cut({**one, key: other[key]}, self._tensors)
-                    back = cut({**other, key: one[key]}, self._tensors)
+                for group in groups:
+                    keys = [id(value) for value in group]
+                    there = cut({**one, **{key: other[key] for key in keys}}, self._tensors)
+                    back = cut({**other, **{key: one[key] for key in keys}}, self._tensors)
                     for a, b, c, d in zip(there, ends[0], ends[1], back, strict=True):
                         if not torch.allclose(a - b, c - d, rtol=1e-6, atol=1e-9, equal_nan=True):
                             return False

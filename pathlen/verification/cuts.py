@@ -5,7 +5,8 @@ out, a sum of three. Its last call must then be checked from where the graph say
 What lies between is found here from the graph and the program, not from the rules of the lowering.
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,8 @@ def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut 
         The smallest one with all that is read in its entry, None where there is none; and the
         smallest with any that is outside.
     """
-    if kind_of_call(step.call) != "elementwise" or not len(outside):
+    by_element = kind_of_call(step.call) == "elementwise" or step.call.name in _CHOOSE
+    if not by_element or not len(outside):
         return None, None
     regions = [
         Cut(step, (entry,), inside) for entry, inside in entries(step.call, _meets_neighbours(step))
@@ -232,7 +234,7 @@ def _moving(
 
 def scalar_function(step: Step, read: np.ndarray) -> Cut | None:
     """A call as a function of the one value that the graph has before it, None for a merge."""
-    if kind_of_call(step.call) != "elementwise":
+    if kind_of_call(step.call) != "elementwise" and step.call.name not in _CHOOSE:
         return None
     for entry, inside in entries(step.call, _meets_neighbours(step)):
         if np.isin(read, units_of([entry])).all():
@@ -286,3 +288,13 @@ def units_of(values: tuple[Value, ...] | list[Value]) -> np.ndarray:
     units = np.unique(np.concatenate([*found, np.empty(0, dtype=np.int64)]))
     chosen: np.ndarray = units[units != CONSTANT]
     return chosen
+
+
+def with_units_in_common(values: Sequence[Value]) -> list[list[Value]]:
+    """Values in groups, so that no unit occurs in two of them."""
+    groups: list[list[Value]] = []
+    for value in values:
+        near = [g for g in groups if np.isin(units_of(g), units_of([value])).any()]
+        groups = [group for group in groups if group not in near]
+        groups.append([*itertools.chain(*near), value])
+    return groups

@@ -14,32 +14,32 @@ import numpy as np
 
 from pathlen.graph import Kind
 from pathlen.lowering.operations import aten
-from pathlen.lowering.rules import kind_of, kind_of_call
+from pathlen.lowering.rules import kind_of
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value
-from pathlen.verification.cuts import Cut, operands, units_of
+from pathlen.verification.cuts import Cut, leaves, operands, units_of
 from pathlen.verification.edges import Edges
+from pathlen.verification.replay import Tensors
 
 _BY_ELEMENT = ("elementwise", "normalization", "movement", "softmax")
-_ADDING = ("elementwise", "reduction", "contraction", "layer")
+_PASSING = ("elementwise", "normalization", "movement")
 _TOTALS = frozenset(aten("sum mean nansum"))
 
 
-def sums_behind(step: Step, path: Sequence[Value], edges: Edges) -> Iterator[Cut]:
+def sums_behind(step: Step, path: Sequence[Value], edges: Edges, tensors: Tensors) -> Iterator[Cut]:
     """Cuts at values that the graph lets a call begin at, all of them and no others.
 
     Args:
         step: the call.
         path: its operands that paths lead through.
         edges: the unpruned graph.
+        tensors: behind the values of the lowering.
 
     Yields:
         At most two: reductions in between are statistics in one, and add up in the other.
     """
-    if kind_of_call(step.call) not in _ADDING:
-        return
     for adding in (False, True):
-        found = _Walk(step, edges, adding=adding).back(path)
+        found = _Walk(step, edges, tensors, adding=adding).back(path)
         if found is not None:
             yield found
 
@@ -47,9 +47,10 @@ def sums_behind(step: Step, path: Sequence[Value], edges: Edges) -> Iterator[Cut
 class _Walk:
     """Walks back from the operands of a call to where the graph says that it begins."""
 
-    def __init__(self, step: Step, edges: Edges, *, adding: bool) -> None:
+    def __init__(self, step: Step, edges: Edges, tensors: Tensors, *, adding: bool) -> None:
         self._step = step
         self._edges = edges
+        self._tensors = tensors
         self._adding = adding
         self._calls: list[Call] = []  # whose units count as those of the call
         self._frontier: dict[int, Value] = {}
@@ -63,67 +64,92 @@ class _Walk:
             outside = self._edges.outside(self._step, self._calls)
             behind = [v for v in self._frontier.values() if not _all_read(v, outside)]
             behind = [value for value in behind if id(value) not in left]
-            behind = behind or self._passed_on()
+            if not behind and self._hold_statistics():
+                continue
+            if not behind and (passed := self._passed_on()):
+                found = self._look_behind(max(passed, key=lambda value: value.order))
+                left |= {id(v) for v in found if np.isin(units_of([v]), outside).any()}
+                continue
             if not behind:
-                return self._cut(outside)
+                return self._cut(outside, self._edges.read(self._step, self._calls))
             value = max(behind, key=lambda value: value.order)
             if value.softmax != "whole" and (self._adds_up(value) or kind_of(value) in _BY_ELEMENT):
                 self._look_behind(value)
             elif np.isin(units_of([value]), outside).any():
                 left.add(id(value))
-            elif kind_of(value) == "reduction":
+            elif self._is_a_statistic(value):
                 del self._frontier[id(value)]
                 self._held.append(value)
             else:
                 return None
+
+    def _hold_statistics(self) -> bool:
+        """Hold what reduces another value and meets it, without a unit of its own."""
+        for value in list(self._frontier.values()) if not self._adding else ():
+            others = [v for v in self._frontier.values() if v is not value]
+            if self._is_a_statistic(value) and np.isin(units_of([value]), units_of(others)).all():
+                del self._frontier[id(value)]
+                self._held.append(value)
+                return True
+        return False
 
     def _passed_on(self) -> list[Value]:
         """Values that pass on the units of another one, such as -v and v: they meet in v."""
         found = []
         for value in self._frontier.values():
             passes = value.call is not None and not self._edges.made_by(value.call)
-            if (
-                passes
-                and value.softmax != "whole"
-                and kind_of(value) in ("elementwise", "normalization")
-            ):
+            if passes and value.softmax != "whole" and kind_of(value) in _PASSING:
                 others = [v for v in self._frontier.values() if v is not value]
                 if np.isin(units_of([value]), units_of(others)).any():
                     found.append(value)
         return found
 
-    def _look_behind(self, value: Value) -> None:
+    def _look_behind(self, value: Value) -> list[Value]:
         del self._frontier[id(value)]
         assert value.call is not None
         self._calls.append(value.call)
-        for operand in operands(value.call):
-            if operand.is_path:
-                self._frontier.setdefault(id(operand), operand)
+        path = [operand for operand in operands(value.call) if operand.is_path]
+        for operand in path:
+            self._frontier.setdefault(id(operand), operand)
+        return path
 
     def _adds_up(self, value: Value) -> bool:
         if not self._adding or value.call is None:
             return False
         return value.call.name in _TOTALS or kind_of(value) == "contraction"
 
-    def _cut(self, outside: np.ndarray) -> Cut | None:
+    def _cut(self, outside: np.ndarray, read: np.ndarray) -> Cut | None:
         values = tuple(self._frontier.values())
-        known = np.isin(outside, units_of(values))
-        is_whole = bool((known | (self._edges.kind[outside] == Kind.HUB)).all())
+        lacking = read[~np.isin(read, units_of(values))]
+        behind = [self._edges.predecessors(node) for node in lacking.tolist()]
+        hubs = self._edges.kind[lacking] == Kind.HUB
+        is_whole = all(hubs) and all(np.isin(b, units_of(values)).all() for b in behind)
         are_read = all(np.isin(units_of([value]), outside).any() for value in values)
         if not is_whole or not are_read or not all(map(self._comes_from, self._held)):
             return None
         held = {id(value) for value in self._held}
         return Cut(self._step, values, self._moving(held), sums=True)
 
+    def _is_a_statistic(self, value: Value) -> bool:
+        """Whether a value reduces others: also as a product with equal numbers, or of squares."""
+        if kind_of(value) != "contraction" or value.call is None:
+            return kind_of(value) == "reduction"
+        read = leaves(value.call)
+        constants = [self._tensors[v] for v in read if not v.varies]
+        return all(bool((tensor == tensor.reshape(-1)[:1]).all()) for tensor in constants)
+
     def _comes_from(self, value: Value) -> bool:
         """Whether a statistic is one of the values of the cut, and of nothing else."""
+        units = units_of(tuple(self._frontier.values()))
         stack, seen = [value], set[int]()
         while stack:
             current = stack.pop()
-            if id(current) in seen or id(current) in self._frontier:
+            known = current.is_path and bool(np.isin(units_of([current]), units).all())
+            if known or id(current) in seen:
                 continue
             seen.add(id(current))
-            if current.call is None or kind_of(current) not in (*_BY_ELEMENT, "reduction"):
+            reduces = kind_of(current) in _BY_ELEMENT or self._is_a_statistic(current)
+            if current.call is None or not reduces:
                 return False
             stack += operands(current.call)
         return True
