@@ -106,6 +106,18 @@ def test_an_axis_of_positions_may_have_one_position():
         assert pathlen.measure(model, torch.randn(1, 2, size, size)).num_active == 0
 
 
+def test_a_sum_over_one_element_is_the_element():
+    """A linear layer of one feature, as product and sum, of an activation that stays one unit."""
+    weights = torch.randn(3, 1)
+    forwards = [
+        lambda h: functional.linear(functional.elu(h[:, :1]), weights),
+        lambda h: (functional.elu(h[:, :1])[:, None] * weights).sum(-1),
+    ]
+    for forward in forwards:
+        report = pathlen.measure(nn.Sequential(nn.Linear(4, 2), Calls(forward)), torch.randn(5, 4))
+        assert (report.path_count, report.num_active) == (12, 1)
+
+
 def test_several_elements_along_the_axis_are_none():
     model = nn.Sequential(nn.Linear(4, 6), Calls(lambda h: h.view(-1, 2, 3).softmax(-1).flatten(1)))
     assert pathlen.measure(model, torch.randn(2, 4)).num_active == 0

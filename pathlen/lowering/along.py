@@ -12,6 +12,7 @@ import torch
 from pathlen.lowering.labels import CONSTANT
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, numbered
+from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NONLINEAR, TOTALS, Of, State
 from pathlen.lowering.statistics import REDUCTIONS, keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -43,6 +44,24 @@ def axes_along(call: Call) -> list[int] | None:
     return None
 
 
+def is_identity(call: Call) -> bool:
+    """Whether a call along axes of length 1 gives what it reads."""
+    (source,) = varying_operands(call)
+    axes = axes_along(call) or []
+    return call.name in _OF_ONE and all(source.shape[axis] == 1 for axis in axes)
+
+
+def has_new_axes(value: Value) -> bool:
+    """Whether axes of length 1 were added to a tensor since its elements began."""
+    root = value
+    while root.call is not None and kind_of(root) in ("movement", "elementwise"):
+        operands = varying_operands(root.call)
+        if len(operands) != 1:
+            break
+        root = operands[0]
+    return _ones(value) > _ones(root)
+
+
 def along(call: Call, of: Of, entry: Value) -> State | None:
     """The state of a call along axes on which one element of an entry is repeated.
 
@@ -62,8 +81,7 @@ def along(call: Call, of: Of, entry: Value) -> State | None:
     places = _carried_places(call, state.places[0], axes)
     if places is None:
         return None
-    alone = call.name in _OF_ONE and len(short) == len(axes)
-    return State(state.degree if alone or call.name in _SUMS else NONLINEAR, (places,))
+    return State(state.degree if is_identity(call) or call.name in _SUMS else NONLINEAR, (places,))
 
 
 def _carried_places(call: Call, places: Places, axes: list[int]) -> Places | None:

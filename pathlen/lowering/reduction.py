@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import torch
 
-from pathlen.lowering.along import axes_along
+from pathlen.lowering.along import axes_along, has_new_axes, is_identity
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum, scalar_function
@@ -120,12 +120,19 @@ def _in_stack(call: Call, stack: Stack, number: int, lowering: Lowering) -> Fact
 def function_along(call: Call, lowering: Lowering) -> Result | None:
     """The result of a call along axes on which one element is repeated, unless it is affine.
 
-    It is a scalar function of that element; None where the rule of the call says what it is.
+    It is a scalar function of that element; along new axes of length 1 it may be a view. None
+    where the rule of the call says what it is.
     """
     if axes_along(call) is None:
         return None
-    region = find_region(call, varying_operands(call), lowering.constants, affine=False)
-    return None if region is None else _scalar(call, region, lowering)
+    if is_identity(call):
+        (source,) = varying_operands(call)
+        if not isinstance(call.node.meta["val"], torch.Tensor) or not has_new_axes(source):
+            return None
+        several = lowering.variants.of(source) is not None  # linear functions: a layer
+        return None if several else reshaped(call, source, lowering)
+    region = find_region(call, varying_operands(call), lowering.constants, shifts=False)
+    return None if region is None or region.affine else _scalar(call, region, lowering)
 
 
 def _scalar(call: Call, region: Region, lowering: Lowering) -> Result:

@@ -78,7 +78,7 @@ class Region:
 
 
 def find_region(
-    call: Call, operands: list[Value], constants: Constants, *, affine: bool = True
+    call: Call, operands: list[Value], constants: Constants, *, shifts: bool = True
 ) -> Region | None:
     """The smallest region that ends in an elementwise call, None where there is none.
 
@@ -91,7 +91,7 @@ def find_region(
         call: the last call.
         operands: the tensors that it reads and the input decides on.
         constants: gives the indices of movements.
-        affine: whether a region that is affine by its form is wanted.
+        shifts: whether a region that ends in a log softmax, and so only shifts, is wanted.
     """
     frontier = {id(value): value for value in operands}
     heap = [(-value.order, id(value)) for value in operands]
@@ -103,7 +103,7 @@ def find_region(
             tried = False
         elif not tried and next(iter(frontier.values())).is_path:
             region = region_of(call, next(iter(frontier.values())), between, constants)
-            if region is not None and (affine or not region.affine):
+            if region is not None and (shifts or region.state.part != "shifted"):
                 return region
             tried = True  # elements of several places meet: before these were put side by side
             # or repeated, they may be one
