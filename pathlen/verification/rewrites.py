@@ -130,8 +130,13 @@ def linear_as_einsum(node: fx.Node) -> Spelling | None:
 
 
 def linear_as_product_and_sum(node: fx.Node) -> Spelling | None:
-    """(x[:, None] * W).sum(-1) + b, for an input of two axes: tokens may be of several kinds."""
+    """(x[:, None] * W).sum(-1) + b, for an input of two axes: tokens may be of several kinds.
+
+    A sum for a single output is a reduction, which has no unit of its own.
+    """
     if node.target is not aten.linear.default or node.kwargs or _rank(node.args[0]) != 2:
+        return None
+    if node.args[1].meta["val"].shape[0] == 1:  # type: ignore[union-attr]
         return None
     return lambda call: _plus((call.args[0].unsqueeze(-2) * call.args[1]).sum(-1), call.args)
 
