@@ -30,6 +30,10 @@ NO_BRANCH = (
 )
 
 
+# Of other arguments (floating-point numbers, objects of torch's own) the class is compared.
+_COMPARED = (bool, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
 @dataclass
 class Draws:
     """Whether numbers were drawn, by Python or numpy."""
@@ -86,7 +90,7 @@ def _described(recording: Recording) -> list[Any]:
     def describe(leaf: Any) -> Any:
         if isinstance(leaf, fx.Node):
             return position[leaf]
-        return type(leaf), None if isinstance(leaf, (float, complex)) else leaf
+        return type(leaf), leaf if isinstance(leaf, _COMPARED) else None
 
     return [
         (node.target, pytree.tree_map(describe, (node.args, node.kwargs)), _shapes(node))

@@ -38,14 +38,14 @@ DETOURS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "a new axis at the end": lambda y, _: y[..., None][..., 0],
     "flatten and reshape": lambda y, _: y.reshape(-1).reshape(y.shape),
     "transpose twice": lambda y, axis: y.transpose(axis, -1).contiguous().transpose(axis, -1),
-    "flip twice": lambda y, axis: y.flip(axis).flip(axis),
     "clone": lambda y, _: y.clone(),
-    "roll and back": lambda y, axis: y.roll(1, axis).roll(-1, axis),
-    "permute by an index and back": _permuted,
 }
 """Ways there and back for a result with at least one axis, along an axis."""
 
 DETOURS_IN_PARTS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "flip twice": lambda y, axis: y.flip(axis).flip(axis),
+    "roll and back": lambda y, axis: y.roll(1, axis).roll(-1, axis),
+    "permute by an index and back": _permuted,
     "chunk and cat": lambda y, axis: torch.cat(y.chunk(2, axis), axis),
     "unbind and stack": lambda y, axis: (
         torch.stack(y.unbind(axis), axis) if y.shape[axis] <= _MOST_PARTS else y.clone()
@@ -53,4 +53,4 @@ DETOURS_IN_PARTS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "pad and narrow": lambda y, _: F.pad(y, (1, 1))[..., 1:-1],
     "copied into zeros in two parts": _in_parts,
 }
-"""The same, by tensors that are put together; what is put together may be a sum of its parts."""
+"""The same, by other orders and by tensors that are put together, which may be sums of parts."""

@@ -46,6 +46,7 @@ class Respeller:
         self._storage = Storage()
         self._run({}, 0, self._storage.see)
         self._order = {node: n for n, node in enumerate(recording.graph.nodes)}
+        self._matters = _between_inputs_and_outputs(recording)
 
     def rewritten(self, seed: int | None) -> Ways:
         """A spelling that computes the same, as far as running it tells.
@@ -62,7 +63,7 @@ class Respeller:
         for node in self._recording.graph.nodes:
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
-            found = self._choose(node, generator, chosen)
+            found = self._choose(node, generator, chosen) if node in self._matters else None
             if found is not None:
                 chosen[node] = found
         for number in range(len(self._inputs)):
@@ -209,6 +210,35 @@ class Respeller:
 
     def _run(self, spellings: dict[fx.Node, Spelling], number: int, watch: Any = None) -> Any:
         return run(self._recording, self._inputs[number], spellings, watch)
+
+
+def _between_inputs_and_outputs(recording: Recording) -> set[fx.Node]:
+    """The calls whose results inputs decide on and outputs depend on.
+
+    What is left out has no part in the graph: constants, which may be parameters that a copy would
+    tell apart, and results of which only the shape is read.
+    """
+    reached = {node for node in recording.graph.nodes if node.op == "placeholder"}
+    for node in recording.graph.nodes:
+        if any(operand in reached for operand in node.all_input_nodes):
+            reached.add(node)
+    read, queue = set[fx.Node](), [node for _, node in recording.outputs]
+    while queue:
+        node = queue.pop()
+        if node in read:
+            continue
+        read.add(node)
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.name.endswith("_like"):
+            queue += node.all_input_nodes
+        # what is written to memory that is read counts as read
+        queue += [user for user in node.users if _writes(user)]
+    return reached & read
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def _spellings(ways: Ways) -> dict[fx.Node, Spelling]:
