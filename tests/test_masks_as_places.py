@@ -34,6 +34,10 @@ def put(h):
     return h.index_put(torch.where(h < 0), torch.zeros(()))
 
 
+def scattered(h):
+    return h.masked_scatter(h < 0, torch.zeros_like(h))
+
+
 def flat(h):
     elements = h.flatten().clone()
     elements[(elements < 0).nonzero().squeeze(1)] = 0.0
@@ -68,6 +72,17 @@ SPELLINGS = [
     (functional.leaky_relu, scaled),
     (functional.leaky_relu, scaled_by_columns),
 ]
+
+
+def test_one_number_scattered_by_a_mask():
+    report = pathlen.measure(Residual(scattered), torch.randn(6, 4), exact=True)
+    assert (report.path_count, report.num_active, report.status) == (252, 5, "exact")
+
+
+def test_several_numbers_scattered_by_a_mask_are_no_function():
+    numbers = torch.arange(30.0).view(6, 5)
+    model = Residual(lambda h: h.masked_scatter(h < 0, numbers))
+    assert pathlen.measure(model, torch.randn(6, 4)).num_active == 0
 
 
 @pytest.mark.parametrize(("plain", "other"), SPELLINGS, ids=lambda one: one.__name__)

@@ -75,6 +75,16 @@ class Constants:
             self.reads.append(value)
         return self._value(value)
 
+    def one_number(self, value: Value) -> float | None:
+        """The one number that a constant holds; None where it holds several or is unknown."""
+        try:
+            flat = self.of(value).reshape(-1)
+        except UnknownConstantError:
+            return None
+        # the first few tell most matrices of weights
+        same = flat.numel() > 0 and all(bool((f == flat[:1]).all()) for f in (flat[:16], flat))
+        return flat[0].item() if same else None
+
     def _value(self, value: Value) -> torch.Tensor:
         return self._programs[value.node.graph].of(value)
 

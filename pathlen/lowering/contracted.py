@@ -2,7 +2,7 @@
 
 import torch
 
-from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.constants import Constants
 from pathlen.lowering.letters import LAYERS, letters_of
 from pathlen.lowering.places import Places
 from pathlen.lowering.states import CONSTANT, Of, State
@@ -44,15 +44,9 @@ def adds_up(call: Call, constants: Constants) -> bool:
 
 
 def _only_adds(value: Value, constants: Constants) -> bool:
-    """Whether a constant matrix holds one number only."""
-    try:
-        tensor = constants.of(value)
-    except UnknownConstantError:
-        return False
-    first = tensor.reshape(-1)[:1]
-    if not bool((tensor.reshape(-1)[:16] == first).all()):
-        return False  # most matrices end here
-    return bool(tensor.numel()) and bool((tensor == first).all()) and bool(first != 0)
+    """Whether a constant matrix holds one number only, which is not 0."""
+    number = constants.one_number(value)
+    return number is not None and number != 0
 
 
 def _contracted_places(places: Places, own: str, out: str, shape: torch.Size) -> Places:

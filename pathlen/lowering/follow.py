@@ -87,7 +87,7 @@ class Follower:
             if found is not None:
                 return found
         if mask_of(call) is not None:
-            found = masked(call, self._of)
+            found = masked(call, self._of, self._constants)
             if found is not None or call.name == "aten.masked_scatter":
                 return found
         if kind == "elementwise":

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import Same
 from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten, call_by_name
@@ -22,7 +23,7 @@ _COLUMNS = frozenset(
 )
 
 
-def masked(call: Call, of: Of) -> State | None:
+def masked(call: Call, of: Of, constants: Constants) -> State | None:
     """Elements read or written where a mask says so: they keep their places."""
     mask = mask_of(call)
     if mask is None or not mask.varies:
@@ -54,7 +55,7 @@ def masked(call: Call, of: Of) -> State | None:
         if not isinstance(own, tuple) or own[:2] != key[:2] or not _agree(own[2], places):
             return None
         places = own[2]
-    elif isinstance(written, Value) and written.labels.numel() != 1:
+    elif isinstance(written, Value) and constants.one_number(written) is None:
         return None
     return State(NONLINEAR, places) if places else None
 
