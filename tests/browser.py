@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         # A page is told of a change when its next frame is made, before the frame's callbacks.
         self.driver.execute_async_script("requestAnimationFrame(arguments[0])")
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds: what follows an event may take frames on a loaded machine."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, 60).until(lambda _: holds())
 
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)

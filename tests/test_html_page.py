@@ -187,18 +187,21 @@ def test_everything_can_be_done_with_the_keyboard(page):
 def test_light_and_dark_by_the_system_and_by_the_switch(page):
     ground = "return getComputedStyle(document.body).backgroundColor"
     colour = "return document.querySelector('#lengths').data[0].marker.color"
-    seen = {}
-    for scheme in ("light", "dark"):
-        page.ask_for(scheme)
-        seen[scheme] = page.run(ground), page.run(colour)
-    assert seen["light"][0] == "rgb(255, 255, 255)"
-    assert seen["dark"][0] != seen["light"][0]
-    assert seen["dark"][1] != seen["light"][1]
+
+    def colours():
+        return page.run(ground), page.run(colour)
+
+    page.ask_for("light")
+    page.until(lambda: page.run(ground) == "rgb(255, 255, 255)")
+    light = colours()
+    page.ask_for("dark")
+    page.until(lambda: all(now != before for now, before in zip(colours(), light, strict=True)))
+    dark = colours()
     page.press("#theme")  # the system says dark, the switch light
-    assert (page.run(ground), page.run(colour)) == seen["light"]
+    page.until(lambda: colours() == light)
     page.press("#theme")
     page.ask_for("light")  # and now the other way around
-    assert (page.run(ground), page.run(colour)) == seen["dark"]
+    page.until(lambda: colours() == dark)
     page.press("#theme")
 
 

@@ -200,7 +200,7 @@ def test_rewrites_compute_the_same():
             (found,) = again(other.clone())
             assert torch.allclose(found, model(other.clone()), atol=1e-5)
     wanted = {"swapped_operands", "linear_as_einsum", "softmax_by_logsumexp", "reciprocal"}
-    wanted |= {"layer_norm_written_out", "mean_as_sum", "flip twice", "in place"}
+    wanted |= {"layer_norm_written_out", "mean_as_sum", "transpose twice", "in place"}
     assert wanted <= done
 
 
