@@ -106,6 +106,19 @@ def test_an_axis_of_positions_may_have_one_position():
         assert pathlen.measure(model, torch.randn(1, 2, size, size)).num_active == 0
 
 
+@pytest.mark.parametrize("features", [1, 3])
+def test_a_part_of_the_features_may_have_one_feature(features):
+    """Its norm is a norm, as that of parts with more features is."""
+
+    def forward(h):
+        part, _ = h.split([features, 6 - features], -1)
+        return part * torch.rsqrt(part.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    model = nn.Sequential(nn.Linear(4, 6), Calls(forward), nn.Linear(features, 2))
+    report = pathlen.measure(model, torch.randn(2, 5, 4))
+    assert (report.path_count, report.num_active) == (4 * features * 2, 0)
+
+
 def test_a_sum_over_one_element_is_the_element():
     """A linear layer of one feature, as product and sum, of an activation that stays one unit."""
     weights = torch.randn(3, 1)

@@ -59,7 +59,7 @@ def has_new_axes(value: Value) -> bool:
         if len(operands) != 1:
             break
         root = operands[0]
-    return _ones(value) > _ones(root)
+    return _new_axes(value, root) > 0
 
 
 def along(call: Call, of: Of, entry: Value) -> State | None:
@@ -76,7 +76,7 @@ def along(call: Call, of: Of, entry: Value) -> State | None:
     if state is None or not state.degree or len(state.places) != 1:
         return None
     short = [axis for axis in axes if source.shape[axis] == 1]
-    if len(short) > _ones(source) - _ones(entry):
+    if len(short) > _new_axes(source, entry):
         return None
     places = _carried_places(call, state.places[0], axes)
     if places is None:
@@ -124,5 +124,11 @@ def _one_along(numbers: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
     return highest if bool(((numbers == highest) | (numbers == CONSTANT)).all()) else None
 
 
-def _ones(value: Value) -> int:
-    return list(value.shape).count(1)
+def _new_axes(value: Value, root: Value) -> int:
+    """How many axes of length 1 a tensor has beside those of an earlier one.
+
+    None where elements were left out: then an axis may be one of features that is cut to one.
+    """
+    if value.shape.numel() < root.shape.numel():
+        return 0
+    return list(value.shape).count(1) - list(root.shape).count(1)
