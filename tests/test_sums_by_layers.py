@@ -58,3 +58,15 @@ def test_weights_that_differ_are_a_layer():
     # squares, one root of the layer's unit, and six ReLUs
     assert report.num_active == 13
     assert report.average_path_length > 2
+
+
+def test_parameters_are_a_layer_whatever_their_values_are():
+    total = nn.Linear(6, 1, bias=False)
+    model = Normalized(lambda h: h * total(h * h).rsqrt())
+    model.total = total
+    reports = []
+    for fill in (nn.init.uniform_, nn.init.ones_):
+        fill(total.weight)
+        reports.append(pathlen.measure(model, torch.rand(2, 5, 4), exact=True))
+    assert reports[0].path_count == reports[1].path_count
+    assert reports[0].num_active == reports[1].num_active == 13

@@ -85,6 +85,12 @@ class Constants:
         same = flat.numel() > 0 and all(bool((f == flat[:1]).all()) for f in (flat[:16], flat))
         return flat[0].item() if same else None
 
+    def is_parameter(self, value: Value) -> bool:
+        """Whether a constant is a parameter itself, which training changes."""
+        node = value.node
+        attributes = self._sources[node.graph][0]
+        return isinstance(attributes.get(str(node.target)), torch.nn.Parameter)
+
     def _value(self, value: Value) -> torch.Tensor:
         return self._programs[value.node.graph].of(value)
 

@@ -35,12 +35,17 @@ def contracted(call: Call, of: Of, constants: Constants) -> State | None:
 
 
 def adds_up(call: Call, constants: Constants) -> bool:
-    """Whether a linear layer only adds up what it reads, each with the same constant weight."""
-    letters = letters_of(call)
-    if letters is None or call.name not in LAYERS:
+    """Whether a linear layer only adds up what it reads, each with the same constant weight.
+
+    One with parameters does not, whatever their values are.
+    """
+    letters = letters_of(call) if call.name in LAYERS else None
+    if letters is None:
         return False
     source, weight = letters.operands
-    return source.varies and not weight.varies and _only_adds(weight, constants)
+    if not source.varies or weight.varies or constants.is_parameter(weight):
+        return False
+    return _only_adds(weight, constants)
 
 
 def _only_adds(value: Value, constants: Constants) -> bool:
