@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from pathlen.lowering.labels import CONSTANT
+from pathlen.lowering.labels import one_along
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import Places, numbered
 from pathlen.lowering.rules import kind_of
@@ -34,14 +34,15 @@ _OF_ONE = frozenset(  # of a single element these are the element itself
 
 def axes_along(call: Call) -> list[int] | None:
     """The axes of its one varying operand along which a call works; None for other calls."""
+    keeps, reduces = call.name in _KEEP_AXES, call.name in REDUCTIONS or "pool" in call.name
+    if not keeps and not reduces:
+        return None
     operands = varying_operands(call)
     if len(operands) != 1 or not operands[0].shape:
         return None
-    if call.name in _KEEP_AXES:
+    if keeps:
         return [call.arguments.get("dim", 0) % len(operands[0].shape)]
-    if call.name in REDUCTIONS or "pool" in call.name:
-        return reduced_axes(call) or None
-    return None
+    return reduced_axes(call) or None
 
 
 def is_identity(call: Call) -> bool:
@@ -110,7 +111,7 @@ def carried_along(call: Call, numbers: torch.Tensor) -> torch.Tensor | None:
     """
     axes = axes_along(call)
     assert axes is not None
-    one = _one_along(numbers, axes)
+    one = one_along(numbers, axes)
     if one is None:
         return None
     if call.name in _KEEP_AXES:
@@ -118,16 +119,10 @@ def carried_along(call: Call, numbers: torch.Tensor) -> torch.Tensor | None:
     return one if keeps_axes(call) else one.squeeze(axes)
 
 
-def _one_along(numbers: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
-    """The one integer along some axes, kept with length 1, constants left out."""
-    highest = numbers.amax(axes, keepdim=True)
-    return highest if bool(((numbers == highest) | (numbers == CONSTANT)).all()) else None
-
-
 def _new_axes(value: Value, root: Value) -> int:
     """How many axes of length 1 a tensor has beside those of an earlier one.
 
-    None where elements were left out: then an axis may be one of features that is cut to one.
+    0 where elements were left out, since an axis of features may have been cut to one of them.
     """
     if value.shape.numel() < root.shape.numel():
         return 0

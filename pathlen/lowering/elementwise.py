@@ -389,8 +389,8 @@ def merge_columns(
     single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
         beside_constants = (tuples == CONSTANT).any(axis=1)
-        wanted = {"beside constants": True, "alike": False}.get(passes)
-        single_passes = beside_constants == wanted
+        which = {"beside constants": beside_constants, "alike": ~beside_constants}
+        single_passes = which.get(passes, False)
     if lowering.weights is not None:
         return spread(merged_nodes(call, tuples, single_passes, counted, lowering))
     sets = sets_of_rows(tuples)

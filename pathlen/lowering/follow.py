@@ -56,7 +56,6 @@ class Follower:
 
     def __init__(self, entry: Value, constants: Constants) -> None:
         part = "exp" if entry.softmax == "exp" else ""
-        self._entry = entry
         self.known: dict[int, State | None] = {id(entry): State(1, (identity(entry.shape),), part)}
         self._constants, self._entry = constants, entry
 

@@ -68,6 +68,16 @@ def expands(shape: Sequence[int], whole: Sequence[int]) -> bool:
     )
 
 
+def one_along(labels: torch.Tensor, axes: Sequence[int]) -> torch.Tensor | None:
+    """The one label along some axes, kept with length 1; None where several meet.
+
+    Constants beside it are left out.
+    """
+    small = compact(labels, axes)
+    highest = small.amax(tuple(axes), keepdim=True)
+    return highest if bool(((small == highest) | (small == CONSTANT)).all()) else None
+
+
 def broadcast(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Labels broadcast to a shape, as an elementwise operation broadcasts its operands."""
     return labels if labels.shape == tuple(shape) else labels.expand(tuple(shape))

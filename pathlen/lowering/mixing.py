@@ -6,7 +6,7 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import CONSTANT, collapse, compact, constant_labels
+from pathlen.lowering.labels import CONSTANT, collapse, compact, constant_labels, one_along
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
@@ -69,8 +69,8 @@ def cumulative(call: Call, lowering: Lowering) -> Result:
     axis = call["dim"] % source.labels.ndim
     divisor = 1.0 if call.name == "aten.cumsum" else None
     if source.labels.numel():
-        unit = compact(source.labels, [axis]).amax(axis, keepdim=True)
-        if bool(((source.labels == unit) | (source.labels == CONSTANT)).all()):
+        unit = one_along(source.labels, [axis])
+        if unit is not None:
             return _with_indices(call, collapse(unit.expand(call.shape)), lowering)
     before = _up_to_each(source.labels, axis)
     if before is not None:
