@@ -134,17 +134,23 @@ def addmm_as_sum(node: fx.Node) -> Spelling | None:
     return lambda call: call.args[0] + call.args[1] @ call.args[2]
 
 
-def einsum_as_product_and_sum(node: fx.Node) -> Spelling | None:
-    """Write an einsum of two tensors as a product and a sum over what is contracted."""
+def _einsum_of_two(node: fx.Node) -> tuple[list[str], str] | None:
+    """The letters of the two operands of an einsum, no letter twice in one, and of its result."""
     if node.target is not aten.einsum.default or node.kwargs:
         return None
-    equation, operands = node.args[:2]
-    inputs, arrow, output = str(equation).replace(" ", "").partition("->")
+    inputs, arrow, output = str(node.args[0]).replace(" ", "").partition("->")
     letters = inputs.split(",")
-    if not arrow or len(letters) != 2 or "." in inputs or len(operands) != 2:  # type: ignore[arg-type]
+    if not arrow or len(letters) != 2 or "." in inputs:
         return None
-    if any(len(set(one)) != len(one) for one in letters) or not is_linear(operands):
+    return None if any(len(set(one)) != len(one) for one in letters) else (letters, output)
+
+
+def einsum_as_product_and_sum(node: fx.Node) -> Spelling | None:
+    """Write an einsum of two tensors as a product and a sum over what is contracted."""
+    found = _einsum_of_two(node)
+    if found is None or not is_linear(node.args[1]):
         return None
+    letters, output = found
     contracted = "".join(sorted({*letters[0], *letters[1]} - set(output)))
     order = output + contracted
 
@@ -162,15 +168,10 @@ def einsum_as_product_and_sum(node: fx.Node) -> Spelling | None:
 
 def einsum_as_linear(node: fx.Node) -> Spelling | None:
     """Write an einsum with a constant as a linear layer, where they share what is contracted."""
-    if node.target is not aten.einsum.default or node.kwargs:
+    found = _einsum_of_two(node)
+    if found is None or [_is_constant(one) for one in node.args[1]] != [False, True]:  # type: ignore[union-attr]
         return None
-    equation, operands = node.args[:2]
-    inputs, arrow, output = str(equation).replace(" ", "").partition("->")
-    letters = inputs.split(",")
-    if not arrow or len(letters) != 2 or "." in inputs or _is_constant(operands[0]):  # type: ignore[index]
-        return None
-    if any(len(set(one)) != len(one) for one in letters) or not _is_constant(operands[1]):  # type: ignore[index]
-        return None
+    letters, output = found
     shared = set(letters[0]) & set(letters[1])
     kept, created = ([a for a in own if a not in shared] for own in letters)
     if not shared or not created or shared & set(output) or {*kept, *created} != set(output):
