@@ -22,6 +22,17 @@ def answer(model, *args, status="exact", **kwargs):
     )
 
 
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 class Model(nn.Module):
     """A model from a function of the modules and the inputs."""
 

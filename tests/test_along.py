@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 import pathlen
+from tests.constructs import Function
 
 
 class Residual(nn.Module):
@@ -26,6 +27,14 @@ class Residual(nn.Module):
 
     def forward(self, x):
         return self.c(x + self.b(self.activation(self.a(x))))
+
+
+def assert_plain(model, x, status):
+    """A residual block of five activations."""
+    report = pathlen.measure(model, x, exact=True)
+    found = report.path_count, report.average_path_length, report.normalized_average_path_length
+    assert found == (252, Fraction(20, 21), Fraction(1, 2))
+    assert (report.num_active, report.status) == (5, status)
 
 
 def beside_zero(h, axis=-1):
@@ -89,10 +98,7 @@ def test_a_function_of_one_element(plain, other):
     h = torch.randn(2, 5)
     assert torch.allclose(plain(h), other(h), atol=1e-6)
     for activation in (plain, other):
-        report = pathlen.measure(Residual(activation), torch.randn(2, 4), exact=True)
-        found = report.path_count, report.average_path_length, report.normalized_average_path_length
-        assert found == (252, Fraction(20, 21), Fraction(1, 2))
-        assert (report.num_active, report.status) == (5, "exact")
+        assert_plain(Residual(activation), torch.randn(2, 4), "exact")
 
 
 def test_an_axis_of_positions_may_have_one_position():
@@ -102,7 +108,7 @@ def test_an_axis_of_positions_may_have_one_position():
         return h * torch.sigmoid(h.mean((2, 3), keepdim=True))
 
     for size in (1, 3):
-        model = nn.Sequential(nn.Conv2d(2, 4, 1), Calls(forward), nn.Conv2d(4, 2, 1))
+        model = nn.Sequential(nn.Conv2d(2, 4, 1), Function(forward), nn.Conv2d(4, 2, 1))
         assert pathlen.measure(model, torch.randn(1, 2, size, size)).num_active == 0
 
 
@@ -114,7 +120,7 @@ def test_a_part_of_the_features_may_have_one_feature(features):
         part, _ = h.split([features, 6 - features], -1)
         return part * torch.rsqrt(part.pow(2).mean(-1, keepdim=True) + 1e-6)
 
-    model = nn.Sequential(nn.Linear(4, 6), Calls(forward), nn.Linear(features, 2))
+    model = nn.Sequential(nn.Linear(4, 6), Function(forward), nn.Linear(features, 2))
     report = pathlen.measure(model, torch.randn(2, 5, 4))
     assert (report.path_count, report.num_active) == (4 * features * 2, 0)
 
@@ -127,21 +133,14 @@ def test_a_sum_over_one_element_is_the_element():
         lambda h: (functional.elu(h[:, :1])[:, None] * weights).sum(-1),
     ]
     for forward in forwards:
-        report = pathlen.measure(nn.Sequential(nn.Linear(4, 2), Calls(forward)), torch.randn(5, 4))
+        report = pathlen.measure(
+            nn.Sequential(nn.Linear(4, 2), Function(forward)), torch.randn(5, 4)
+        )
         assert (report.path_count, report.num_active) == (12, 1)
 
 
 def test_several_elements_along_the_axis_are_none():
-    model = nn.Sequential(nn.Linear(4, 6), Calls(lambda h: h.view(-1, 2, 3).softmax(-1).flatten(1)))
+    model = nn.Sequential(
+        nn.Linear(4, 6), Function(lambda h: h.view(-1, 2, 3).softmax(-1).flatten(1))
+    )
     assert pathlen.measure(model, torch.randn(2, 4)).num_active == 0
-
-
-class Calls(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 
 import pathlen
 from pathlen.training.resnet import CifarResNet, channelwise_prelu
-from tests.constructs import Model
+from tests.constructs import Function, Model
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -103,17 +103,6 @@ def test_a_fully_linear_network_has_length_0_and_the_same_paths():
 
 def between_layers(activation):
     return nn.Sequential(nn.Linear(2, 3), activation, nn.Linear(3, 1))
-
-
-class Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize("by_channel", [True, False], ids=["by channel", "one slope"])

@@ -19,6 +19,7 @@ from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import LabelSets, broadcast
 from pathlen.verification import compare, run
+from tests.constructs import Function
 from tests.verify_families import FAMILIES
 from tests.vision import import_torchvision
 from tests.wrong_rules import as_cut, as_pass, replace_rule
@@ -296,15 +297,6 @@ def test_functions_that_end_in_other_calls(name):
     head = nn.Linear(6 if name == "between knots" else 3, 2)
     model = nn.Sequential(nn.Linear(3, 3), Function(FUNCTIONS[name]), head)
     assert_right(verify(model, torch.randn(2, 3)))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def test_memory_that_is_read_behind_a_sum():
