@@ -1,6 +1,7 @@
 """Which units are active: evaluates their scalar functions and asks whether these are affine."""
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pathlen.tracing import module_path
 
 _MOST_EVALUATIONS = 1 << 25
 _FIXED_STATISTIC = 1.25
+_SETTINGS = (bool, int, float, str, torch.dtype)
 
 
 def grid() -> torch.Tensor:
@@ -84,6 +86,20 @@ def _slope_error(
         return 0.0
     sizes = values.abs() + steepest * points.abs().unsqueeze(1)
     return rounding * (sizes[1:] + sizes[:-1])
+
+
+def function_without_parameters(region: Region) -> Hashable | None:
+    """What tells the function of one call on one tensor from others; None for any other region."""
+    call = region.last
+    if region.between or sum(1 for _ in call.values()) != 1:
+        return None
+    settings = [
+        (name, value) for name, value in call.arguments.items() if value is not region.entry
+    ]
+    if not all(isinstance(value, _SETTINGS) or value is None for _, value in settings):
+        return None
+    told = tuple((name, type(value), value) for name, value in settings)
+    return call.func, told, call.output.dtype, len(region.entry.shape), len(call.shape)
 
 
 def active_functions(region: Region, constants: Constants, tolerance: float) -> torch.Tensor | None:

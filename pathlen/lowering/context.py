@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Lowering:
         variants: tells apart the affine functions of one element that a tensor holds.
         decompositions: programs of the operations that no rule knows.
         readers: how many calls read the result of a node (by id of the node).
+        activity: of the functions without parameters that were met.
         status: the worst status so far.
         remarks: what caused a status other than exact, and what else the user should know.
         call_status: the worst status of the call that is being lowered.
@@ -56,6 +58,7 @@ class Lowering:
         self.variants = Variants(self.constants, None if weights is None else weights.scales)
         self.decompositions = Decompositions()
         self.readers: dict[int, int] = {}
+        self.activity: dict[Hashable, torch.Tensor] = {}
         self.status = "exact"
         self.remarks: list[str] = []
         self._doubts: list[tuple[range, str, str]] = []

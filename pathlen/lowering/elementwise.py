@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pathlen.lowering.activity import active_functions
+from pathlen.lowering.activity import active_functions, function_without_parameters
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.functions import Function, Split, carried, labels_of_entry
@@ -163,7 +163,7 @@ def _activation(region: Region, lowering: Lowering) -> Value:
             carried(region, numbers, call.shape, constants) for numbers in (labels, variants)
         )
     function = Function(region, labels, variants)
-    active = active_functions(region, constants, lowering.policy.tolerance)
+    active = _active(region, lowering)
     if active is None:
         lowering.remark(
             f"{lowering.site(call)}: parameters without values (meta device); units taken as active"
@@ -175,6 +175,17 @@ def _activation(region: Region, lowering: Lowering) -> Value:
     if region.state.part == "exp":
         value.softmax = "exp"
     return value
+
+
+def _active(region: Region, lowering: Lowering) -> torch.Tensor | None:
+    """Which functions of a region are active; each function without parameters is tried once."""
+    function = function_without_parameters(region)
+    known = None if function is None else lowering.activity.get(function)
+    if known is None:
+        known = active_functions(region, lowering.constants, lowering.policy.tolerance)
+        if function is not None and known is not None:
+            lowering.activity[function] = known
+    return known
 
 
 def activation_units(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
@@ -115,7 +116,7 @@ class Interpreter:
                 )
             return val
 
-        return pytree.tree_map(constant, node.meta["val"])
+        return map_aggregate(node.meta["val"], constant)
 
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
@@ -123,7 +124,7 @@ class Interpreter:
             return
         if self._postpones(node):
             return
-        args, kwargs = pytree.tree_map_only(fx.Node, self._read, (node.args, node.kwargs))
+        args, kwargs = map_arg((node.args, node.kwargs), self._read)
         if not isinstance(node.target, torch._ops.OpOverload):
             self._other(node, args, kwargs)
             return
@@ -256,14 +257,14 @@ def _is_cut(call: Call) -> bool:
     if not call.func._schema.returns:
         return written_argument(call.func) is None
     path = [value for value in call.values() if value.is_path]
-    vals = [
-        val for val in pytree.tree_leaves(call.node.meta["val"]) if isinstance(val, torch.Tensor)
-    ]
-    integers = not any(val.is_floating_point() or val.is_complex() for val in vals)
-    return not path or (
-        integers
-        and (not vals or all(v.dtype.is_floating_point or v.dtype.is_complex for v in path))
-    )
+    if not path:
+        return True
+    val = call.node.meta["val"]
+    leaves = (val,) if isinstance(val, torch.Tensor) else pytree.tree_leaves(val)
+    vals = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if any(val.is_floating_point() or val.is_complex() for val in vals):
+        return False
+    return not vals or all(v.dtype.is_floating_point or v.dtype.is_complex for v in path)
 
 
 def _require_result(call: Call) -> None:

@@ -256,14 +256,27 @@ def distinct_tuples(
     """
     small, restore = compress(columns)
     stacked = np.stack([column.numpy().reshape(-1) for column in small])  # (k, elements)
-    key = np.zeros(stacked.shape[1], dtype=np.int64)
-    for column in stacked:  # number the tuples of the first 1, 2, ... k columns
-        _, numbers = np.unique(column, return_inverse=True)
-        _, key = np.unique(key * (int(numbers.max()) + 1) + numbers, return_inverse=True)
-    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    first, number = _first_and_number(stacked)
 
     def spread(of_tuple: np.ndarray) -> torch.Tensor:
         labels = np.asarray(of_tuple[number.reshape(small[0].shape)])  # of a scalar: no array
         return restore(collapse(torch.from_numpy(labels)))
 
     return stacked[:, first].T, spread
+
+
+def _first_and_number(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each distinct tuple of k numbers is first, and which tuple each element has.
+
+    Tuples are in ascending order, as the labels of most tensors are before they are sorted.
+    """
+    key = stacked[0]
+    if (key[1:] > key[:-1]).all():
+        every = np.arange(len(key))
+        return every, every
+    for column in stacked[1:]:  # number the tuples of the first 1, 2, ... k columns
+        _, key = np.unique(key, return_inverse=True)
+        _, numbers = np.unique(column, return_inverse=True)
+        key = key * (int(numbers.max()) + 1) + numbers
+    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    return first, number

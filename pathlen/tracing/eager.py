@@ -19,6 +19,7 @@ import torch
 from torch import fx
 from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.fx.node import map_aggregate
 from torch.nn.modules import module as module_hooks
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -203,13 +204,13 @@ class _Recorder(TorchDispatchMode):
         if torch.Tag.inplace_view in func.tags:
             self._keep_shape_of(args[0])
             run = _on_its_own(func, args[0])
-        node_args, node_kwargs = pytree.tree_map_only(torch.Tensor, self.node_of, (args, kwargs))
+        node_args, node_kwargs = map_aggregate((args, kwargs), self._argument)
         if func._schema.is_mutable:
             self._keep_values_of(pytree.tree_leaves((args, kwargs)))
         result = run(*args, **kwargs)
         self._refuse_nested(func, result)
         node = self.graph.call_function(func, node_args, node_kwargs)
-        node.meta["val"] = pytree.tree_map_only(torch.Tensor, _without_data, result)
+        node.meta["val"] = map_aggregate(result, _without_data)
         node.meta["nn_module_stack"] = self._module_stack_entry()
         self._bind(result, node)
         return result
@@ -242,6 +243,9 @@ class _Recorder(TorchDispatchMode):
                 f"{func} in module {place or '(top level)'!r} makes a nested tensor, of which no"
                 " element has a place of its own; pad the sequences to one length instead"
             )
+
+    def _argument(self, value: Any) -> Any:
+        return self.node_of(value) if isinstance(value, torch.Tensor) else value
 
     def node_of(self, tensor: torch.Tensor) -> fx.Node:
         """The node that made this tensor, or a get_attr node for a tensor from outside."""
@@ -352,7 +356,7 @@ class _Recorder(TorchDispatchMode):
         self, tensor: torch.Tensor, name: str, value: torch.Tensor | None = None
     ) -> fx.Node:
         node = self.graph.create_node("get_attr", name, (), {})
-        node.meta["val"] = _without_data(tensor)
+        node.meta["val"] = tensor  # it is kept anyway
         self.attributes[name] = tensor if value is None else value
         self._outside.setdefault(_storage_key(tensor), []).append(tensor)
         self._nodes[id(tensor)] = (tensor, node)
@@ -412,9 +416,11 @@ def _on_its_own(func: Any, tensor: torch.Tensor) -> Any:
     return run
 
 
-def _without_data(tensor: torch.Tensor) -> torch.Tensor:
-    """Shape, strides and dtype of a tensor; a fake tensor is that already."""
-    if isinstance(tensor, FakeTensor) or tensor.layout is not torch.strided:
+def _without_data(tensor: Any) -> Any:
+    """Shape, strides and dtype of a tensor; a fake tensor is that already, a number stays."""
+    if not isinstance(tensor, torch.Tensor) or isinstance(tensor, FakeTensor):
+        return tensor
+    if tensor.layout is not torch.strided:
         return tensor
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 

@@ -51,7 +51,7 @@ def untouched_attributes(model: Any) -> Iterator[None]:
         yield
     finally:
         for container, items in containers:
-            if not _same_items(container, items):
+            if (container or items) and not _same_items(container, items):
                 container.clear()
                 container.extend(items) if isinstance(container, list) else container.update(items)
         for current, attributes in before:
