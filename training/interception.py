@@ -6,7 +6,8 @@ its result with its input. A module whose forward calls activations (as function
 are called several times) opens a *frame*, in which calls are counted: which slopes a call has is
 decided by the module that calls and the order in it, so that a block that is run again by gradient
 checkpointing, or on its own, finds the same. What departs from the traced order raises
-`LinearizationError`.
+`LinearizationError`. What is counted belongs to one call of the model (`open_calls`), so that calls
+from several threads, and one within another, know nothing of each other.
 """
 
 from __future__ import annotations
@@ -30,27 +31,14 @@ from pathlen.errors import LinearizationError
 from pathlen.training.blend import blend
 from pathlen.training.call_actions import Action, Slot, Table
 from pathlen.training.call_sites import FrameKey
+from pathlen.training.open_calls import Calls, Frame, Opened
 from pathlen.training.slope_numbering import update_state
 from pathlen.training.slopes import SlopeSite
 
 
 @dataclass(slots=True, eq=False)
-class _Frame:
-    path: str
-    module: nn.Module
-    table: Table
-    counts: dict[Any, int] = field(default_factory=dict)
-
-    def count(self, called: Any) -> int:
-        """How often something was called in this frame before this call."""
-        number = self.counts.get(called, 0)
-        self.counts[called] = number + 1
-        return number
-
-
-@dataclass(slots=True, eq=False)
 class Linearization:
-    """All call sites of a model, and the frames that are open in it.
+    """All call sites of a model, and the calls of it that are under way.
 
     Attributes:
         slots: One for each site, in the order of the program.
@@ -58,16 +46,15 @@ class Linearization:
         tables: By frame; modules that were not run have none.
         repeated: Paths of modules with a table that one forward calls several times.
         observer: Is shown each slot, the module that holds its slopes, and the activation's input.
+        opened: The call that is under way in each thread.
     """
 
     slots: tuple[Slot, ...]
     left: tuple[str, ...]
     tables: Mapping[FrameKey, Table]
     repeated: frozenset[str]
-    stack: list[_Frame] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=dict)
-    kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     observer: Callable[[Slot, nn.Module, Tensor], None] | None = None
+    opened: Opened = field(default_factory=Opened)
 
     def slope(self, slot: Slot, module: nn.Module, x: Tensor) -> Tensor:
         """The slopes for an activation's input, which must have the features that it had."""
@@ -84,50 +71,52 @@ class Linearization:
     @contextmanager
     def frame(self, path: str, module: nn.Module) -> Iterator[None]:
         """Count the calls of one module's forward; the outermost frame intercepts functions."""
-        outermost = not self.stack
-        if path == "":
-            self._forget()
-        number = self._number(path)
-        frame = _Frame(path, module, self.tables.get((path, number), Table()))
-        self.stack.append(frame)
+        before = self.opened.calls
+        calls = self.opened.here()
+        if calls is None or (path == "" and path not in self.repeated):
+            calls = Calls()  # a call of its own, also where a hook calls the model within another
+        outermost = not calls.stack
+        number = self._number(path, calls)
+        frame = Frame(path, module, self.tables.get((path, number), Table()))
+        self.opened.calls = calls
+        calls.stack.append(frame)
         try:
             if outermost and self.has_functions:
-                with _Interception(self):
+                with _Interception(self, calls):
                     yield
             else:
                 yield
             _check_counts(frame)
         finally:
-            self.stack.pop()
-            if outermost:  # each forward begins alike, so that torch.compile compiles it once
-                self._forget()
-
-    def _forget(self) -> None:
-        self.calls.clear()
-        self.kept.clear()
+            calls.stack.pop()
+            self.opened.calls = before
 
     @contextmanager
     def inside(self, path: str, module: nn.Module) -> Iterator[None]:
         """Leave the functions alone that an activation calls itself."""
-        self.stack.append(_Frame(path, module, Table()))
+        calls = self.opened.here()
+        if calls is None:
+            yield
+            return
+        calls.stack.append(Frame(path, module, Table()))
         try:
             yield
         finally:
-            self.stack.pop()
+            calls.stack.pop()
 
     def once(self, path: str) -> None:
         """Note the call of an activation that the trace called once."""
-        if self.stack and self.stack[0].path == "":
-            self.calls[path] = self.calls.get(path, 0) + 1
-            if self.calls[path] > 1:
-                raise LinearizationError(
-                    f"activation {path!r} is called a second time in one forward, and was called"
-                    " once when the model was traced; its slopes are those of one call"
-                )
+        calls = self.opened.here()
+        if calls is not None and calls.stack[0].path == "" and calls.number(path) > 0:
+            raise LinearizationError(
+                f"activation {path!r} is called a second time in one forward, and was called"
+                " once when the model was traced; its slopes are those of one call"
+            )
 
     def next_slot(self, path: str) -> Slot | None:
         """The slot of the next call of an activation that several calls share."""
-        frame = self.stack[-1] if self.stack else None
+        calls = self.opened.here()
+        frame = None if calls is None else calls.stack[-1]
         slots = frame.table.modules.get(path) if frame is not None else None
         if frame is None or slots is None:
             raise LinearizationError(
@@ -140,21 +129,19 @@ class Linearization:
             raise LinearizationError(_departs(frame.path, repr(path), number + 1, len(slots)))
         return slots[number]
 
-    def _number(self, path: str) -> int:
+    def _number(self, path: str, calls: Calls) -> int:
         if path not in self.repeated:
             return 0
-        if not self.stack or self.stack[0].path != "":
+        if path != "" and (not calls.stack or calls.stack[0].path != ""):
             raise LinearizationError(
                 f"module {path!r} is called several times in one forward, with slopes of their own,"
                 " and now outside of it: which call this is cannot be told (gradient checkpointing"
                 " of shared modules is not possible)"
             )
-        number = self.calls.get(path, 0)
-        self.calls[path] = number + 1
-        return number
+        return calls.number(path)
 
 
-def _check_counts(frame: _Frame) -> None:
+def _check_counts(frame: Frame) -> None:
     """Raise LinearizationError where a frame made fewer calls than were traced."""
     table = frame.table
     for name, actions in (*table.functions.items(), *table.modules.items()):
@@ -177,19 +164,21 @@ def _shown(path: str) -> str:
 
 
 class _Interception(TorchFunctionMode):
-    """Applies slopes to the calls of torch functions in the open frame."""
+    """Applies slopes to the torch functions that are called in the open frame of one call."""
 
-    def __init__(self, linearization: Linearization) -> None:
+    def __init__(self, linearization: Linearization, calls: Calls) -> None:
         super().__init__()
-        self._state = linearization
+        self._state, self._calls = linearization, calls
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        frame = self._state.stack[-1] if self._state.stack else None
-        actions = frame.table.functions.get(func) if frame is not None else None
-        if frame is None or actions is None:
+        if self._state.opened.here() is not self._calls:  # a call of its own, within this one
+            return func(*args, **kwargs)
+        frame = self._calls.stack[-1]
+        actions = frame.table.functions.get(func)
+        if actions is None:
             return func(*args, **kwargs)
         number = frame.count(func)
         if number >= len(actions):
@@ -200,7 +189,7 @@ class _Interception(TorchFunctionMode):
     def _act(self, action: Action, func: Any, args: Any, kwargs: Any) -> Any:
         if not action.keep and action.slot is None:
             return func(*args, **kwargs)
-        _refuse_checkpoint(self._state.stack[-1].path)
+        _refuse_checkpoint(self._calls.stack[-1].path)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         slot = action.slot
         for own, position in action.keep:
@@ -213,25 +202,25 @@ class _Interception(TorchFunctionMode):
                     result: Tensor = func(*given, **named)
                     return result
 
-                slope = self._state.slope(own, self._state.stack[-1].module, tensor)
+                slope = self._state.slope(own, self._calls.stack[-1].module, tensor)
                 if not action.in_place:
                     return blend(tensor, slope, phi, own.form)
                 copied = phi if own.form == "relu" else lambda x: phi(x.clone())
                 return blend(tensor, slope, copied, own.form, in_place=True)
-            self._state.kept[id(own)] = tensor, tensor._version
+            self._calls.kept[id(own)] = tensor, tensor._version
         if slot is None:
             return func(*args, **kwargs)
         return self._end(slot, func, args, kwargs)
 
     def _end(self, slot: Slot, func: Any, args: Any, kwargs: Any) -> Any:
         """The last call of a function that is written in several."""
-        kept = self._state.kept.pop(id(slot), None)
+        kept = self._calls.kept.pop(id(slot), None)
         if kept is None or kept[0]._version != kept[1]:
             what = "was not computed" if kept is None else "is written to"
             raise LinearizationError(
                 f"{slot.layer!r}: what the activation is a function of {what} before its last call"
             )
-        slope = self._state.slope(slot, self._state.stack[-1].module, kept[0])
+        slope = self._state.slope(slot, self._calls.stack[-1].module, kept[0])
         before = kept[0].clone() if any(kept[0] is leaf for leaf in args) else kept[0]
         return blend(before, slope, lambda _: func(*args, **kwargs), "any")
 
@@ -280,16 +269,25 @@ class Activation(nn.Module):
                 y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
             return y
 
-        parameters: list[nn.Parameter] = []
+        parameters: list[Tensor] = []
         if slot.form != "relu":
-            own = {site.attribute for site in self._slope_sites}
-            parameters = [p for name, p in self.named_parameters() if name not in own]
+            parameters = _parameters_of(self, {site.attribute for site in self._slope_sites})
         in_place = self._writes_in_place
         return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         update_state(self, self._slope_sites, state_dict, prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _parameters_of(module: nn.Module, without: set[str]) -> list[Tensor]:
+    """The parameters of a module, also of a replica by nn.DataParallel, where they are tensors."""
+    own: dict[str, Tensor] = dict(module.named_parameters())
+    if getattr(module, "_is_replica", False):
+        for path, part in module.named_modules():
+            former: Mapping[str, Tensor] = getattr(part, "_former_parameters", {})
+            own |= {f"{path}.{name}".lstrip("."): tensor for name, tensor in former.items()}
+    return [tensor for name, tensor in own.items() if name not in without]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from pathlen.training.slopes import slopes_of
 
 
 class SignCounter:
-    """Counts signs of pre-activations for each slope while it is open.
+    """Counts signs of pre-activations for each slope while it is open, in the thread it is open in.
 
     Args:
         model: A model with slopes.
@@ -38,6 +39,7 @@ class SignCounter:
 
     def __enter__(self) -> Self:
         """Begin to count."""
+        self._thread = get_ident()
         for state in self._states:
             state.observer = self._observe
         self._hooks = [prelu.register_forward_pre_hook(self._prelu) for prelu in self._prelus]
@@ -63,6 +65,8 @@ class SignCounter:
     def _count(
         self, parameter: nn.Parameter, x: Tensor, view: tuple[int, ...], index: Tensor | None
     ) -> None:
+        if get_ident() != self._thread:  # someone else calls the model meanwhile
+            return
         number = parameter.numel()
         start = self._start[id(parameter)]
         for column, found in enumerate((x > 0, x < 0)):

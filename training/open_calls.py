@@ -1,0 +1,85 @@
+"""Calls of a linearizable model that are under way: what was called in them so far.
+
+Each thread has its own, and so has each pass backward that runs a part of a forward again: what
+gradient checkpointing repeats is no second call of the forward that it interrupts.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pathlen.training.call_actions import Table
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """The forward of a module that is under way.
+
+    Attributes:
+        path: Of the module.
+        module: Itself.
+        table: What the calls in it are to do.
+        counts: How often it called each function, and each module by its path.
+    """
+
+    path: str
+    module: nn.Module
+    table: Table
+    counts: dict[Any, int] = field(default_factory=dict)
+
+    def count(self, called: Any) -> int:
+        """How often something was called in this frame before this call."""
+        number = self.counts.get(called, 0)
+        self.counts[called] = number + 1
+        return number
+
+
+def backward_pass() -> int:
+    """Number of the pass backward that this thread is in, -1 outside of any."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+@dataclass(slots=True, eq=False)
+class Calls:
+    """One call of a model, or of a part of it.
+
+    Attributes:
+        stack: The frames that are open, from the outermost.
+        numbers: How often modules were called, by path.
+        kept: Operands of activations that are written in several calls, by slot, with the version
+            that they had.
+        within: The pass backward that it is made in, see `backward_pass`.
+    """
+
+    stack: list[Frame] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    within: int = field(default_factory=backward_pass)
+
+    def number(self, path: str) -> int:
+        """How often a module was called before this call of it."""
+        number = self.numbers.get(path, 0)
+        self.numbers[path] = number + 1
+        return number
+
+
+class Opened(threading.local):
+    """The call of a model that is under way in a thread, None where there is none."""
+
+    def __init__(self) -> None:
+        # in each thread: a compiler notes that the attribute is there
+        self.calls: Calls | None = None
+
+    def here(self) -> Calls | None:
+        """The call that goes on here, which one interrupted by a pass backward does not."""
+        calls = self.calls
+        return calls if calls is None or calls.within == backward_pass() else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a model has no call under way."""
+        return type(self), ()
