@@ -5,12 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from pathlen.lowering import lower
+from pathlen.lowering import context, lower
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.program import lower_watched
 from pathlen.policy import Policy
 from pathlen.tracing import trace_model
 from tests.verify_families import FAMILIES
+
+
+@pytest.fixture(autouse=True)
+def _dropped_as_soon_as_can_be(monkeypatch):
+    monkeypatch.setattr(context, "_FEW_BYTES", 0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -45,4 +50,34 @@ def test_a_deep_network_keeps_the_labels_of_one_block(monkeypatch):
 
     lower(trace_model(Residual(), torch.randn(1, 4), {}, None), Policy())
     assert len(kept) >= 50
-    assert max(kept) <= 4
+    assert max(kept) <= 8
+
+
+class PostActivation(nn.Module):
+    """Residual blocks whose sums are activated: whatever was added up is still of interest."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(depth))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(x + layer(x))
+        return x
+
+
+def test_looking_for_labels_to_drop_takes_as_long_as_the_program(monkeypatch):
+    looked_at = []
+    drop = context.drop_labels
+
+    def counted(values, last, readers):
+        kept = drop(values, last, readers)
+        looked_at.append(len(values) + len(kept))
+        return kept
+
+    monkeypatch.setattr(context, "drop_labels", counted)
+    for depth in (50, 200):
+        looked_at.append(0)
+        lower(trace_model(PostActivation(depth), torch.randn(1, 2), {}, None), Policy())
+    first = looked_at[1 : looked_at.index(0, 1)]
+    assert sum(looked_at) - sum(first) < 5 * sum(first)

@@ -27,6 +27,7 @@ _BY_DATA = (
     "magnitudes: what depends on the data counts as 1 (softmax, statistics of normalizations, the"
     " other factor of a product)"
 )
+_FEW_BYTES = 1 << 20
 _RANK = {status: rank for rank, status in enumerate(STATUSES)}
 
 
@@ -65,6 +66,7 @@ class Lowering:
         self.call_status = "exact"
         self.steps: Steps | None = None
         self._with_labels: list[Value] = []
+        self._kept_bytes = self._new_bytes = 0  # of the labels among these
         self._parents = parents
         self._names: Counter[str] = Counter()
         self._leaves: dict[str, str] = {}
@@ -107,12 +109,18 @@ class Lowering:
         self._order += 1
         value = Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
         self._with_labels.append(value)
+        self._new_bytes += labels.untyped_storage().nbytes()
         return value
 
     def narrow(self, last: Value) -> None:
         """Let go of what is not needed any more once `last` is all that will be read."""
-        if self.steps is None:  # a check of the result looks at everything
+        if self.steps is not None:  # a check of the result looks at everything
+            return
+        # Finding what is kept takes as long as that is large, so it pays once as much is new.
+        if self._new_bytes > max(_FEW_BYTES, self._kept_bytes // 2):
             self._with_labels = drop_labels(self._with_labels, last, self.readers)
+            sizes = [value.labels.untyped_storage().nbytes() for value in self._with_labels]
+            self._kept_bytes, self._new_bytes = sum(sizes), 0
 
     def cut(self, call: Call) -> Any:
         """Results that no path leads to, though the input decides on them."""
