@@ -81,20 +81,36 @@ def test_relu_keeps_its_output_where_the_input_follows_from_it() -> None:
     assert any(tensor.data_ptr() == y.data_ptr() for tensor in kept)
 
 
-def test_parameters_of_the_activation_get_their_gradients() -> None:
-    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
-    slope = torch.rand(3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("form", PHI)
+@pytest.mark.parametrize("slopes", SLOPES)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_second_derivatives_are_those_of_the_formula(
+    form: str, slopes: str, in_place: bool
+) -> None:
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    x[0] = 0  # as where an image is padded
+    x.requires_grad_()
+    slope = torch.tensor(SLOPES[slopes], dtype=torch.float64).view(3, 1).requires_grad_()
+    given = x * 1 if in_place else x
+    second = []
+    for y in (blend(given, slope, PHI[form], form, in_place=in_place), formula(x, slope, form)):
+        first = torch.autograd.grad(y.pow(3).sum(), (x, slope), create_graph=True)
+        total = sum((one.square().sum() for one in first), x.new_zeros(()))
+        second.append(torch.autograd.grad(total, (x, slope)))
+    for one, other in zip(*second, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
-    def phi(x: Tensor) -> Tensor:
-        return functional.prelu(x, weight)
 
-    found = blend(x, slope, phi, "pure", parameters=[weight])
-    expected = slope * x + (1 - slope) * phi(x)
-    for one, other in zip(
-        gradients(found, x, slope, weight), gradients(expected, x, slope, weight), strict=True
-    ):
-        torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("form", PHI)
+def test_slopes_that_the_input_was_computed_from_are_derived_by_once(form: str) -> None:
+    slope = torch.tensor([0.3, 0.6], dtype=torch.float64, requires_grad=True)
+    data = torch.randn(4, 2, dtype=torch.float64)
+    second = []
+    for act in (lambda x, a: blend(x, a, PHI[form], form), lambda x, a: formula(x, a, form)):
+        y = act(act(data, slope), slope)  # the second input came from the same slopes
+        (first,) = torch.autograd.grad(y.pow(3).sum(), slope, create_graph=True)
+        second.append(torch.autograd.grad(first.square().sum(), slope)[0])
+    torch.testing.assert_close(*second, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

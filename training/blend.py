@@ -1,18 +1,23 @@
 """alpha * x + (1 - alpha) * phi(x): an activation with a slope that can make it linear.
 
 DESIGN of the paper: at alpha = 0 the activation is what it was, at alpha = 1 it is the identity;
-for ReLU this is PReLU (Ali Mehmeti-Goepel & Disselhoff, ICML 2023, arXiv:2211.17180). Each form is
-one autograd operator that keeps a single tensor for its backward, as the activation itself does.
+for ReLU this is PReLU (Ali Mehmeti-Goepel & Disselhoff, ICML 2023, arXiv:2211.17180). Where only
+first derivatives of plain tensors are taken, each form is one autograd operator that keeps a single
+tensor for its backward, as the activation itself does. Everywhere else the formula is written out
+in torch's operators, which can be differentiated in any way, compiled and traced. An operator of
+ours that is differentiated twice writes its backward out likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.forward_ad import unpack_dual
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Form = Literal["relu", "pure", "any"]
 """ReLU; a deterministic function of one tensor, evaluated again in backward; anything else."""
@@ -27,7 +32,6 @@ def blend(
     form: Form,
     *,
     in_place: bool = False,
-    parameters: Sequence[Tensor] = (),
 ) -> Tensor:
     """Slope * x + (1 - slope) * phi(x).
 
@@ -37,124 +41,158 @@ def blend(
         phi: The activation; it must leave its argument as it is.
         form: What is known of it.
         in_place: Write the result to `x`, as the activation did.
-        parameters: Tensors that phi reads and gradients are wanted for.
 
     Returns:
         Shape and dtype of phi(x). At slope 0 it equals phi(x) where x is finite.
     """
+    by_hand = form != "any" and _is_by_hand(x, slope)
+    if form == "relu" and by_hand and x.device.type == "cpu":  # a GPU would wait for the signs
+        return _prelu_by_hand(x, _like(slope, x), in_place)
     if in_place:
-        if form == "relu" and _is_by_hand(x):
-            written: Tensor = _PReLU.apply(x, _like(slope, x), True)  # type: ignore[no-untyped-call]
-            return written
-        return x.copy_(blend(x.clone(), slope, phi, form, parameters=parameters))
-    if form == "relu":
+        return x.copy_(blend(x.clone(), slope, phi, form))
+    if form == "relu" and isinstance(x, Tensor):
         return _prelu(x, _like(slope, x))
-    if form == "any" or _plainly(x):
-        y = phi(x)
-        return torch.lerp(y, _like(x, y), _like(slope, y))
-    blended: Tensor = _Blend.apply(x, slope, phi, *parameters)  # type: ignore[no-untyped-call]
-    return blended
+    if by_hand:
+        blended: Tensor = _Blend.apply(x, slope, phi)  # type: ignore[no-untyped-call]
+        return blended
+    y = phi(x)
+    return torch.lerp(y, _like(x, y), _like(slope, y))
 
 
 def _like(tensor: Tensor, other: Tensor) -> Tensor:
     """The tensor in the dtype of another; itself where it has that, as monitors prefer."""
-    return tensor if tensor.dtype == other.dtype else tensor.to(other.dtype)
+    known = isinstance(other, Tensor)  # torch.fx has something else in their place
+    return tensor if known and tensor.dtype == other.dtype else tensor.to(other.dtype)
 
 
-def _plainly(x: Tensor) -> bool:
-    """Whether to write operators out: for compilers, tracers, and where nothing is kept."""
-    return torch.compiler.is_compiling() or not torch.is_grad_enabled() or type(x) is not Tensor
+def _is_by_hand(x: Tensor, slope: Tensor) -> bool:
+    """Whether operators of our own keep less than torch's would, and only backward asks them."""
+    return not (
+        torch.compiler.is_compiling()
+        or not torch.is_grad_enabled()
+        or type(x) is not Tensor
+        or is_in_torch_dispatch_mode()
+        or _is_transformed(x, slope)
+    )
 
 
-def _is_by_hand(x: Tensor) -> bool:
-    """Whether ReLUs are left to `_PReLU`. On a GPU it would wait to see the slopes' signs."""
-    return not _plainly(x) and x.device.type == "cpu"
+def _is_transformed(x: Tensor, slope: Tensor) -> bool:
+    """Whether forward derivatives, transforms of `torch.func` or TorchScript's tracer are at work.
+
+    They need the plainest spelling: torch's own PReLU has another derivative forward than backward
+    where its input is exactly 0.
+    """
+    return not torch.compiler.is_compiling() and (
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch._C._are_functorch_transforms_active()
+        or unpack_dual(x).tangent is not None
+        or unpack_dual(slope).tangent is not None
+    )
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
-    if _is_by_hand(x):
-        result: Tensor = _PReLU.apply(x, slope, False)  # type: ignore[no-untyped-call]
-        return result
-    if not _plainly(x):
+    if _is_by_hand(x, slope):
         return torch._prelu_kernel(x, slope)
-    channels = slope.numel()
-    if slope.ndim == x.ndim - 1 and x.ndim > 1 and slope.shape[:1].numel() == channels:
-        return torch.prelu(x, slope.reshape(-1))
+    if not _is_transformed(x, slope):
+        channels = slope.numel()
+        if slope.ndim == x.ndim - 1 and x.ndim > 1 and slope.shape[:1].numel() == channels:
+            return torch.prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, slope * x)
 
 
-class _PReLU(torch.autograd.Function):
-    """PReLU that keeps its output, which the next layer keeps anyway, where the input follows.
+def _prelu_by_hand(x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
+    """PReLU by `_PReLU`, which keeps its output where the input follows from that.
 
-    With slopes above 0 the input is output / slope where it is negative, so that
-    d loss / d slope = sum of gradient * input = sum of gradient * output / slope.
-    Otherwise, and in half precision, the input is kept. Torch's own backward takes several times as
-    long on a CPU where signs vary: it branches at each element.
+    With slopes above 0 the input is output / slope where it is negative. In half precision, and
+    with other slopes, the input is kept.
+    """
+    exact = torch.finfo(x.dtype).bits >= 32
+    of_output = exact and bool((slope > _SMALLEST if slope.requires_grad else slope >= 0).all())
+    write = in_place and of_output
+    y: Tensor = _PReLU.apply(  # type: ignore[no-untyped-call]
+        x.clone() if in_place and not write else x, slope, of_output, write
+    )
+    return x.copy_(y) if in_place and not write else y
+
+
+class _PReLU(torch.autograd.Function):
+    """PReLU that keeps its input, or its output, which the next layer keeps anyway.
+
+    d loss / d slope = sum of gradient * input = sum of gradient * output / slope where the input is
+    negative. Torch's own backward takes several times as long on a CPU where signs vary: it
+    branches at each element.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
-        trains = ctx.needs_input_grad[1]
-        exact = torch.finfo(x.dtype).bits >= 32
-        ctx.of_output = exact and bool((slope > _SMALLEST if trains else slope >= 0).all())
-        before = x if not in_place or ctx.of_output else x.clone()
+    def forward(ctx: Any, x: Tensor, slope: Tensor, of_output: bool, in_place: bool) -> Tensor:
         y = torch._prelu_kernel(x, slope)
         if in_place:
             y = x.copy_(y)
             ctx.mark_dirty(x)
-        ctx.save_for_backward(y if ctx.of_output else before, slope)
+        ctx.of_output = of_output
+        ctx.save_for_backward(y if of_output else x, slope)
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         kept, slope = ctx.saved_tensors
+        trains = ctx.needs_input_grad[1]
+        if torch.is_grad_enabled():  # for derivatives of these derivatives
+            negative = torch.where(kept > 0, torch.zeros_like(gradient), gradient)
+            to_slope = _summed(negative * kept, slope) if trains else None
+            if to_slope is not None and ctx.of_output:
+                to_slope = to_slope / slope
+            return gradient - negative + negative * slope, to_slope, None, None
         positive = torch.ops.aten.threshold_backward(gradient, kept, 0.0)
-        if not ctx.needs_input_grad[1]:
-            return positive.lerp_(gradient, slope), None, None
+        if not trains:
+            return positive.lerp_(gradient, slope), None, None, None
         # written in place: tensors of this size leave the cache
         negative = gradient - positive
         to_x = positive.addcmul_(negative, slope)
         to_slope = _summed(negative.mul_(kept), slope)
         if ctx.of_output:
             to_slope = to_slope / slope
-        return to_x, to_slope, None
+        return to_x, to_slope, None, None
 
 
 class _Blend(torch.autograd.Function):
     """Keeps the input only, and evaluates phi again in backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, slope: Tensor, phi: Callable[[Tensor], Tensor], *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, slope: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
         y = phi(x)
-        ctx.phi = phi
-        ctx.dtype = y.dtype
-        ctx.save_for_backward(x, slope, *parameters)
+        ctx.phi, ctx.autocast = phi, _autocast(x.device.type)
+        ctx.save_for_backward(x, slope)
         return torch.lerp(y, x.to(y.dtype), slope.to(y.dtype))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, slope, *parameters = ctx.saved_tensors
+        x, slope = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # for derivatives of these derivatives
         weight = slope.to(gradient.dtype)
-        with torch.enable_grad():
-            own = x.detach().requires_grad_()
+        with torch.enable_grad(), ctx.autocast():
+            # another name of x: derivatives end here, and do not go on to what it came from
+            own = x.view_as(x) if again and x.requires_grad else x.detach().requires_grad_()
             y = ctx.phi(own)
-            wanted = [own, *(p for p in parameters if p.requires_grad)]
             scaled = (gradient * (1 - weight)).to(y.dtype)
-            found = iter(torch.autograd.grad(y, wanted, scaled, allow_unused=True))
-        of_phi = next(found)
+            (of_phi,) = torch.autograd.grad(y, own, scaled, create_graph=again, allow_unused=True)
         to_x = gradient * weight
         if of_phi is not None:
             to_x = to_x + of_phi
         to_slope = None
         if ctx.needs_input_grad[1]:
-            distance = x.to(gradient.dtype) - y.detach().to(gradient.dtype)
+            y = y if again else y.detach()
+            distance = x.to(gradient.dtype) - y.to(gradient.dtype)
             to_slope = _summed(gradient * distance, slope).to(slope.dtype)
-        rest = [next(found) if p.requires_grad else None for p in parameters]
-        return to_x.to(x.dtype), to_slope, None, *rest
+        return to_x.to(x.dtype), to_slope, None
+
+
+def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """What makes phi be evaluated with the precisions that it is evaluated with now."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype)
 
 
 def _summed(tensor: Tensor, like: Tensor) -> Tensor:

@@ -262,32 +262,18 @@ class Activation(nn.Module):
         if slot is None:
             return original(*args, **kwargs)
         x, *rest = args
-        slope = state.slope(slot, self, x)
 
         def phi(x: Tensor) -> Tensor:
-            with state.inside(path, self):
-                y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
+            y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
             return y
 
-        parameters: list[Tensor] = []
-        if slot.form != "relu":
-            parameters = _parameters_of(self, {site.attribute for site in self._slope_sites})
-        in_place = self._writes_in_place
-        return blend(x, slope, phi, slot.form, in_place=in_place, parameters=parameters)
+        with state.inside(path, self):  # what a blend calls is none of the forward's calls
+            slope = state.slope(slot, self, x)
+            return blend(x, slope, phi, slot.form, in_place=self._writes_in_place)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         update_state(self, self._slope_sites, state_dict, prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _parameters_of(module: nn.Module, without: set[str]) -> list[Tensor]:
-    """The parameters of a module, also of a replica by nn.DataParallel, where they are tensors."""
-    own: dict[str, Tensor] = dict(module.named_parameters())
-    if getattr(module, "_is_replica", False):
-        for path, part in module.named_modules():
-            former: Mapping[str, Tensor] = getattr(part, "_former_parameters", {})
-            own |= {f"{path}.{name}".lstrip("."): tensor for name, tensor in former.items()}
-    return [tensor for name, tensor in own.items() if name not in without]
 
 
 @cache

@@ -229,8 +229,8 @@ class _Installer:
             kind = type(self._modules[site.module.path])
             if kind is nn.ReLU:
                 return "relu"
-            of_torch = kind.__module__ == "torch.nn.modules.activation" and kind is not nn.RReLU
-            return "pure" if of_torch else "any"
+            of_torch = kind.__module__ == "torch.nn.modules.activation"
+            return "pure" if of_torch and kind not in (nn.RReLU, nn.PReLU) else "any"
         assert site.last is not None
         assert site.first is not None
         if site.first[0] is not site.last:
