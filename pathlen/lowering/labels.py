@@ -38,10 +38,11 @@ def is_position_axis(labels: torch.Tensor, axis: int) -> bool:
 
 def compact(labels: torch.Tensor, axes: Iterable[int] | None = None) -> torch.Tensor:
     """The labels with position axes (all of them, or those among `axes`) cut to length 1."""
+    shape, strides = list(labels.shape), labels.stride()
     for axis in range(labels.ndim) if axes is None else axes:
-        if labels.shape[axis] > 1 and labels.stride(axis) == 0:
-            labels = labels.narrow(axis, 0, 1)
-    return labels
+        if strides[axis] == 0 and shape[axis] > 1:
+            shape[axis] = 1
+    return labels if shape == list(labels.shape) else labels.as_strided(shape, strides)
 
 
 def collapse(labels: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,8 @@ class Liveness:
         """Take note of a node's value; whether nothing else that varies will be read any more."""
         now = self._order[node]
         self._live -= self._ending.pop(now, 0)
-        varies = any(v.varies for v in pytree.tree_leaves(value) if isinstance(v, Value))
+        values = (value,) if isinstance(value, Value) else pytree.tree_leaves(value)
+        varies = any(v.varies for v in values if isinstance(v, Value))
         if not varies or self._last[node] <= now:
             return False
         self._live += 1

@@ -74,6 +74,7 @@ def _argument_types(func: Any) -> list[str]:
     return [str(argument.type) for argument in func._schema.arguments]
 
 
+@functools.cache
 def written_argument(func: Any) -> str | None:
     """Name of the argument that an in-place call writes to, None where there is none."""
     for argument in func._schema.arguments:
