@@ -11,7 +11,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   (`probe`).
 - What several calls compute together: `regions` are scalar functions of one tensor. `follow` finds
   the state of each tensor in them (`states`), by where its elements are (`places`, `placing`) and
-  what they went through: `statistics`, `stacks`, `masks`, `neighbours`, `contracted`,
+  what they went through: `statistics`, `stacks`, `masks`, `lookups`, `neighbours`, `contracted`,
   `softmax_parts`. `functions` and `variants` say how many units an activation has, `sums` what
   meets first in a sum, `zeros` where nothing meets.
 - In-place writes: `aliases`, `memory`, `views`.

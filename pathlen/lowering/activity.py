@@ -12,6 +12,7 @@ from pathlen.errors import ActivityError, UnsupportedOperation
 from pathlen.lowering.along import axes_along
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import collapse, compact
+from pathlen.lowering.lookups import as_chosen, chooser_of, choosing
 from pathlen.lowering.masks import mask_of, written_by
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import call_by_name, functional
@@ -219,6 +220,8 @@ class _Evaluation:
             return self._value(next(v for v in call.values() if v.varies)) - _FIXED_STATISTIC
         if kind in ("reduction", "softmax"):
             return self._reduce(call, item)
+        if chooser_of(call) is not None:
+            return self._choose(call, item)
         if kind == "movement":
             return self._move(call, item)
         result = self._run(call)
@@ -269,7 +272,9 @@ class _Evaluation:
         points = next(iter(self._known.values())).shape[0]
         operands = moved_operands(call)
         functions = [self._value(value) for value in operands]
-        if all(f.numel() in (1, points) for f in functions) and len(functions) == 1:
+        if not any(value.varies for value in operands):
+            points = 1
+        if len(functions) == 1 and functions[0].numel() in (1, points):
             return functions[0].reshape(-1, *[1] * self._dimensions)
         table, tensors, first = [torch.zeros(points, 1, dtype=torch.float64)], {}, 1
         for value, function in zip(operands, functions, strict=True):
@@ -289,6 +294,23 @@ class _Evaluation:
         flat = torch.cat(table, 1)[:, index.reshape(-1).clamp_min(0)]
         lead = self._dimensions - index.ndim
         return flat.view(points, *[1] * lead, *index.shape)
+
+    def _choose(self, call: Call, item: int) -> torch.Tensor:
+        """What integers choose: at each number that they are, the movement by that number."""
+        chooser = chooser_of(call)
+        assert chooser is not None
+        given = self._value(chooser)
+        own = given.shape[len(given.shape) - len(chooser.shape) :]
+        shown = as_chosen(call, given.reshape(len(given), *own))
+        lead = [1] * (1 + self._dimensions - shown.ndim)  # none where there are as many axes
+        shown = shown.reshape(len(given), *lead, *shown.shape[1:])
+        if call.name == "aten.one_hot":
+            return (shown == torch.arange(call.shape[-1])).double()
+        result = torch.zeros((), dtype=torch.float64)
+        for number in given.unique().tolist():
+            chosen = self._move(choosing(call, int(number)), item)
+            result = torch.where(shown == number, chosen.double(), result)
+        return result
 
     def _masked(self, call: Call) -> torch.Tensor:
         """Elements read or written where a mask says so."""

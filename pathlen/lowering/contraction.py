@@ -15,6 +15,7 @@ from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged_sum
 from pathlen.lowering.gains import meta_error
+from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
@@ -28,6 +29,7 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.layer_weights import arranged, weights_of
 from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.lookups import is_step, one_hot_look_up
 from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.stacks import pieces_along
 from pathlen.lowering.sums import added_up
@@ -67,6 +69,9 @@ def contract(
         out: the letters of the result.
         lowering: the lowering at work.
     """
+    chosen = _chosen(call, operands, letters, out, lowering)
+    if chosen is not None:
+        return chosen
     if not any(operand.is_path for operand in operands):
         return lowering.result(call, constant_labels(call.shape))
     labels = [operand.labels for operand in operands]
@@ -78,6 +83,7 @@ def contract(
     summed = [a for a in letters[0] if a in letters[1] and a not in out]
     free = [[a for a in own if a not in batch and a not in summed] for own in letters]
     without_path = [position for position in (0, 1) if not operands[position].is_path]
+    without_path = without_path or [position for position in (0, 1) if is_step(operands[position])]
     if without_path:
         other = without_path[0]
         weight, path = operands[other], 1 - other
@@ -116,6 +122,29 @@ def contract(
     value = lowering.result(call, collapse(torch.where(zero, CONSTANT, result)))
     value.zeros = zero
     return value
+
+
+def _chosen(
+    call: Call,
+    operands: tuple[Value, Value],
+    letters: tuple[str, str],
+    out: str,
+    lowering: Lowering,
+) -> Value | None:
+    """A product of one-hot vectors with a matrix: a look-up, which may be a scalar function."""
+    for n in (0, 1):
+        (one, other), (own, others) = operands[:: 1 - 2 * n], letters[:: 1 - 2 * n]
+        found = None if other.is_path else one_hot_look_up(call, one, own, other, others)
+        value = None if found is None else function_by_masks(found, lowering)
+        if value is not None:
+            order = others.replace(own[-1], own[:-1])
+            if order == out:
+                return value
+            axes = [order.index(a) for a in out]
+            arguments, permute = {"self": value, "dims": axes}, torch.ops.aten.permute.default
+            turned = Call(permute, "aten.permute", arguments, call.node, call.output)
+            return lowering.result(turned, collapse(value.labels.permute(axes)))
+    return None
 
 
 def _zeros(

@@ -15,10 +15,16 @@ from pathlen.lowering.values import Call, Value
 @rule(
     "cut",
     "aten.where.default",
-    *aten("argmax argmin nonzero nonzero_static searchsorted bucketize histc count_nonzero"),
+    *aten("argmax argmin nonzero nonzero_static searchsorted histc count_nonzero"),
 )
 def places(call: Call, lowering: Lowering) -> Any:
     """Places and counts, also of integers that carry paths themselves."""
+    return lowering.cut(call)
+
+
+@rule("elementwise", "aten.bucketize", "aten.one_hot")
+def buckets(call: Call, lowering: Lowering) -> Any:
+    """Integers too, each of one element."""
     return lowering.cut(call)
 
 

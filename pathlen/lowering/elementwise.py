@@ -21,6 +21,7 @@ from pathlen.lowering.labels import (
     is_position_axis,
     sets_of_rows,
 )
+from pathlen.lowering.lookups import is_step
 from pathlen.lowering.operations import aten, operation_name
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import (
@@ -86,6 +87,8 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     region = find_region(call, varying, lowering.constants)
     if region is not None:
         return scalar_function(region, lowering)
+    if call.name in _PRODUCTS:  # a factor made from comparisons only chooses
+        path = [value for value in path if not is_step(value)] or path
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
         return lowering.result(call, _chosen_or_passed(call, path[0], lowering), softmax_of=path[0])
     return _merge(call, path, lowering)

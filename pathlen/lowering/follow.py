@@ -13,6 +13,13 @@ import torch
 from pathlen.lowering.along import along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.contracted import contracted
+from pathlen.lowering.lookups import (
+    chooser_of,
+    choosing,
+    is_chosen_from,
+    number_of_choices,
+    places_as_chosen,
+)
 from pathlen.lowering.masks import mask_of, masked
 from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of, run_movement
 from pathlen.lowering.neighbours import restored
@@ -21,7 +28,7 @@ from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
 from pathlen.lowering.stacks import over_pieces, stack_of
-from pathlen.lowering.states import CONSTANT, State, degree_by_name, meeting
+from pathlen.lowering.states import CONSTANT, NONLINEAR, State, degree_by_name, meeting
 from pathlen.lowering.statistics import reduced
 from pathlen.lowering.values import Call, Value, varying_operands
 
@@ -80,6 +87,8 @@ class Follower:
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
+        if chooser_of(call) is not None:
+            return self._chosen(call, item)
         kind = kind_of_call(call)
         if kind in ("reduction", "softmax"):
             found = along(call, self._of, self._entry)
@@ -114,6 +123,21 @@ class Follower:
             return None
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
         return State(degree, places, part_of(call, states), scale_of(call, states))
+
+    def _chosen(self, call: Call, item: int) -> State | None:
+        """Elements that integers choose: a function of what these are functions of."""
+        own, count = self._of(chooser_of(call)), number_of_choices(call)
+        if own is None or not own.degree or len(own.places) != 1 or count is None:
+            return None
+        places = places_as_chosen(call, own.places[0])
+        if places is None:
+            return None
+        states: list[State | None] = [State(NONLINEAR, (places,))]
+        if is_chosen_from(call):
+            states += [self._moved(choosing(call, number), item) for number in range(count)]
+        known = [state for state in states if state is not None]
+        met = meeting(known, call.shape) if len(known) == len(states) else None
+        return None if met is None else State(NONLINEAR, met)
 
     def _normalized(self, call: Call, kind: str) -> State | None:
         source = self._of(varying_operands(call)[0])
@@ -175,5 +199,7 @@ def followed_operands(call: Call) -> list[Value]:
     """The varying operands whose elements a call computes with: not the numbers that say where."""
     where = {id(value) for value in places_of(call) if value.dtype != torch.bool}
     followed = [value for value in varying_operands(call) if id(value) not in where]
-    mask = mask_of(call) if where else None
-    return followed if mask is None or not mask.varies else [*followed, mask]
+    mask = (mask_of(call) or chooser_of(call)) if where else None
+    if mask is None or not mask.varies or mask in followed:
+        return followed
+    return [*followed, mask]

@@ -15,6 +15,7 @@ import torch
 from pathlen.lowering.along import axes_along, carried_along
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import CONSTANT, broadcast, collapse, distinct_tuples, expands
+from pathlen.lowering.lookups import as_chosen, chooser_of
 from pathlen.lowering.masks import mask_of
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.places import identity
@@ -136,6 +137,9 @@ def _carried_by(
         moved = carried_along(call, known[id(operands[0])])
         assert moved is not None
         return collapse(moved)
+    chooser = chooser_of(call)
+    if chooser is not None:
+        return collapse(broadcast(as_chosen(call, known[id(chooser)]), shape))
     if kind_of_call(call) == "movement" and mask_of(call) is None:
         tensors = {
             id(v): known.get(id(v), torch.full((), CONSTANT).expand(v.shape))

@@ -9,6 +9,8 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.elementwise import scalar_function
+from pathlen.lowering.follow import followed_operands
 from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
@@ -17,12 +19,15 @@ from pathlen.lowering.labels import (
     distinct,
 )
 from pathlen.lowering.layer_weights import looked_up
+from pathlen.lowering.lookups import as_look_up, chooser_of, has_root, is_step
+from pathlen.lowering.masks import mask_of
 from pathlen.lowering.mixing import mixed
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
-from pathlen.lowering.rules import rule
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.regions import find_region
+from pathlen.lowering.rules import kind_of_call, rule
+from pathlen.lowering.values import Call, Value, carries_path, varying_operands
 
 _PLACES = ("index", "indices", "mask")
 
@@ -84,7 +89,7 @@ class Picked:
 def gather(call: Call, lowering: Lowering) -> Value:
     """Elements along one axis: at constant indices a movement, else any of them."""
     source, places = call["self"], constant_places(call, lowering)
-    if not source.is_path:
+    if _is_table(call):
         return _looked_up(call, lowering)
     if places is not None:
         return moved(call, places, lowering)
@@ -98,7 +103,7 @@ def gather(call: Call, lowering: Lowering) -> Value:
 def index(call: Call, lowering: Lowering) -> Value:
     """The elements `x[indices]`; an entry None keeps its axis whole."""
     source, places = call["self"], constant_places(call, lowering)
-    if not source.is_path:
+    if _is_table(call):
         return _looked_up(call, lowering)
     if places is not None:
         return moved(call, places, lowering)
@@ -121,6 +126,35 @@ def index(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, picked.in_result(merged, call.shape), softmax_of=source)
 
 
+def function_by_masks(call: Call, lowering: Lowering) -> Value | None:
+    """A scalar function through comparisons or integers: (h > 0).float(), table[(h > 0).long()].
+
+    None for other calls. Where it is wanted, no path leads to its operands, or integers choose.
+    """
+    call = as_look_up(call)
+    output = call.node.meta["val"] if call.like is None else call.like
+    if not carries_path(output):
+        return None
+    if chooser_of(call) is None and mask_of(call) is None:
+        varying = varying_operands(call)
+        if kind_of_call(call) != "elementwise" or not all(map(has_root, varying)):
+            return None
+    region = find_region(call, followed_operands(call), lowering.constants)
+    return None if region is None or region.affine else scalar_function(region, lowering)
+
+
+def _places(call: Call) -> list[Value]:
+    return [value for value in call.values() if value is not call["self"]]
+
+
+def _is_table(call: Call) -> bool:
+    """Whether what is read has no paths that count; those of the places may."""
+    source = call["self"]
+    if not source.is_path:
+        return True
+    return is_step(source) and any(place.is_path for place in _places(call))
+
+
 def _looked_up(call: Call, lowering: Lowering) -> Value:
     """Elements of a table at places that the input decides on: an embedding of the indices.
 
@@ -131,7 +165,7 @@ def _looked_up(call: Call, lowering: Lowering) -> Value:
     table = call["self"]
     if table.varies and not _holds_parameters(table):
         return lowering.result(call, constant_labels(call.shape))
-    read = [distinct(lowering.unified(v.labels)) for v in call.values() if v.is_path]
+    read = [distinct(lowering.unified(v.labels)) for v in _places(call) if v.is_path]
     hub_over = np.unique(np.concatenate(read))
     given = {name: call[name] for name in _PLACES if name in call.arguments}
     axis = _feature_axis(call, table, given)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
 from pathlen.lowering.aliases import Aliases
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.decompose import decompose
+from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.inputs import input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels
 from pathlen.lowering.liveness import Liveness
+from pathlen.lowering.lookups import chooser_of, has_root
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.probe import probe
 from pathlen.lowering.readers import count_readers
@@ -155,7 +158,7 @@ class Interpreter:
         """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
         lowering, first = self._lowering, self._lowering.builder.num_nodes
         lowering.call_status = "exact"
-        result = lowering.cut(call) if _is_cut(call) else self._apply(call)
+        result = self._apply(call) if not _is_cut(call) else self._cut(call)
         if lowering.steps is not None:
             nodes = range(first, lowering.builder.num_nodes)
             program = lowering.steps.programs.get(call.node)
@@ -163,6 +166,14 @@ class Interpreter:
             step = Step(call, result, nodes, lowering.call_status, program, reads)
             lowering.steps.taken.append(step)
         return result
+
+    def _cut(self, call: Call) -> Any:
+        """A call without paths: through masks and integers it may be a scalar function."""
+        rooted = all(has_root(value) for value in call.values() if value.varies)
+        if rooted and call.name == "aten.take":
+            return self._without_rule(call)
+        found = function_by_masks(call, self._lowering) if rooted else None
+        return self._lowering.cut(call) if found is None else found
 
     def _other(self, node: fx.Node, args: Any, kwargs: Any) -> None:
         """Calls of Python functions: arithmetic of sizes passes, anything else is refused."""
@@ -174,10 +185,13 @@ class Interpreter:
     def _apply(self, call: Call) -> Any:
         found = find_rule(call.func)
         try:
+            call = paths_last(call)
             _require_result(call)
             if found and not found.apply.__module__.startswith("pathlen."):
                 self._lowering.uncertain(call, "the gain of an operator with a rule of your own")
             result = function_along(call, self._lowering) if found else None
+            if result is None and chooser_of(call) is not None:
+                result = function_by_masks(call, self._lowering)
             if found and result is None:
                 result = found.apply(call, self._lowering)
             return self._without_rule(call) if result is None else result
@@ -247,6 +261,21 @@ class Interpreter:
         self._refused.append(
             f"  {node.target} at node {node.name!r}, module {place!r}, operands {shapes}: {why}"
         )
+
+
+def paths_last(call: Call) -> Call:
+    """An einsum of three or more tensors that contracts those without paths first.
+
+    Torch contracts them in their order, which is spelling.
+    """
+    if call.name != "aten.einsum" or len(call["tensors"]) < 3:
+        return call
+    inputs, arrow, out = call["equation"].replace(" ", "").partition("->")
+    pairs = [*zip(inputs.split(","), call["tensors"], strict=True)]
+    pairs.sort(key=lambda pair: pair[1].is_path)
+    equation = ",".join(letters for letters, _ in pairs) + arrow + out
+    tensors = [tensor for _, tensor in pairs]
+    return replace(call, arguments={"equation": equation, "tensors": tensors, "path": None})
 
 
 def _is_cut(call: Call) -> bool:

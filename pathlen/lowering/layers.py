@@ -22,6 +22,7 @@ from pathlen.lowering.labels import (
     sets_of_rows,
 )
 from pathlen.lowering.layer_weights import looked_up, weights_of
+from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
@@ -78,7 +79,7 @@ def dense_layer(
 )
 def convolution(call: Call, lowering: Lowering) -> Value:
     """One new unit per output channel, behind one hub per group."""
-    if call["weight"].is_path:
+    if brings_paths(call["weight"], beside=call["input"]):
         return plus_bias(call, _dynamic_convolution(call, lowering), lowering)
     if not call["input"].is_path:
         return plus_bias(call, lowering.result(call, constant_labels(call.shape)), lowering)
@@ -141,7 +142,7 @@ def embedding(call: Call, lowering: Lowering) -> Value:
     A table that comes from the input is read at places, which have no path.
     """
     table = call["weight"]
-    if table.is_path:
+    if brings_paths(table, beside=call["indices"]):
         rows = union_over(call, table.labels, [0], lowering).squeeze(0)
         return lowering.result(call, rows.expand(call.shape))
     return look_up(call, call["indices"], call["weight"], lowering)

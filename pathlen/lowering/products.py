@@ -15,6 +15,7 @@ from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, 
 from pathlen.lowering.layer_weights import weights_of
 from pathlen.lowering.layers import dense_layer, require_no_path
 from pathlen.lowering.letters import of_matrices
+from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
@@ -31,7 +32,7 @@ def linear(call: Call, lowering: Lowering) -> Value:
     """
     source, weight, bias = call["input"], call["weight"], call["bias"]
     leading = _LETTERS[: len(source.shape) - 1]
-    if weight.is_path:
+    if brings_paths(weight, beside=source):
         product = contract(call, (source, weight), (leading + "k", "jk"), leading + "j", lowering)
     elif source.is_path:
         axis = len(call.shape) - 1

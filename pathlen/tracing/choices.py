@@ -66,6 +66,8 @@ def _reads_values(node: fx.Node) -> bool:
         return any(val.dtype in (torch.bool, torch.uint8) for val in _vals(node.args[1]))
     if node.kwargs.get("output_size") is not None:  # of repeat_interleave
         return False
+    if node.target is torch.ops.aten.one_hot.default and node.args[1:] not in ((), (-1,)):
+        return False
     return _is_of(node.target, _READS) or node.target in _UNTAGGED
 
 

@@ -32,6 +32,7 @@ _OVER = aten("div divide true_divide")
 _SHIFTS = aten("sub subtract")
 _CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl")
 _READS = aten("gather index_select index _unsafe_index")
+_LOOK_UPS = (*_READS, *aten("take_along_dim embedding"))
 _WRITES = _ADDS | frozenset(aten("scatter index_copy index_fill _index_put_impl _unsafe_index_put"))
 
 
@@ -138,8 +139,7 @@ def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut 
         The smallest one with all that is read in its entry, None where there is none; and the
         smallest with any that is outside.
     """
-    by_element = kind_of_call(step.call) == "elementwise" or step.call.name in _CHOOSE
-    if not by_element or not len(outside):
+    if not len(outside) or not _is_by_element(step.call, read):
         return None, None
     regions = [
         Cut(step, (entry,), inside) for entry, inside in entries(step.call, _meets_neighbours(step))
@@ -148,6 +148,17 @@ def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut 
     whole = (r for r, own in zip(regions, units, strict=True) if np.isin(read, own).all())
     some = (r for r, own in zip(regions, units, strict=True) if np.isin(own, outside).any())
     return next(whole, None), next(some, None)
+
+
+def _is_by_element(call: Call, read: np.ndarray) -> bool:
+    """Whether a call may end a scalar function: as it is, or as the graph has it."""
+    if kind_of_call(call) == "elementwise" or call.name in _CHOOSE:
+        return True
+    path = [value for value in operands(call) if value.is_path]
+    if kind_of_call(call) in ("reduction", "contraction"):
+        return not np.isin(read, units_of(path)).any()
+    by = [v for v in operands(call) if v not in path and not v.dtype.is_floating_point]
+    return bool(by) and call.name in _LOOK_UPS
 
 
 def _meets_neighbours(step: Step) -> bool:
@@ -190,10 +201,12 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
         between.append(value)
         is_read += value.call.name in _READS
         is_added = over_neighbours and is_read and value.call.name in _ADDS
-        if kind_of(value) in _STATISTICS or is_added or value.softmax == "whole":
+        is_held = kind_of(value) in _STATISTICS and value.function is None
+        if is_held or is_added or value.softmax == "whole":
             held.add(id(value))
         for operand in operands(value.call):
-            if not over_neighbours or operand.dtype.is_floating_point:
+            reads_at = over_neighbours and value.call.name in (*_READS, *_ADDS)
+            if operand.dtype.is_floating_point or not reads_at:
                 frontier.setdefault(id(operand), operand)
 
 
@@ -234,7 +247,7 @@ def _moving(
 
 def scalar_function(step: Step, read: np.ndarray) -> Cut | None:
     """A call as a function of the one value that the graph has before it, None for a merge."""
-    if kind_of_call(step.call) != "elementwise" and step.call.name not in _CHOOSE:
+    if not _is_by_element(step.call, read):
         return None
     for entry, inside in entries(step.call, _meets_neighbours(step)):
         if np.isin(read, units_of([entry])).all():
