@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from pathlen.errors import ReportError
+from pathlen.whole_files import replacing
 
 if TYPE_CHECKING:
     from pathlen.graph import PathGraph
@@ -92,22 +92,26 @@ class Exports:
 
 
 def write_text(path: str | PathLike[str], pieces: Iterable[str]) -> None:
-    """Write a file, all of it or nothing.
+    """Write a text file, all of it or nothing; halves of surrogate pairs become "?".
 
     Raises:
         ReportError: It is a folder, or in a folder that is not there, or cannot be written.
     """
+    written(path, (piece.encode("utf-8", "replace") for piece in pieces))
+
+
+def written(path: str | PathLike[str], pieces: Iterable[bytes]) -> None:
+    """Write a file, all of it or nothing.
+
+    Raises:
+        ReportError: As for `write_text`.
+    """
     target = file_target(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        # Names of layers and files may hold lone surrogates, which UTF-8 cannot write.
-        with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        with replacing(target) as file:
             file.writelines(pieces)
-        part.replace(target)
     except OSError as error:
         raise ReportError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def file_target(path: str | PathLike[str]) -> Path:

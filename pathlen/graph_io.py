@@ -12,7 +12,6 @@ import os
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +20,9 @@ import numpy.typing as npt
 from pathlen.errors import GraphFileError, PathlenError
 from pathlen.graph import Layer, PathGraph, TraceInfo
 from pathlen.graph_parts import DeadUnits
+from pathlen.json_text import read_json
+from pathlen.printable import listed, shown
+from pathlen.whole_files import replacing
 
 FORMAT = "pathlen.PathGraph"
 VERSION = 1
@@ -52,14 +54,8 @@ def save(graph: PathGraph, path: str | PathLike[str]) -> None:
         if getattr(graph, name) is not None:
             arrays[name] = getattr(graph, name)
     arrays[_TABLES] = np.frombuffer(json.dumps(tables).encode(), dtype=np.uint8)
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        part.replace(target)  # all of it or nothing
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def load(path: str | PathLike[str]) -> PathGraph:
@@ -99,13 +95,15 @@ def _read_members(archive: zipfile.ZipFile, length: int) -> dict[str, npt.NDArra
     wanted = sorted([*_ARRAYS, _TABLES])
     if sorted(set(names) - {*_OPTIONAL}) != wanted or len(set(names)) < len(names):
         raise GraphFileError(
-            f"holds the members {names[:12]} instead of {wanted} and perhaps "
+            f"holds the members {listed(names)} instead of {wanted} and perhaps "
             f"{' and '.join(_OPTIONAL)}; it is no saved path graph, or of a newer version of "
             "pathlen"
         )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
-            raise GraphFileError(f"member {member.filename!r} is compressed; save never does that")
+            raise GraphFileError(
+                f"member {shown(member.filename)} is compressed; save never does that"
+            )
     if sum(max(member.file_size, member.compress_size) for member in members) > length:
         raise GraphFileError(f"its members claim more than the {length} bytes of the file")
     return {
@@ -119,9 +117,11 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArra
     stream = io.BytesIO(content)
     shape, dtype = _header(stream)
     if dtype.hasobject or dtype.kind not in "iuf" or len(shape) != 1:
-        raise GraphFileError(f"member {member.filename!r} is no plain list of numbers ({dtype})")
+        raise GraphFileError(
+            f"member {shown(member.filename)} is no plain list of numbers ({dtype})"
+        )
     if shape[0] * dtype.itemsize != len(content) - stream.tell():
-        raise GraphFileError(f"member {member.filename!r} does not have the length it claims")
+        raise GraphFileError(f"member {shown(member.filename)} does not have the length it claims")
     return np.frombuffer(content, dtype=dtype, offset=stream.tell())
 
 
@@ -136,13 +136,15 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _tables(content: npt.NDArray[Any]) -> dict[str, Any]:
     """The JSON text, checked for format and version."""
-    tables: dict[str, Any] = _expect(json.loads(content.tobytes()), dict, "the JSON text")
+    tables: dict[str, Any] = _expect(
+        read_json(content.tobytes(), "the JSON text", GraphFileError), dict, "the JSON text"
+    )
     if tables.get("format") != FORMAT:
-        raise GraphFileError(f"format is {tables.get('format')!r} instead of {FORMAT!r}")
+        raise GraphFileError(f"format is {shown(tables.get('format'))} instead of {FORMAT!r}")
     if tables.get("version") != VERSION:
         raise GraphFileError(
-            f"file version is {tables.get('version')!r}; this pathlen reads version {VERSION}: "
-            "install the pathlen that wrote it"
+            f"file version is {shown(tables.get('version'))}; this pathlen reads version"
+            f" {VERSION}: install the pathlen that wrote it"
         )
     return tables
 
@@ -193,12 +195,12 @@ def _size(value: Any) -> int:
     """A node id or count that fits int64."""
     number: int = _expect(value, int, "a node id or count")
     if isinstance(value, bool) or not 0 <= number < 2**63:
-        raise GraphFileError(f"a node id or count must lie in [0, 2**63), not {number}")
+        raise GraphFileError(f"a node id or count must lie in [0, 2**63), not {shown(number)}")
     return number
 
 
 def _expect(value: Any, kind: type, what: str) -> Any:
     """A JSON value of the type it must have."""
     if not isinstance(value, kind):
-        raise GraphFileError(f"{what} must be of type {kind.__name__}, not {value!r:.60}")
+        raise GraphFileError(f"{what} must be of type {kind.__name__}, not {shown(value, 60)}")
     return value

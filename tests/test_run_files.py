@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pathlen import whole_files
 from pathlen.errors import CheckpointError, LinearizationError, PathlenError, SettingsError
 from pathlen.training import load_run, train
 from pathlen.training.files import load_tree, save_tree, write_text
@@ -48,31 +50,18 @@ def same(one, other):
 def no_space(monkeypatch, after: int = 0) -> None:
     """Let the disk be full after some files were written."""
     count = 0
-    real = Path.open
 
-    def opened(path, mode="r", *others, **options):
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(descriptor, mode):
         nonlocal count
-        file = real(path, mode, *others, **options)
-        if mode == "wb":
-            count += 1
-            if count > after:
-                write = file.write
+        count += 1
+        return Full(descriptor, mode) if count > after else io.open(descriptor, mode)  # noqa: UP020
 
-                class Full:
-                    def __enter__(self):
-                        return self
-
-                    def __exit__(self, *error):
-                        file.close()
-
-                    def write(self, data):
-                        write(data[:100])
-                        raise OSError(errno.ENOSPC, "No space left on device")
-
-                return Full()
-        return file
-
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(whole_files, "open", opened, raising=False)
 
 
 # --- trees -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pathlen import whole_files
 from pathlen.training.files import load_tree
 from pathlen.training.learning_rate import Stage
 from pathlen.training.loop import Result, train
@@ -129,7 +130,7 @@ def killed_after_step(settings: Mapping[str, Any], folder: Path, phase: str, ste
 def killed_in_write(settings: Mapping[str, Any], folder: Path, number: int, moment: str) -> None:
     """Run until the n-th file is written; "half" of it, all of it "unsynced", or "renamed"."""
     count = 0
-    real_open, real_replace = Path.open, Path.replace
+    real_replace = os.replace
 
     def dies() -> bool:
         return count == number
@@ -140,22 +141,20 @@ def killed_in_write(settings: Mapping[str, Any], folder: Path, number: int, mome
             kill()
             return 0
 
-    def opened(path: Path, mode: str = "r", *others: Any, **options: Any) -> Any:
+    def opened(descriptor: int, mode: str) -> Any:
         nonlocal count
-        if mode != "wb":
-            return real_open(path, mode, *others, **options)
         count += 1
-        return Half(path, "wb") if dies() and moment == "half" else real_open(path, mode)
+        return Half(descriptor, "wb") if dies() and moment == "half" else open(descriptor, mode)
 
-    def replace(path: Path, target: Path) -> Path:
+    def replace(path: Path, target: Path) -> None:
         if dies() and moment == "unsynced":
             kill()
-        result = real_replace(path, target)
+        real_replace(path, target)
         if dies() and moment == "renamed":
             kill()
-        return result
 
-    Path.open, Path.replace = opened, replace  # type: ignore[method-assign,assignment]
+    whole_files.open = opened  # type: ignore[attr-defined]
+    whole_files.os.replace = replace
     train(make_recipe(settings), folder)
 
 

@@ -1,16 +1,14 @@
 """Files that are whole or not there: trees of tensors and plain values, texts.
 
 A tree is written as one safetensors file, whose header holds the plain values as JSON; nothing is
-pickled. A file is written beside its place, flushed to the disk and then renamed, so that a crash
-at any moment leaves either the old file or the new one.
+pickled. Files are written as :mod:`pathlen.whole_files` does, so that a crash at any moment leaves
+either the old file or the new one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pathlen import whole_files
 from pathlen.errors import CheckpointError
 
-UNFINISHED = ".unfinished"
 _TENSOR = "__tensor__"
 
 
@@ -41,29 +39,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: It cannot be written; what was there is left as it was.
     """
-    beside = path.with_name(path.name + UNFINISHED)
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_folder(path.parent)
+        whole_files.write_bytes(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the disk that failed may fail here, too
-            beside.unlink(missing_ok=True)
         kept = "the one from before is kept" if path.exists() else "there is none from before"
         raise CheckpointError(f"{path} cannot be written: {error}; {kept}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming last, where the system can sync a folder (Windows cannot)."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def save_tree(path: Path, tree: Mapping[str, Any]) -> None:

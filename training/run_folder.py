@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import CheckpointError, SettingsError
-from pathlen.training.files import UNFINISHED, load_tree, save_tree, write_text
+from pathlen.training.files import load_tree, save_tree, write_text
 from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import differences, dump_recipe, load_recipe
+from pathlen.whole_files import UNFINISHED
 
 _MAY_CHANGE = ("machine.", "checkpoint_steps", "tensorboard")
 _MAY_NOT = ("machine.precision", "machine.channels_last", "machine.compile")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathlen.exporting import file_target, written
 from pathlen.optional import optional
 
 if TYPE_CHECKING:
@@ -208,13 +211,22 @@ def save(figure: Figure | Axes, path: str | PathLike[str], **options: Any) -> No
         path: Where to.
         options: For `matplotlib.figure.Figure.savefig`; a PNG has 300 dots an inch if it says
             nothing else.
+
+    Raises:
+        ReportError: The file cannot be written.
     """
     matplotlib = optional("matplotlib", "figures")
-    from pathlib import Path
-
+    file_target(path)
     whole: Any = getattr(figure, "figure", figure)
-    undated = _UNDATED.get(Path(path).suffix.lower())
+    target = Path(path)
+    form = options.pop("format", None) or target.suffix[1:].lower()
+    if not form:  # as matplotlib does
+        form = whole.canvas.get_default_filetype()
+        target = target.with_name(f"{target.name}.{form}")
+    undated = _UNDATED.get(f".{form}")
     if undated is not None:
         options["metadata"] = {**undated, **options.get("metadata", {})}
+    drawn = io.BytesIO()
     with matplotlib.rc_context(_SAVED):
-        whole.savefig(path, **{"dpi": 300, **options})
+        whole.savefig(drawn, format=form, **{"dpi": 300, **options})
+    written(target, [drawn.getvalue()])

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from pathlen import __version__
 from pathlen.errors import DataError
+from pathlen.whole_files import write_bytes
 
 Watch = Callable[[int, int | None], None]
 """Is told how many bytes have arrived, and of how many if that is known."""
@@ -198,7 +199,7 @@ def _note_path(part: Path) -> Path:
 def _note(part: Path, version: _Version) -> None:
     """Write down what the bytes are, before the first one is written."""
     try:
-        _note_path(part).write_text(json.dumps(asdict(version)), encoding="utf-8")
+        write_bytes(_note_path(part), json.dumps(asdict(version)).encode())
     except OSError as error:
         raise DataError(f"{str(_note_path(part))!r} cannot be written: {error}") from error
 
