@@ -1,8 +1,17 @@
 """Every error pathlen raises on purpose; each message says what, where and what to do."""
 
+from pathlen.printable import message
+
 
 class PathlenError(Exception):
-    """Base class of all errors that pathlen raises on purpose."""
+    """Base class of all errors that pathlen raises on purpose.
+
+    Names and values from elsewhere stand in messages, so what could not be printed, or would move
+    the cursor of a terminal, becomes an escape, and lines without end are cut.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(message(one) if isinstance(one, str) else one for one in arguments))
 
 
 class GraphError(PathlenError, ValueError):

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 from pathlen.errors import SettingsError
+from pathlen.printable import LONGEST, shown
 
 Result = TypeVar("Result")
+
+MOST_PROBLEMS = 20
+"""With the settings of one function, that are told."""
 
 
 def call_with_settings(
@@ -46,17 +51,19 @@ def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], wh
         SettingsError: As there.
     """
     hints, required = _settings_of(function)
-    problems = []
+    problems: list[str] = []
     for name, value in settings.items():
         if name not in hints:
             problems.append(unknown_name("setting", name, hints))
         elif not fits(value, hints[name]):
-            problems.append(f"{name} must be {describe(hints[name])}, not {value!r}")
+            problems.append(f"{name} must be {describe(hints[name])}, not {shown(value)}")
     problems += [
         f"{name} is missing ({describe(hints[name])})" for name in required if name not in settings
     ]
     if problems:
-        raise SettingsError(f"{where}: {'; '.join(problems)}")
+        told, left = problems[:MOST_PROBLEMS], len(problems) - MOST_PROBLEMS
+        told += [f"and {left} more problems"] if left > 0 else []
+        raise SettingsError(f"{where}: {'; '.join(told)}")
 
 
 def _settings_of(function: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:
@@ -85,14 +92,15 @@ def _initializer(kind: type) -> Any:
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """Say that there is no such name, and which come near or, if none does, which there are."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3)
+    text = str(name) if isinstance(name, str) and len(name) <= LONGEST else ""
+    near = difflib.get_close_matches(text, known, n=3)
     if near:
-        return f"there is no {what} {name!r}; did you mean {' or '.join(map(repr, near))}?"
-    return f"there is no {what} {name!r}; there are {', '.join(known) or 'none'}"
+        return f"there is no {what} {shown(name)}; did you mean {' or '.join(map(repr, near))}?"
+    return f"there is no {what} {shown(name)}; there are {', '.join(known) or 'none'}"
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value has the annotated type; an int is a float, a bool is no number."""
+    """Whether a value has the annotated type; an int is a float, a bool or infinity no number."""
     origin = get_origin(hint)
     if hint is Any:
         return True
@@ -106,8 +114,13 @@ def fits(value: object, hint: Any) -> bool:
         return value is None
     if hint in (int, float):
         allowed = (int, float) if hint is float else int
-        return isinstance(value, allowed) and not isinstance(value, bool)
+        return isinstance(value, allowed) and not isinstance(value, bool) and _is_finite(value)
     return isinstance(value, hint)
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a number is one that 64 bits hold: a float that is finite, or an int of that size."""
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
 
 
 def describe(hint: Any) -> str:

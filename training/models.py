@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import SettingsError
+from pathlen.printable import shown
 from pathlen.spec import make_model
 from pathlen.training.keywords import call_with_settings, check_settings, unknown_name
 from pathlen.training.mlp import MLP
@@ -52,11 +53,11 @@ def build_model(settings: Mapping[str, Any], task: Task) -> nn.Module:
     else:
         function, depth = _function_of(name)
         try:
-            model = call_with_settings(function, others, f"model {name!r}", depth, task)
+            model = call_with_settings(function, others, f"model {shown(name)}", depth, task)
         except ValueError as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(f"model {name!r}: {error}") from error
+            raise SettingsError(f"model {shown(name)}: {error}") from error
     check_fits(model, task, str(name))
     return model
 
@@ -70,7 +71,7 @@ def check_model(settings: Mapping[str, Any]) -> None:
     name = settings.get("name")
     if not (isinstance(name, str) and ":" in name):
         others = {key: value for key, value in settings.items() if key != "name"}
-        check_settings(_function_of(name)[0], others, f"model {name!r}")
+        check_settings(_function_of(name)[0], others, f"model {shown(name)}")
 
 
 def _function_of(name: object) -> tuple[Callable[..., nn.Module], int]:
@@ -185,12 +186,12 @@ def check_fits(model: nn.Module, task: Task, name: str) -> None:
         except Exception as error:
             shapes = ", ".join(str(list(one.shape)) for one in task.example)
             raise SettingsError(
-                f"model {name!r} cannot take the inputs of task {task.name!r} ({shapes}): "
+                f"model {shown(name)} cannot take the inputs of task {task.name!r} ({shapes}): "
                 f"{type(error).__name__}: {error}"
             ) from error
     if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[-1] != expected:
         got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise SettingsError(
-            f"model {name!r} gives {got} for one item of task {task.name!r}; it must give a tensor "
-            f"[batch, ..., {expected}] of logits"
+            f"model {shown(name)} gives {got} for one item of task {task.name!r}; it must give a"
+            f" tensor [batch, ..., {expected}] of logits"
         )

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pathlen.printable import shown
 from pathlen.training.baselines.settings import AnyBaseline
 from pathlen.training.optimizer_settings import SGD, Cosine, Optimizer, Schedule
 from pathlen.training.prior_settings import Prior
-from pathlen.training.settings import Count, NotNegative, Positive, Settings, Share
+from pathlen.training.settings import Count, Epochs, NotNegative, Positive, Settings, Share
 
 
 class EarlyStop(Settings):
@@ -40,7 +41,7 @@ class Phase(Settings):
         early_stop: See :class:`EarlyStop`.
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 0
+    epochs: Epochs = 0
     learning_rate: Positive | None = None
     schedule: Schedule | None = None
     early_stop: EarlyStop | None = None
@@ -71,13 +72,13 @@ class Linearize(Phase):
             norms are computed anew before each evaluation of this phase: they lag behind slopes.
     """
 
-    start: Annotated[int, Field(ge=0)] | None = None
+    start: Epochs | None = None
     prior: Prior | None = Prior(omega=1e-4)
     baseline: AnyBaseline | None = None
     distillation: Distillation | None = None
     granularity: Literal["channel", "layer", "position"] = "channel"
     unplaced: Literal["refuse", "keep"] = "refuse"
-    batch_norm_batches: Annotated[int, Field(ge=0)] = 8
+    batch_norm_batches: Annotated[int, Field(ge=0, lt=2**31)] = 8
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +151,7 @@ class Machine(Settings):
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     deterministic: bool = False
     threads: Count | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, lt=2**16)] = 0
     data: Literal["auto", "device", "host"] = "auto"
     channels_last: bool | None = None
     compile: bool = False
@@ -179,8 +180,8 @@ class Weights(Settings):
         for pattern, replacement in (rename or {}).items():
             try:
                 re.compile(f"(?:{pattern})|").sub(replacement, "")
-            except re.error as error:
-                raise ValueError(f"{pattern!r} to {replacement!r}: {error}") from error
+            except (re.error, LookupError, OverflowError, RecursionError) as error:
+                raise ValueError(f"{shown(pattern)} to {shown(replacement)}: {error}") from error
         return rename
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,35 +10,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pathlen.errors import SettingsError
+from pathlen.printable import shown
 from pathlen.training.keywords import unknown_name
 from pathlen.training.recipe import Recipe
+from pathlen.training.yaml_text import DEEPEST, LONGEST, read_yaml_text
 
 SHIPPED = Path(__file__).parent / "recipes"
+MOST_PROBLEMS = 20
+"""Of one recipe that are told."""
+
 Checked = TypeVar("Checked", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does (PyYAML wants 1.0e-4), and refuses a key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; PyYAML would keep the last of two values and drop the first."""
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 def shipped_recipes() -> list[str]:
@@ -80,11 +60,19 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         SettingsError: There is no such file, or it is no YAML.
     """
     path = Path(source)
-    if not path.suffix and not path.is_file():  # a folder of that name hides no recipe
+    if not path.suffix and not is_file(path):  # a folder of that name hides no recipe
         path = SHIPPED / f"{source}.yaml"
-        if not path.exists():
+        if not is_file(path):
             raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
     return read_yaml(path, str(source), "recipe", "task:")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name, which may be too long to be one."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_yaml(path: Path, where: str, what: str, first: str) -> dict[str, Any]:
@@ -100,17 +88,12 @@ def read_yaml(path: Path, where: str, what: str, first: str) -> dict[str, Any]:
         SettingsError: It cannot be read, or is no mapping in YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{what} {where!r} cannot be read: {error}") from error
-    return _parsed(text, where, what, first)
-
-
-def _parsed(text: str, where: str, what: str, first: str) -> dict[str, Any]:
-    try:
-        settings = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is no YAML: {error}") from error
+        with path.open("rb") as file:
+            data = file.read(4 * LONGEST + 1)  # of a file without end, no more than is refused
+        text = data.decode() if len(data) <= 4 * LONGEST else "." * (LONGEST + 1)
+    except (OSError, ValueError) as error:  # as of bytes that are no UTF-8
+        raise SettingsError(f"{what} {shown(where)} cannot be read: {error}") from error
+    settings = read_yaml_text(text, where)
     if not isinstance(settings, dict):
         raise SettingsError(f"{where} holds no settings; a {what} begins with {first!r}")
     return settings
@@ -119,7 +102,7 @@ def _parsed(text: str, where: str, what: str, first: str) -> dict[str, Any]:
 def _override(settings: dict[str, Any], override: str) -> None:
     """Set one value; a mapping whose 'name' is set anew loses the settings of the old name."""
     key, value = read_override(override)
-    set_value(settings, key, value, repr(override))
+    set_value(settings, key, value, shown(override))
 
 
 def read_override(override: str) -> tuple[str, Any]:
@@ -130,12 +113,10 @@ def read_override(override: str) -> tuple[str, Any]:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SettingsError(f"{override!r} is no override; write key=value, as train.epochs=3")
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the value in {override!r} is no YAML: {error}") from error
-    return key, value
+        raise SettingsError(f"{shown(override)} is no override; write key=value, as train.epochs=3")
+    if key.count(".") >= DEEPEST:
+        raise SettingsError(f"{shown(override)} names a setting more than {DEEPEST} levels deep")
+    return key, read_yaml_text(text, f"the value in {shown(override)}")
 
 
 def set_value(settings: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -150,7 +131,7 @@ def set_value(settings: dict[str, Any], key: str, value: Any, where: str) -> Non
             settings[parent] = {}
         settings = settings[parent]
         if not isinstance(settings, dict):
-            raise SettingsError(f"{where}: {parent!r} is one value, without parts")
+            raise SettingsError(f"{where}: {shown(parent)} is one value, without parts")
     if last == "name" and settings.get("name") != value:
         settings.clear()
     settings[last] = value
@@ -175,7 +156,9 @@ def validated(kind: type[Checked], settings: Mapping[str, Any], where: str) -> C
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        problems = [_problem(dict(one), kind) for one in error.errors()]
+        problems = [_problem(dict(one), kind) for one in error.errors()[:MOST_PROBLEMS]]
+        left = error.error_count() - len(problems)
+        problems += [f"and {left} more problems"] if left else []
         raise SettingsError("\n  ".join([f"{where}:", *problems])) from error
 
 
@@ -189,7 +172,7 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
     first, second = _flat(one.model_dump()), _flat(other.model_dump())
     keys = dict.fromkeys([*first, *second])
     return [
-        f"{key}: {first.get(key)!r} and {second.get(key)!r}"
+        f"{key}: {shown(first.get(key))} and {shown(second.get(key))}"
         for key in keys
         if first.get(key) != second.get(key)
     ]
@@ -210,23 +193,23 @@ def _problem(error: dict[str, Any], root: type[BaseModel]) -> str:
     place = [str(part) for part in error["loc"]]
     if error["type"] in ("extra_forbidden", "missing"):
         *parents, key = place
-        shown, known = _walk(parents, root)
+        keys, known = _walk(parents, root)
         if error["type"] == "missing":
-            return _at(shown, f"{key!r} is missing")
-        return _at(shown, unknown_name("setting", key, known))
-    shown, _ = _walk(place, root)
+            return _at(keys, f"{shown(key)} is missing")
+        return _at(keys, unknown_name("setting", key, known))
+    keys, _ = _walk(place, root)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return _at(shown, message)
+        return _at(keys, message)
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]
-        message = f"there is no {context['tag']!r}; choose {context['expected_tags']}"
-        return _at([*shown, "name"], message)
+        message = f"there is no {shown(context['tag'])}; choose {context['expected_tags']}"
+        return _at([*keys, "name"], message)
     if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        return _at(shown, f"needs settings of its own, as key: value, not {error['input']!r}")
+        return _at(keys, f"needs settings of its own, as key: value, not {shown(error['input'])}")
     if error["type"] == "union_tag_not_found":
-        return _at(shown, "'name' is missing")
-    return _at(shown, f"{message[0].lower()}{message[1:]}, not {error['input']!r}")
+        return _at(keys, "'name' is missing")
+    return _at(keys, f"{message[0].lower()}{message[1:]}, not {shown(error['input'])}")
 
 
 def _at(place: list[str], message: str) -> str:
@@ -236,16 +219,16 @@ def _at(place: list[str], message: str) -> str:
 def _walk(place: list[str], root: type[BaseModel]) -> tuple[list[str], set[str]]:
     """The keys among the parts of a place, choices of a type left out; and the keys below it."""
     kinds: list[type[BaseModel]] = [root]
-    shown = []
+    keys = []
     for part in place:
         chosen = [kind for kind in kinds if _name_of(kind) == part]
         holders = [kind for kind in kinds if part in kind.model_fields]
         if chosen:
             kinds = chosen
         elif holders:
-            shown.append(part)
+            keys.append(part)
             kinds = [one for kind in holders for one in _models(kind.model_fields[part].annotation)]
-    return shown, {key for kind in kinds for key in kind.model_fields}
+    return keys, {key for kind in kinds for key in kind.model_fields}
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pathlen.printable import shown
+
 if TYPE_CHECKING:  # settings are read without loading torch
     from pathlen.training.targets import Quantity
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Epochs = Annotated[int, Field(ge=0, lt=2**31)]
 Goal = NotNegative | str | None
 
 
@@ -44,7 +47,9 @@ class Goals(Settings):
         for name in goals:
             value = getattr(self, name)
             if isinstance(value, str) and not _SHARE.fullmatch(value):
-                raise ValueError(f"{name} is {value!r}; give a number, or a share such as '50 %'")
+                raise ValueError(
+                    f"{name} is {shown(value)}; give a number, or a share such as '50 %'"
+                )
         return self
 
     def goal(self) -> tuple[Quantity, float, bool] | None:

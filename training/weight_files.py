@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pathlen.errors import CheckpointError
+from pathlen.printable import shown
 from pathlen.training.files import read_weights
 from pathlen.training.recipe import Weights
 
@@ -97,7 +98,7 @@ def _chosen(content: Any, part: str | None, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds {held}, and no weights by name; save model.state_dict()"
         )
-    asked = "several sets of weights" if part is None else f"no weights called {part!r}"
+    asked = "several sets of weights" if part is None else f"no weights called {shown(part)}"
     raise CheckpointError(
         f"{path} holds {asked}; set weights.part to one of {', '.join(sorted(parts))}"
     )
@@ -129,7 +130,7 @@ def with_names_of_ours(
         changed = {name: re.sub(pattern, replacement, now) for name, now in names.items()}
         if not any(re.search(pattern, now) for now in names.values()):
             raise CheckpointError(
-                f"weights.rename: {pattern!r} fits no name in {given.file}, such as"
+                f"weights.rename: {shown(pattern)} fits no name in {given.file}, such as"
                 f" {', '.join([*names.values()][:3])}"
             )
         names = changed
@@ -138,7 +139,7 @@ def with_names_of_ours(
         if now in found:
             both = [old for old, new in names.items() if new == now]
             raise CheckpointError(
-                f"weights.rename: {' and '.join(both)} in {given.file} both become {now!r}"
+                f"weights.rename: {' and '.join(both)} in {given.file} both become {shown(now)}"
             )
         found[now] = weights[name]
     return found

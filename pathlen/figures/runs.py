@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import DataError
+from pathlen.json_text import read_bytes, read_json
+from pathlen.printable import listed, shown
 
 FILE = "metrics.jsonl"
 """What a run writes into its folder: one JSON object a line, one line an epoch."""
@@ -49,18 +50,14 @@ def rows_of(run: Run) -> list[Row]:
 def _read(path: Path) -> list[Row]:
     """The rows of a file, or of the file in a folder."""
     file = path / FILE if path.is_dir() else path
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}; give a run's folder") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}: this is no JSON: {error}") from error
+    if not file.is_file():
+        raise DataError(f"cannot read {file}: there is no such file; give a run's folder")
+    lines = read_bytes(file, DataError).splitlines()
+    rows = [
+        read_json(line, f"{file}, line {number}", DataError)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
     _check(rows, str(file))
     return rows
 
@@ -71,7 +68,9 @@ def _check(rows: Sequence[object], where: str) -> None:
         raise DataError(f"{where} has no rows: give one mapping for each epoch")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise DataError(f"{where}, row {number}: {row!r} is no mapping of names to numbers")
+            raise DataError(
+                f"{where}, row {number}: {shown(row)} is no mapping of names to numbers"
+            )
 
 
 def column(rows: Sequence[Row], name: str) -> list[float]:
@@ -83,7 +82,7 @@ def column(rows: Sequence[Row], name: str) -> list[float]:
     values = [_number(row.get(name), name) for row in rows]
     if all(math.isnan(value) for value in values):
         known = sorted({key for row in rows for key in row})
-        raise DataError(f"no row has {name!r}; there are {', '.join(map(repr, known))}")
+        raise DataError(f"no row has {shown(name)}; there are {listed(map(repr, known), 40)}")
     return values
 
 
@@ -92,7 +91,7 @@ def _number(value: object, name: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise DataError(f"{name!r} should be a number, not {value!r}")
+        raise DataError(f"{name!r} should be a number, not {shown(value)}")
     return float(value)
 
 
@@ -114,7 +113,7 @@ def metric_of(rows: Sequence[Row], metric: str | None) -> str:
     known = sorted({key for row in rows for key in row})
     raise DataError(
         f"no row has any of {', '.join(_METRICS)}: name the metric, one of"
-        f" {', '.join(map(repr, known))}"
+        f" {listed(map(repr, known), 40)}"
     )
 
 

@@ -7,6 +7,7 @@ import time
 from urllib.parse import urlsplit
 
 from pathlen.errors import StudyError
+from pathlen.printable import shown
 
 PATIENCE = 2.0
 """Seconds in which a scheduler may still be starting."""
@@ -24,10 +25,10 @@ def check_address(address: str) -> None:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise StudyError(f"{address!r} is no address of a Dask scheduler: {error}") from error
+        raise StudyError(f"{shown(address)} is no address of a Dask scheduler: {error}") from error
     if parts.scheme not in ("tcp", "tls") or not host or not port:
         raise StudyError(
-            f"{address!r} is no address of a Dask scheduler; write it as tcp://host:8786"
+            f"{shown(address)} is no address of a Dask scheduler; write it as tcp://host:8786"
         )
     until = time.monotonic() + PATIENCE
     while True:
@@ -42,7 +43,7 @@ def check_address(address: str) -> None:
             problem = error
         if time.monotonic() > until:
             raise StudyError(
-                f"there is no Dask scheduler at {address!r} ({problem}); start one with: dask"
+                f"there is no Dask scheduler at {shown(address)} ({problem}); start one with: dask"
                 " scheduler"
             ) from problem
         time.sleep(0.2)

@@ -13,6 +13,7 @@ import torch
 
 import pathlen
 from pathlen.errors import StudyError
+from pathlen.printable import shown
 from pathlen.training.libraries import library
 from pathlen.training.study.address import check_address
 from pathlen.training.study.jobs import Job
@@ -83,8 +84,8 @@ class Cluster:
             )
         except (OSError, ValueError, TypeError) as error:
             raise StudyError(
-                f"what answers at {address!r} is no Dask scheduler ({error}); start one with: dask"
-                " scheduler"
+                f"what answers at {shown(address)} is no Dask scheduler ({error}); start one with:"
+                " dask scheduler"
             ) from error
         self._address = address
         try:

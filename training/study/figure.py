@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen import figures
 from pathlen.errors import StudyError
+from pathlen.printable import shown
 from pathlen.training.study.claims import Claim, Growth, Knee, Steadiness
 from pathlen.training.study.results import Record, Results, points
 from pathlen.training.study.verdict import (
@@ -96,7 +97,7 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _column(record: Record, name: str) -> Any:
     if record.last.get(name) is None:
-        raise StudyError(f"not every run has {name!r} in its last row")
+        raise StudyError(f"not every run has {shown(name)} in its last row")
     return record.last[name]
 
 

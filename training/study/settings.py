@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pathlen.errors import SettingsError
+from pathlen.printable import shown
 from pathlen.training.keywords import unknown_name
-from pathlen.training.recipe_file import read_override, read_yaml, validated
+from pathlen.training.recipe_file import is_file, read_override, read_yaml, validated
 from pathlen.training.settings import Count, Settings
 from pathlen.training.study.claims import Claim, as_claims
 
@@ -72,10 +73,10 @@ class Study(Settings):
             raise ValueError(f"{' and '.join(empty)} is an empty list, so there are no runs")
         for name, values in [("seeds", self.seeds), *self.grid.items()]:
             if any(value in values[:place] for place, value in enumerate(values)):
-                raise ValueError(f"{name} holds a value twice: {values}")
+                raise ValueError(f"{name} holds a value twice: {shown(values)}")
         labels = [case.label for case in self.cases]
         if len(set(labels)) < len(labels):
-            raise ValueError(f"two cases have the same label: {labels}")
+            raise ValueError(f"two cases have the same label: {shown(labels)}")
         for where, keys in self.keys_by_place():
             if "seed" in keys:
                 raise ValueError(f"{where}: seeds are given as 'seeds', beside the grid")
@@ -89,7 +90,7 @@ class Study(Settings):
     def keys_by_place(self) -> list[tuple[str, list[str]]]:
         """Where the study has values, in words, and the keys of these: "set" first."""
         places = [("set", list(self.set)), ("grid", list(self.grid))]
-        return places + [(f"case {case.label!r}", list(case.set)) for case in self.cases]
+        return places + [(f"case {shown(case.label)}", list(case.set)) for case in self.cases]
 
     @property
     def labels(self) -> list[str]:
@@ -123,7 +124,9 @@ def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     given = dict(read_override(one) for one in overrides)
     for where, keys in study.keys_by_place()[1:]:
         for key in given.keys() & set(keys):
-            raise SettingsError(f"{key!r} cannot be set for all runs: {where} of the study sets it")
+            raise SettingsError(
+                f"{shown(key)} cannot be set for all runs: {where} of the study sets it"
+            )
     return study.model_copy(update={"set": {**study.set, **given}})
 
 
@@ -137,10 +140,10 @@ def study_file(source: str | Path) -> Path:
         SettingsError: No study of that name comes with pathlen.
     """
     path = Path(source)
-    if path.suffix or path.is_file():
+    if path.suffix or is_file(path):
         return path
     path = SHIPPED / f"{source}.yaml"
-    if not path.exists():
+    if not is_file(path):
         raise SettingsError(unknown_name("study", str(source), shipped_studies()))
     return path
 

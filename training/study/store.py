@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pathlen.errors import StudyError
+from pathlen.printable import shown
 from pathlen.training.study.database import Database
 from pathlen.training.study.finished import Finished
 from pathlen.training.study.plan import Plan
@@ -65,7 +66,7 @@ class Store(Database):
             known = self.facts.get("study", {}).get("name", study.name)
             if known != study.name:
                 raise StudyError(
-                    f"{self.path} is the store of the study {known!r}, not of {study.name!r};"
+                    f"{self.path} is the store of the study {shown(known)}, not of {study.name!r};"
                     " use another folder"
                 )
             self._database.executemany(

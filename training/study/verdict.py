@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from pathlen.bootstrap import mean_interval
 from pathlen.errors import StudyError
+from pathlen.printable import shown
 from pathlen.training.study.claims import (
     Claim,
     Comparison,
@@ -117,7 +118,7 @@ def differences(
     sides = []
     for name, labels in (("better", claim.better), ("than", claim.than)):
         if not any(_has(case.labels, labels) for case in results.cases):
-            raise StudyError(f"verdict.{name}: no case of the study has {labels}")
+            raise StudyError(f"verdict.{name}: no case of the study has {shown(dict(labels))}")
         records = [record for record in results.records if _has(record.labels, labels)]
         sides.append(_by_setting(records, labels))
     better, other = sides
@@ -285,11 +286,11 @@ def _value(record: Record, column: str | None) -> float:
     name = column or record.metric
     value = record.last.get(name)
     if not isinstance(value, int | float):
-        raise StudyError(f"verdict: not every run has {name!r} in its last row")
+        raise StudyError(f"verdict: not every run has {shown(name)} in its last row")
     return float(value)
 
 
 def _not_negative(value: object, label: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise StudyError(f"verdict: {label} has to be a number of at least 0, not {value!r}")
+        raise StudyError(f"verdict: {label} has to be a number of at least 0, not {shown(value)}")
     return float(value)
