@@ -13,7 +13,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   the state of each tensor in them (`states`), by where its elements are (`places`, `placing`) and
   what they went through: `statistics`, `stacks`, `masks`, `lookups`, `neighbours`, `contracted`,
   `softmax_parts`. `functions` and `variants` say how many units an activation has, `sums` what
-  meets first in a sum, `zeros` where nothing meets.
+  meets first in a sum, `zeros` where nothing meets. `commuting` divides before a matrix product.
 - In-place writes: `aliases`, `memory`, `views`.
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).

@@ -13,7 +13,7 @@ import torch
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.elementwise import elementwise, merged_sum
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
@@ -35,6 +35,7 @@ from pathlen.lowering.stacks import pieces_along
 from pathlen.lowering.sums import added_up
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
+from pathlen.lowering.written_views import with_axes
 from pathlen.lowering.zeros import zeros_of
 
 
@@ -107,6 +108,9 @@ def contract(
         if shared:
             return _grouped_by_weights(call, operands[path], weight, form, shared, lowering)
         return _by_weights(call, labels[path], weight, form, lowering)
+    sizes = dict(zip("".join(letters), (*operands[0].shape, *operands[1].shape), strict=True))
+    if all(sizes[a] == 1 for a in summed):
+        return _product(call, operands, letters, out, lowering)
     sides = [
         Operand(
             _permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n])
@@ -138,13 +142,25 @@ def _chosen(
         value = None if found is None else function_by_masks(found, lowering)
         if value is not None:
             order = others.replace(own[-1], own[:-1])
-            if order == out:
-                return value
-            axes = [order.index(a) for a in out]
-            arguments, permute = {"self": value, "dims": axes}, torch.ops.aten.permute.default
-            turned = Call(permute, "aten.permute", arguments, call.node, call.output)
-            return lowering.result(turned, collapse(value.labels.permute(axes)))
+            return with_axes(call, value, order, out)
     return None
+
+
+def _product(
+    call: Call,
+    operands: tuple[Value, Value],
+    letters: tuple[str, str],
+    out: str,
+    lowering: Lowering,
+) -> Value:
+    """A contraction that adds up nothing: a product element by element, or an outer one."""
+    one, other = (
+        with_axes(call, operand, own, out) for operand, own in zip(operands, letters, strict=True)
+    )
+    multiply, arguments = torch.ops.aten.mul.Tensor, {"self": one, "other": other}
+    product = elementwise(Call(multiply, "aten.mul", arguments, call.node, call.output), lowering)
+    assert isinstance(product, Value)
+    return product
 
 
 def _zeros(

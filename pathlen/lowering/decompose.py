@@ -1,6 +1,7 @@
 """Operations that no rule knows, written out in operations that rules know."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,13 @@ def _polar(abs: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     return abs * torch.exp(1j * angle)
 
 
+def _distances(x1: torch.Tensor, x2: torch.Tensor, p: float, *_: Any, **__: Any) -> torch.Tensor:
+    """Distances between all rows of two matrices, by their definition."""
+    gaps = x1[..., :, None, :] - x2[..., None, :, :]
+    distances: torch.Tensor = torch.linalg.vector_norm(gaps, p, dim=-1)
+    return distances
+
+
 def _dense(
     sparse_dim: int,
     dense_dim: int,
@@ -59,6 +67,9 @@ def _dense(
 
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten.polar": _polar,
+    "aten.cdist": _distances,
+    "aten._cdist_forward": _distances,
+    "aten._euclidean_dist": partial(_distances, p=2.0),
     "aten._sparse_coo_tensor_with_dims_and_tensors": _dense,
     "aten._sparse_mm": torch.mm,
     "aten.scaled_dot_product_attention": _attention,

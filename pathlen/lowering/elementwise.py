@@ -118,6 +118,8 @@ def scalar_function(region: Region, lowering: Lowering) -> Value:
         lowering.by_data()
         labels = lowering.counted("normalization", call, labels)
     value = lowering.result(call, labels, softmax_of=None if region.normalization else entry)
+    if region.normalization and region.state.places == (identity(call.shape),):
+        value.passes = entry if entry.shape == call.shape else None
     if part in ("shifted", "exp"):
         value.softmax = "log" if part == "shifted" else "exp"
     elif value.softmax != "whole":

@@ -29,7 +29,7 @@ from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
 from pathlen.lowering.stacks import over_pieces, stack_of
 from pathlen.lowering.states import CONSTANT, NONLINEAR, State, degree_by_name, meeting
-from pathlen.lowering.statistics import reduced
+from pathlen.lowering.statistics import in_pieces, last_of_cumulated, reduced
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -62,7 +62,7 @@ class Follower:
     """
 
     def __init__(self, entry: Value, constants: Constants) -> None:
-        part = "exp" if entry.softmax == "exp" else ""
+        part = {"exp": "exp", "log": "shifted"}.get(entry.softmax, "")
         self.known: dict[int, State | None] = {id(entry): State(1, (identity(entry.shape),), part)}
         self._constants, self._entry = constants, entry
 
@@ -84,6 +84,9 @@ class Follower:
         found = None if stack is None else over_pieces(call, stack.pieces, self._of)
         if found is not None:
             return found
+        whole = last_of_cumulated(call, item, self._of, self._constants)
+        if whole is not None:
+            return self._last(call, whole, item)
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
@@ -120,7 +123,7 @@ class Follower:
         states = {n: s for n, s in named.items() if s is not None}
         places = meeting(list(states.values()), call.shape)
         if places is None:
-            return None
+            return in_pieces(call, states, self._entry)
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
         return State(degree, places, part_of(call, states), scale_of(call, states))
 
@@ -165,9 +168,21 @@ class Follower:
             ]
             if any(p is None for p in moved):
                 return None
-            part = states[0].part if states[0].part != "log" or not states[0].degree else ""
+            part = states[0].part if "log" not in states[0].part or not states[0].degree else ""
             return replace(states[0], places=tuple(p for p in moved if p is not None), part=part)
         return self._joined(call, operands, item)
+
+    def _last(self, call: Call, whole: Call, item: int) -> State | None:
+        """The last of cumulated elements, moved: the reduction of all."""
+        state, (source,) = reduced(whole, self._of, self._entry), varying_operands(call)
+        if state is None:
+            return None
+        places = [
+            moved_places(call, source, p.expanded(source.shape), item, self._constants)
+            for p in state.places
+        ]
+        known = tuple(p for p in places if p is not None)
+        return replace(state, places=known) if len(known) == len(places) else None
 
     def _joined(self, call: Call, operands: list[Value], item: int) -> State | None:
         """Several tensors put together, all of which hold elements of the entry, or statistics."""

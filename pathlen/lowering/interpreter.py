@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
 from pathlen.lowering.aliases import Aliases
+from pathlen.lowering.commuting import divided_before
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.decompose import decompose
 from pathlen.lowering.indexing import function_by_masks
@@ -192,6 +193,8 @@ class Interpreter:
             result = function_along(call, self._lowering) if found else None
             if result is None and chooser_of(call) is not None:
                 result = function_by_masks(call, self._lowering)
+            if result is None:
+                result = divided_before(call, self._lowering)
             if found and result is None:
                 result = found.apply(call, self._lowering)
             return self._without_rule(call) if result is None else result

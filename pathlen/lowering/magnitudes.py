@@ -35,7 +35,7 @@ def _found(
     value: Value, known: dict[Value, torch.Tensor], scales: Scales, constants: Constants
 ) -> torch.Tensor:
     below = passed_on(value)
-    if not below:
+    if not below or value.passes is not None:
         return _of_labels(value, scales)
     assert value.call is not None
     kind = kind_of(value)

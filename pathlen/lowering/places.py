@@ -120,6 +120,39 @@ class Places:
             number = number + along.view([-1 if a == axis else 1 for a in range(len(self.shape))])
         return number.expand(self.shape)
 
+    def and_beside(self, other: "Places") -> "Places | None":
+        """Places of a statistic of all that went into two of them, one beside the other.
+
+        None where they leave something out between them, and where those of neighbouring elements
+        overlap: these are windows.
+        """
+        if self.offset > other.offset:
+            return other.and_beside(self)
+        told = (self.key, self.numbers, other.key, other.numbers)
+        if any(t is not None for t in told) or self.strides != other.strides:
+            return None
+        gap, own, others = other.offset - self.offset, [*self.reduced], [*other.reduced]
+        common = [r for r in own if r in others]
+        for one in common:
+            own.remove(one)
+            others.remove(one)
+        if len(own) > 1 or len(others) > 1:
+            return None
+        step = next((step for _, step in (*own, *others)), gap)
+        ends = [n if s == step else 0 for n, s in (*(own or [(1, step)]), *(others or [(1, step)]))]
+        if not step or gap % step or not all(ends) or gap // step > ends[0]:
+            return None
+        length = max(ends[0], gap // step + ends[1])
+        runs = list[tuple[int, int]]()
+        for size, along in sorted([*common, (length, step)], key=lambda run: run[1]):
+            if runs and along == runs[-1][0] * runs[-1][1]:
+                size, along = size * runs[-1][0], runs.pop()[1]
+            runs.append((size, along))
+        for size, stride in zip(self.shape, self.strides, strict=True):
+            if size > 1 and any(not stride % s and stride < n * s for n, s in runs):
+                return None
+        return replace(self, reduced=tuple(sorted(runs)))
+
     def includes(self, element: "Places") -> bool:
         """Whether these are places of a statistic that each element at other places went into.
 

@@ -1,5 +1,6 @@
 """Which part of a softmax a tensor is, however it is written: exp(x) over the sum of these."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +25,17 @@ _KEEP_SIGN = frozenset(aten("masked_fill where abs"))
 def scale_of(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
     """What the elements of an entry are multiplied by after a call."""
     carriers = {n: s for n, s in states.items() if s.degree or s.part}
-    if len(carriers) != 1:
+    if len({state.scale for state in carriers.values()}) > 1 or not carriers:
         return (1.0, call.node)  # of its own
-    ((name, state),) = carriers.items()
-    if state.part in ("exp", "sum", "inverse", "log") or is_exponential(call):
-        return state.scale
+    name, state = next(iter(carriers.items()))
+    if len(carriers) > 1:
+        return state.scale if {s.part for s in carriers.values()} == {"sum"} else (1.0, call.node)
     factor, *others = state.scale
+    inverted = call.name == "aten.reciprocal" or (call.name in QUOTIENTS and name == "other")
+    if state.part == "exp" and inverted:
+        return (-factor, *others)
+    if state.part in ("exp", "sum", "inverse", "log", "-log") or is_exponential(call):
+        return state.scale
     if call.name in ("aten.neg", "aten.negative"):
         return (-factor, *others)
     if call.name in SUMS:
@@ -59,20 +65,49 @@ def part_of(call: Call, states: Mapping[str, State]) -> str:
         return "log"
     if call.name == "aten.reciprocal" and parts == {"sum"}:
         return "inverse"
+    if call.name == "aten.reciprocal" and parts == {"exp"}:
+        return "exp"
+    if len(varying) == 1 and parts <= {"log", "-log"} and _negates(call):
+        return "-log" if parts == {"log"} else "log"
     above, below = states.get("self", CONSTANT), states.get("other", CONSTANT)
     if call.name in QUOTIENTS and call.arguments.get("rounding_mode") is None:
         if below.part == "sum":
             if above.part == "exp" and above.scale == below.scale:
                 return "softmax"
             return "inverse" if not above.places else ""
+        if below.part == "exp" and not above.places:
+            return "exp"
         return above.part if not below.places and above.part != "shifted" else ""
     if call.name in PRODUCTS and parts == {"exp", "inverse"}:
         return "softmax" if above.scale == below.scale else ""
-    subtracts = call.name in ("aten.sub", "aten.subtract") and call.arguments.get("alpha", 1) == 1
-    whole = above.degree == 1 and not above.part and above.scale == below.scale
-    if subtracts and whole and below.part == "log":
+    if call.name in SUMS and _is_shifted(call, above, below):
         return "shifted"
     return _kept_part(call, list(varying.values()))
+
+
+def _is_shifted(call: Call, one: State, other: State) -> bool:
+    """Whether a sum takes from exponents the logarithm of the sum of their exponentials.
+
+    What statistics are added to it makes no difference.
+    """
+    alpha = call.arguments.get("alpha", 1)
+    signs = {"aten.add": (1, alpha), "aten.rsub": (-alpha, 1)}.get(call.name, (1, -alpha))
+    for (whole, own), (log, sign) in itertools.permutations(zip((one, other), signs, strict=True)):
+        if own != 1:
+            continue
+        if whole.part == "shifted" and not log.degree:
+            return True
+        subtracted = {"log": -1, "-log": 1}.get(log.part)
+        if sign == subtracted and whole.degree == 1 and not whole.part:
+            return whole.scale == log.scale
+    return False
+
+
+def _negates(call: Call) -> bool:
+    if call.name in ("aten.neg", "aten.negative"):
+        return True
+    factor = call.arguments.get("other")
+    return call.name in PRODUCTS and not isinstance(factor, Value) and factor == -1
 
 
 def _kept_part(call: Call, varying: list[State]) -> str:
@@ -83,12 +118,15 @@ def _kept_part(call: Call, varying: list[State]) -> str:
     (part,) = parts
     carriers = [state for state in varying if state.part]
     others = [state for state in varying if not state.part]
-    if len(carriers) > 1 or any(state.degree for state in others):
+    if any(state.degree for state in others):
         return ""
+    if len(carriers) > 1:
+        same = len({state.scale for state in carriers}) == 1
+        return part if part == "sum" and same and call.name in SUMS else ""
     if part == "exp" or part == "inverse":
         return part if call.name in SAME | PRODUCTS | _KEEP_SIGN else ""
     if part == "sum":
         return part if call.name in _KEEP_SUM else ""
-    if part == "log":  # of a sum of shifted exponents, which the shift is added to again
+    if part in ("log", "-log"):  # of a sum of shifted exponents, to which the shift is added again
         return part if call.name in SAME | SUMS else ""
-    return part if call.name in SAME else ""
+    return part if call.name in SAME and not _negates(call) else ""

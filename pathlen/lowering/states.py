@@ -1,5 +1,6 @@
 """States: what a tensor is as a function of the elements of an earlier one."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class State:
         degree: 0 for a statistic, 1 for an affine function, `NONLINEAR` for another one.
         places: of the elements in the entry; of a statistic, of all that went into it.
         part: which part of a softmax it is: "exp" of an affine function, the "sum" of these, its
-            "inverse", the "log" of a sum, "shifted" by that (log softmax) or a "softmax"; or that
-            elements are "ordered" by size, of which one alone is a statistic.
+            "inverse", the "log" of a sum, the same negated ("-log"), "shifted" by that (log
+            softmax) or a "softmax"; or that elements are "ordered" by size, of which one alone is a
+            statistic.
         scale: what the elements are multiplied by in an affine function, or in the exponent: a
             number, and what else; two are equal only if they are known to be.
     """
@@ -62,7 +64,7 @@ def meeting(states: list[State], shape: torch.Size) -> tuple[Places, ...] | None
     if any(s.part == "ordered" and any(p.repeats() for p in s.places) for s in states):
         return None
     if not moving:
-        return tuple(sorted(held, key=hash))
+        return tuple(sorted(_united(held), key=hash))
     places = moving.pop()
     for other in moving:
         joined = places.joined(other)
@@ -70,6 +72,15 @@ def meeting(states: list[State], shape: torch.Size) -> tuple[Places, ...] | None
             return None
         places = joined
     return (places,) if all(one.includes(places) for one in held) else None
+
+
+def _united(held: set[Places]) -> set[Places]:
+    """Places of statistics; parts that lie side by side are one of the whole."""
+    for one, other in itertools.combinations(held, 2):
+        joined = one.and_beside(other)
+        if joined is not None:
+            return _united({*held, joined} - {one, other})
+    return held
 
 
 def is_exponential(call: Call) -> bool:

@@ -1,12 +1,18 @@
 """Statistics: reductions of whole axes, which may be broadcast back over what they reduced."""
 
 import math
+from collections.abc import Mapping
 
+import torch
+
+from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import is_position_axis
+from pathlen.lowering.moving import run_movement
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered
-from pathlen.lowering.states import TOTALS, Of, State
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.rules import kind_of_call
+from pathlen.lowering.states import CONSTANT, TOTALS, Of, State
+from pathlen.lowering.values import Call, Value, varying_operands
 
 REDUCTIONS = frozenset(
     aten(
@@ -14,6 +20,14 @@ REDUCTIONS = frozenset(
         " std_mean median nanmedian mode kthvalue quantile nanquantile"
     )
 )
+_ADD = aten("add")
+_JOIN_PARTS = frozenset((*_ADD, *aten("maximum minimum fmax fmin")))
+_CUMULATED = {  # what their last elements are
+    "aten.cumsum": (torch.ops.aten.sum.dim_IntList, "aten.sum"),
+    "aten.logcumsumexp": (torch.ops.aten.logsumexp.default, "aten.logsumexp"),
+    "aten.cummax": (torch.ops.aten.amax.default, "aten.amax"),
+    "aten.cummin": (torch.ops.aten.amin.default, "aten.amin"),
+}
 _ORDERINGS = frozenset(aten("sort topk msort"))
 
 
@@ -37,6 +51,56 @@ def reduced(call: Call, of: Of, entry: Value) -> State | None:
     elif call.name == "aten.logsumexp" and state.degree == 1 and not state.part:
         part = "log"
     return State(0, tuple(one for one in places if one is not None), part, state.scale)
+
+
+def in_pieces(call: Call, states: Mapping[str, State], entry: Value) -> State | None:
+    """A statistic of features that are added up, or compared, one after the other.
+
+    None where they do not lie side by side. It is asked where elements of several places meet.
+    """
+    known = [state for state in states.values() if state.places]
+    if call.name not in _JOIN_PARTS or not any(state.degree for state in known):
+        return None
+    if any(len(state.places) != 1 or state.part == "ordered" for state in known):
+        return None
+    first, *others = dict.fromkeys(state.places[0].expanded(call.shape) for state in known)
+    for other in others:
+        joined = first.and_beside(other)
+        if joined is None:
+            return None
+        first = joined
+    if _of_blocks(first, entry):
+        return None
+    parts = [state for state in known if state.part in ("exp", "sum")]
+    adds = parts and call.name in _ADD and len({state.scale for state in parts}) == 1
+    return State(0, (first,), "sum" if adds else "", parts[0].scale if adds else CONSTANT.scale)
+
+
+def last_of_cumulated(call: Call, item: int, of: Of, constants: Constants) -> Call | None:
+    """The reduction that a movement of cumulated elements is, where it takes the last ones alone.
+
+    Args:
+        call: the movement.
+        item: which of its results.
+        of: gives the states of its operands.
+        constants: gives its indices.
+    """
+    operands = varying_operands(call) if kind_of_call(call) == "movement" else []
+    source = operands[0] if len(operands) == 1 else None
+    made = None if source is None else source.call
+    if source is None or made is None or made.name not in _CUMULATED or of(made["self"]) is None:
+        return None
+    axis = made["dim"] % max(len(source.shape), 1)
+    size = source.shape[axis] if source.shape else 1
+    number = torch.arange(size).view([-1 if a == axis else 1 for a in range(len(source.shape))])
+    moved = run_movement(call, {id(source): number.expand(source.shape)}, constants)
+    if moved is None or not bool((moved[item] == size - 1).all()):
+        return None
+    func, name = _CUMULATED[made.name]
+    arguments = {"self": made["self"], "dim": [axis], "keepdim": True}
+    sizes = [1 if a == axis else n for a, n in enumerate(source.shape)]
+    like = torch.empty(sizes, dtype=made.output.dtype, device="meta")
+    return Call(func, name, arguments, made.node, like)
 
 
 def _of_blocks(places: Places, entry: Value) -> bool:

@@ -38,6 +38,8 @@ class Value:
         terms: by the ids of the summands, the factors that they have in the sum; None where edges
             carry no weights.
         zeros: where a contraction gives zeros of the program (see `pathlen.lowering.zeros`).
+        passes: the tensor that it passes on element by element, where it is a normalization that
+            is written out; else None.
         rooted: see `pathlen.lowering.lookups.has_root`, once asked for.
         step: see `pathlen.lowering.lookups.is_step`, once asked for.
     """
@@ -55,6 +57,7 @@ class Value:
     function: "Function | None" = None
     terms: "Mapping[int, torch.Tensor] | None" = None
     zeros: torch.Tensor | None = None
+    passes: "Value | None" = None
     rooted: bool | None = None
     step: bool | None = None
     _path: bool | None = field(default=None, repr=False)

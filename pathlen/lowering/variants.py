@@ -78,7 +78,7 @@ class Variants:
             return _Held(value, identity(value.shape))
         assert value.call is not None
         held, kind = self._known[below[0]], kind_of(value)
-        if kind == "normalization":
+        if kind == "normalization" or value.passes is not None:
             return held
         if kind == "movement":
             return self._moved(value, below)
@@ -186,6 +186,8 @@ def operands_first(value: Value, known: Mapping[Value, object]) -> Iterator[Valu
 def passed_on(value: Value) -> list[Value]:
     """The operands that a value passes on, none where its elements begin."""
     call = value.call
+    if value.passes is not None:
+        return [value.passes]
     if call is None or value.merge or value.function is not None:
         return []
     kind, operands = kind_of(value), varying_operands(call)

@@ -12,7 +12,9 @@ from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.verification.cuts import (
+    SCALINGS,
     Cut,
+    behind_statistics,
     find_region,
     followed_operands,
     lacks_held_form,
@@ -109,6 +111,9 @@ class Connections:
         behind = self.sum_behind(step)
         if behind is not None:
             return behind
+        covering = behind_statistics(step, outside) if step.call.name in SCALINGS else None
+        if covering is not None:
+            return covering
         is_read = [np.isin(units_of([value]), outside).any() for value in path]
         return plain if all(is_read) or some is None else some
 

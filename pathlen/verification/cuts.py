@@ -29,6 +29,7 @@ _EXPANDABLE = ("elementwise", "normalization", "movement", *_STATISTICS)
 _ADDS = frozenset(aten("scatter_add scatter_reduce index_add index_reduce index_put"))
 _TIMES = aten("mul multiply")
 _OVER = aten("div divide true_divide")
+SCALINGS = (*_TIMES, *_OVER)
 _SHIFTS = aten("sub subtract")
 _CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl")
 _READS = aten("gather index_select index _unsafe_index")
@@ -191,7 +192,7 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
     while frontier:
         if len(frontier) == 1 and next(iter(frontier.values())).is_path:
             entry = next(iter(frontier.values()))
-            inside = _moving(call, entry, between, held)
+            inside = _moving(call, [entry], between, held)
             if inside is None:
                 return
             yield entry, inside
@@ -202,6 +203,7 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
         is_read += value.call.name in _READS
         is_added = over_neighbours and is_read and value.call.name in _ADDS
         is_held = kind_of(value) in _STATISTICS and value.function is None
+        is_held |= value.merge  # a statistic in pieces
         if is_held or is_added or value.softmax == "whole":
             held.add(id(value))
         for operand in operands(value.call):
@@ -210,14 +212,39 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
                 frontier.setdefault(id(operand), operand)
 
 
+def behind_statistics(step: Step, outside: np.ndarray) -> Cut | None:
+    """A call as a function of the nearest values that hold the units that the graph has before it.
+
+    A product of matrices that is divided by a statistic of one of them begins where it would begin
+    if that were divided before. None where no values hold these units.
+    """
+    frontier = {id(value): value for value in operands(step.call)}
+    between: list[Value] = []
+    held: set[int] = set()
+    while frontier:
+        path = [value for value in frontier.values() if value.is_path]
+        if np.array_equal(units_of(path), outside):
+            inside = _moving(step.call, path, between, held)
+            return None if inside is None else Cut(step, tuple(path), inside)
+        value = frontier.pop(max(frontier, key=lambda key: frontier[key].order))
+        kind = kind_of(value)
+        if value.call is None or kind not in (*_EXPANDABLE, "contraction", "layer"):
+            return None
+        between.append(value)
+        if kind in _STATISTICS and not value.layer:
+            held.add(id(value))
+        frontier.update({id(operand): operand for operand in operands(value.call)})
+    return None
+
+
 def _moving(
-    call: Call, entry: Value, between: list[Value], held: set[int]
+    call: Call, entries: Sequence[Value], between: list[Value], held: set[int]
 ) -> tuple[Value, ...] | None:
-    """Values between an entry and a call that move with the entry, statistics held fixed.
+    """Values between some entries and a call that move with them, statistics held fixed.
 
     Args:
         call: the call.
-        entry: the entry.
+        entries: where it begins.
         between: all values between them.
         held: the statistics among these, by identity.
 
@@ -233,7 +260,7 @@ def _moving(
             needed[id(value)] = value
             assert value.call is not None
             stack += operands(value.call)
-    moving = {id(entry)}
+    moving = {id(entry) for entry in entries}
     inside: list[Value] = []
     for value in sorted(needed.values(), key=lambda value: value.order):
         assert value.call is not None
