@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from pathlen.errors import SpecError
+from pathlen.printable import shown
 from pathlen.saved_programs import load_exported_program
 from pathlen.spec_callables import called_model
 from pathlen.spec_libraries import timm_model, torchvision_model
@@ -26,8 +27,9 @@ from pathlen.spec_parts import FORMS, InputShape, ResolvedModel, only
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["InputShape", "ResolvedModel", "make_model", "resolve"]
+__all__ = ["InputShape", "ResolvedModel", "code_of", "make_model", "resolve"]
 
+_LIBRARIES = _TORCHVISION, _TIMM = "torchvision", "timm"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -51,7 +53,7 @@ def resolve(spec: str, inputs: Sequence[InputShape] = (), *, device: str = "cpu"
         resolved = ResolvedModel(resolved.model, args, {})
     if resolved.args is None:
         raise SpecError(
-            f"no example input is known for {spec!r}; give one with --input 1,3,224,224"
+            f"no example input is known for {shown(spec)}; give one with --input 1,3,224,224"
         )
     return resolved
 
@@ -70,8 +72,32 @@ def make_model(spec: str, options: Mapping[str, Any], wanted: Mapping[str, Any])
         SpecError: The SPEC cannot be resolved, or its builder raises.
     """
     if spec.endswith(".pt2"):
-        raise SpecError(f"{spec!r} is a saved program, which cannot be trained; give {FORMS}")
+        raise SpecError(f"{shown(spec)} is a saved program, which cannot be trained; give {FORMS}")
     return cast("torch.nn.Module", _resolve_model(spec, "cpu", options, wanted).model).train()
+
+
+def code_of(spec: str, options: Mapping[str, Any]) -> str | None:
+    """Why making a model may run code of whoever wrote its SPEC and options; None if it cannot.
+
+    Models of torchvision and timm are code that is installed. Their builders take paths of
+    checkpoints, which they may unpickle, among their texts and mappings; numbers can do no harm.
+    """
+    source, _, name = spec.partition(":")
+    if source not in _LIBRARIES or not name:
+        return "to make the model is to run that code"
+    risky = [key for key, value in options.items() if not _is_plain(value)]
+    if risky:
+        return (
+            f"its {', '.join(map(shown, risky[:3]))} may make {source} read other files or run code"
+        )
+    return None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value holds nothing but numbers, true, false and null."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _resolve_model(
@@ -82,7 +108,7 @@ def _resolve_model(
 ) -> ResolvedModel:
     if spec.endswith(".onnx"):
         raise SpecError(
-            f"{spec!r} is an ONNX file, which pathlen does not read: exporters fuse, split and"
+            f"{shown(spec)} is an ONNX file, which pathlen does not read: exporters fuse, split and"
             " rewrite operations, and nothing here could check a path graph of the result against"
             " the model. Measure the PyTorch model that it was exported from, as"
             " package.module:CALLABLE or path/file.py:CALLABLE, or save that with torch.export.save"
@@ -93,14 +119,14 @@ def _resolve_model(
         args, kwargs = program.example_inputs or (None, {})
         return ResolvedModel(program, args, dict(kwargs))
     source, _, name = spec.partition(":")
-    if source == "torchvision" and name:
+    if source == _TORCHVISION and name:
         return torchvision_model(name, device, {**only(wanted, "num_classes"), **options})
-    if source == "timm" and name:
+    if source == _TIMM and name:
         named = only(wanted, "num_classes")
         if "in_channels" in wanted:
             named["in_chans"] = wanted["in_channels"]
         return timm_model(name, device, {**named, **options})
     source, _, name = spec.rpartition(":")
     if not source or not name:
-        raise SpecError(f"cannot tell what {spec!r} is; a SPEC is {FORMS}")
+        raise SpecError(f"cannot tell what {shown(spec)} is; a SPEC is {FORMS}")
     return called_model(source, name, options, wanted)

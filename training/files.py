@@ -20,6 +20,9 @@ from torch import Tensor
 
 from pathlen import whole_files
 from pathlen.errors import CheckpointError
+from pathlen.json_text import read_json
+from pathlen.printable import shown
+from pathlen.training.records import check_run
 
 _TENSOR = "__tensor__"
 
@@ -46,8 +49,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path} cannot be written: {error}; {kept}") from error
 
 
-def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
+def save_tree(path: Path, tree: Mapping[str, Any], run: str = "") -> None:
     """Write nested mappings and lists of tensors, numbers, texts, booleans and None.
+
+    Args:
+        path: The file.
+        tree: What to write.
+        run: Key of the run that the file belongs to, which it keeps.
 
     Raises:
         CheckpointError: The file cannot be written; what was there is left as it was.
@@ -55,13 +63,15 @@ def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_without_tensors(tree, "", tensors, {}))
-    metadata = {"format": "pt", "tree": plain, "digest": _digest(plain, tensors)}
+    metadata = {"format": "pt", "tree": plain, "digest": _digest(plain, tensors, run)}
+    if run:
+        metadata["run"] = run
     write_bytes(path, save(tensors, metadata=metadata))
 
 
-def _digest(plain: str, tensors: Mapping[str, Tensor]) -> str:
+def _digest(plain: str, tensors: Mapping[str, Tensor], run: str) -> str:
     """What tells an altered file: safetensors has no checksum of its own."""
-    digest = hashlib.blake2b(plain.encode(), digest_size=16)
+    digest = hashlib.blake2b((plain + run).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -96,42 +106,61 @@ def _without_tensors(
     raise TypeError(f"{name} is a {type(part).__name__}; only tensors and plain values are saved")
 
 
-def load_tree(path: Path) -> dict[str, Any]:
+def load_tree(path: Path, run: str = "") -> dict[str, Any]:
     """Read what `save_tree` wrote; tensors are on the CPU.
 
+    Args:
+        path: The file.
+        run: Key of the run that it should belong to; one that names none is taken for its file.
+
     Raises:
-        CheckpointError: The file is not there, cut short, altered, or something else.
+        CheckpointError: The file is not there, cut short, altered, of another run, or something
+            else.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = _read(path, run)
     if "tree" not in metadata:
         raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
     return _tree(path, metadata, tensors)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, run: str = "") -> dict[str, Tensor]:
     """Read weights by name, from a file that `save_tree` wrote or any other safetensors file.
 
+    Args:
+        path: The file.
+        run: As for `load_tree`.
+
     Raises:
-        CheckpointError: The file is not there, cut short, altered, or no safetensors file.
+        CheckpointError: The file is not there, cut short, altered, of another run, or no
+            safetensors file.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = _read(path, run)
     return _tree(path, metadata, tensors) if "tree" in metadata else tensors
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path, run: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if run:
+        check_run(path, metadata.get("run"), run)
+    return metadata, tensors
 
 
 def _tree(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    if metadata.get("digest") != _digest(metadata["tree"], tensors):
+    if metadata.get("digest") != _digest(metadata["tree"], tensors, metadata.get("run", "")):
         raise CheckpointError(f"{path} cannot be read: it was altered since it was written")
-    tree: dict[str, Any] = _with_tensors(json.loads(metadata["tree"]), tensors)
+    plain = read_json(metadata["tree"], f"{path}: its header", CheckpointError)
+    try:
+        tree = _with_tensors(plain, tensors)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: it lacks the tensor {error}") from error
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path} cannot be read: it holds {shown(tree)}")
     return tree
 
 

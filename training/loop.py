@@ -41,7 +41,9 @@ class Result:
     history: list[dict[str, Any]]
 
 
-def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) -> Result:
+def train(
+    recipe: Recipe, folder: Path | str, watcher: Watcher | None = None, *, wait: bool = False
+) -> Result:
     """Carry out a recipe, or go on where an earlier call stopped.
 
     What a run computes is a function of its recipe: a run that was killed and goes on ends with the
@@ -51,12 +53,14 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
         recipe: What to do.
         folder: Of the run; see :mod:`pathlen.training.run_folder`.
         watcher: Is told how it goes on.
+        wait: Whether to wait while another process works in the folder.
 
     Raises:
         SettingsError: The recipe does not fit its task or model, or the folder holds another run.
         DataError: Files of the task are missing.
         TrainingError: The loss is not finite. The last checkpoint is kept.
-        CheckpointError: A checkpoint cannot be written, or not be read.
+        CheckpointError: A checkpoint cannot be written or read or is of another run, or another
+            process works in the folder.
         KeyboardInterrupt: The run was asked to stop (SIGINT or SIGTERM), and is saved.
     """
     if recipe.tensorboard:
@@ -67,18 +71,13 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
     watcher = watcher if watcher and first else Watcher()
     task = build_task(recipe.task)
     run = Run(recipe, fabric, task)
-    if first:
-        home.begin(recipe, task.artifacts)
-    fabric.barrier()
-    for note in task.notes:
-        watcher.say(note)
-    state = home.load()
-    if state is not None:
-        run.load(state, home.checkpoint)
-        if first:  # a crash may have come between the checkpoint and its rows
-            home.write_rows(run.history)
-        watcher.say(_where_it_goes_on(run))
     try:
+        if first:
+            home.begin(task.artifacts, wait, watcher.say)
+        fabric.barrier()
+        for note in task.notes:
+            watcher.say(note)
+        _go_on(run, home, watcher)
         with Requests() as requests:
             while not run.finished:
                 train_stage(run, home, watcher, requests)
@@ -89,6 +88,16 @@ def train(recipe: Recipe, folder: Path | str, watcher: Watcher | None = None) ->
     finally:
         watcher.close()
         home.close()
+
+
+def _go_on(run: Run, home: RunFolder, watcher: Watcher) -> None:
+    """Take up the checkpoint, if there is one."""
+    state = home.load()
+    if state is not None:
+        run.load(state, home.checkpoint)
+        if run.fabric.global_rank == 0:  # a crash may have come between it and its rows
+            home.write_rows(run.history)
+        watcher.say(_where_it_goes_on(run))
 
 
 def train_stage(run: Run, home: RunFolder, watcher: Watcher, requests: Requests) -> None:
@@ -338,7 +347,7 @@ def _finish(run: Run, home: RunFolder, watcher: Watcher) -> Result:
         }
         watcher.say(f"target {progress}")
     _write(run, lambda: home.write_weights("model", run.model.state_dict()))
-    _write(run, lambda: home.write_summary(summary))
+    _write(run, lambda: home.write_summary(summary, run.history))
     watcher.end(summary)
     watcher.say(f"weights, metrics and the recipe are in {home.path}")
     return Result(home.path, summary, run.history)

@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from pathlen.errors import CheckpointError
+from pathlen.printable import shown
 from pathlen.training.linearizable import make_linearizable
 from pathlen.training.models import build_model
 from pathlen.training.recipe import Recipe, Weights
@@ -61,6 +62,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
         CheckpointError: They are of another model.
     """
     own = model.state_dict()
+    foreign = [name for name, weight in weights.items() if not isinstance(weight, Tensor)]
+    if foreign:
+        raise CheckpointError(
+            f"{where} holds no weights by name: {shown(foreign[0])} is a"
+            f" {type(weights[foreign[0]]).__name__}"
+        )
     slopes = {one.parameter_name for one in slopes_of(model) if one.positions is not None}
     slopes |= {version_key(name) for name in slopes}
     strange = {k: v.shape for k, v in weights.items() if k not in own and k not in slopes}
@@ -76,6 +83,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
         for key in own.keys() & weights.keys()
         if own[key].shape != weights[key].shape
     ]
+    problems += [
+        f"{key} holds {weights[key].dtype}, and the model has {own[key].dtype}"
+        for key in own.keys() & weights.keys()
+        if own[key].is_floating_point() != weights[key].is_floating_point()
+    ]
     if problems:
         listed = "\n  ".join(sorted(problems)[:8])
         raise CheckpointError(
@@ -83,6 +95,20 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
             f" ({len(problems)} differences):\n  {listed}{_advice(strange, missing)}"
         )
     model.load_state_dict(dict(weights), strict=False)
+
+
+def require_finite_weights(model: nn.Module, where: Path) -> None:
+    """Look at weights that were loaded: a run never keeps any that are not finite.
+
+    Raises:
+        CheckpointError: One is infinite or not a number.
+    """
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{where} holds weights that are not finite ({len(broken)} tensors, such as"
+            f" {shown(broken[0])}): restore it, or let the run make it anew"
+        )
 
 
 def _advice(strange: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]) -> str:

@@ -15,8 +15,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import pathlen
-from pathlen.errors import CheckpointError, SettingsError
+from pathlen.errors import CheckpointError, PathlenError, SettingsError
 from pathlen.monitor import DepthMonitor
+from pathlen.printable import shown
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
@@ -26,11 +27,12 @@ from pathlen.training.host_memory import keep_memory
 from pathlen.training.learning_rate import Stage, learning_rate, stages
 from pathlen.training.linearizer import Linearizer
 from pathlen.training.make_linearizer import check_linearizer, make_linearizer, make_omega
-from pathlen.training.make_model import load_weights, make_model
+from pathlen.training.make_model import load_weights, make_model, require_finite_weights
 from pathlen.training.memory_format import chosen_format, laid_out, like_parameters
 from pathlen.training.omega import GrowUntilFalling, Schedule, constant
 from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
+from pathlen.training.records import check_rows
 from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
@@ -41,6 +43,9 @@ did is looked at after every step."""
 
 FORMAT = 2
 """Of checkpoints: raised whenever another program could not go on from them to the same end."""
+
+_OF_WRONG_STATES = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What Python and torch raise where a state is not what it should be."""
 
 
 @dataclass(slots=True)
@@ -262,14 +267,26 @@ class Run:
         """Go on where another run was.
 
         Raises:
-            CheckpointError: The state is of a newer format, or of another model.
+            CheckpointError: The state is of a newer format, of another model, or damaged.
         """
         if state.get("format") != FORMAT:
             raise CheckpointError(
-                f"{where} has format {state.get('format')}, and this pathlen reads {FORMAT}"
+                f"{where} has format {shown(state.get('format'))}, and this pathlen reads {FORMAT}"
             )
+        try:
+            self._load(state, where)
+        except CheckpointError:
+            raise
+        except (*_OF_WRONG_STATES, PathlenError) as error:
+            raise CheckpointError(
+                f"{where} is damaged: it does not hold what a checkpoint of this run does"
+                f" ({type(error).__name__}: {error}); restore it, or remove it to begin anew"
+            ) from error
+
+    def _load(self, state: Mapping[str, Any], where: Path) -> None:
         load_weights(self.model, state["model"], where)
-        self.position = Position(**state["position"])
+        require_finite_weights(self.model, where)
+        self.position = self._checked_position(state, where)
         self.saved_step = self.position.step
         self.seconds, self.history = state["seconds"], state["history"]
         self.num_active = state["num_active"]
@@ -289,6 +306,22 @@ class Run:
         own = {int(key): value for key, value in state["optimizer"].items()}
         self.optimizer.load_state_dict({"state": own, "param_groups": groups})
         like_parameters(self.optimizer)
+
+    def _checked_position(self, state: Mapping[str, Any], where: Path) -> Position:
+        """The position in a state, if this run can be there."""
+        position = Position(**state["position"])
+        check_rows(state["history"], f"{where}, its history", CheckpointError)
+        counts = [position.step, position.epoch, position.stage, position.stage_epoch]
+        counts += [position.batch, position.without_fall]
+        possible = all(type(count) is int and count >= 0 for count in counts)
+        if possible and position.stage < len(self.stages):
+            possible = position.stage_epoch < self.stages[position.stage].epochs
+            possible &= position.batch < self.steps_per_epoch
+        if not possible or position.stage > len(self.stages):
+            raise ValueError(f"no run of this recipe is at {shown(state['position'])}")
+        if len(state["history"]) != position.epoch:
+            raise ValueError(f"{len(state['history'])} rows of {position.epoch} epochs")
+        return position
 
 
 def _with_text_keys(state: Mapping[int, Any]) -> dict[str, Any]:

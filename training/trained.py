@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,14 @@ from typing import Any
 from torch import nn
 
 from pathlen.errors import CheckpointError
+from pathlen.printable import shown
+from pathlen.spec import code_of
 from pathlen.training.files import read_weights
-from pathlen.training.make_model import load_weights, make_model
+from pathlen.training.make_model import load_weights, make_model, require_finite_weights
 from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import load_recipe
+from pathlen.training.records import read_records
+from pathlen.training.study.keys import run_key
 from pathlen.training.task import Task
 from pathlen.training.tasks import build_task
 
@@ -38,26 +41,49 @@ class TrainedRun:
     model: nn.Module
 
 
-def load_run(folder: Path | str, weights: str = "model") -> TrainedRun:
+def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = False) -> TrainedRun:
     """Read a finished run, so that its model can be measured or used.
+
+    A recipe may name a model by a file or a module of Python, which is run to make the model; that
+    is done only if you say so.
 
     Args:
         folder: Of the run.
         weights: "model", those at the end, or "dense", those when linearization began.
+        trust_code: Whether to run the code that the recipe in the folder names.
 
     Raises:
-        CheckpointError: There is no finished run, or a file of it cannot be read.
+        CheckpointError: There is no finished run, a file of it cannot be read or is of another run,
+            or the recipe names code that is not trusted.
         PathlenError: Its task or model cannot be made.
     """
+    if weights not in ("model", "dense"):
+        raise CheckpointError(f"there are no weights {shown(weights)}; choose 'model' or 'dense'")
     folder = Path(folder)
     files = [folder / name for name in ("recipe.yaml", "summary.json", f"{weights}.safetensors")]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise CheckpointError(f"{folder} holds no finished run: {', '.join(missing)} is missing")
     recipe = load_recipe(files[0])
+    if not trust_code:
+        _require_no_code(recipe, files[0])
+    run = run_key(recipe)
+    summary, history = read_records(folder, run)
+    found = read_weights(files[2], run)
     task = build_task(recipe.task)
     model = make_model(recipe.model_copy(update={"weights": None}), task)
-    load_weights(model, read_weights(files[2]), files[2])
-    rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    summary = json.loads(files[1].read_text(encoding="utf-8"))
-    return TrainedRun(recipe, summary, [json.loads(row) for row in rows], task, model.eval())
+    load_weights(model, found, files[2])
+    require_finite_weights(model, files[2])
+    return TrainedRun(recipe, summary, history, task, model.eval())
+
+
+def _require_no_code(recipe: Recipe, path: Path) -> None:
+    """Refuse a recipe that runs code which is not that of pathlen or a library of models."""
+    name = recipe.model.get("name")
+    options = {key: value for key, value in recipe.model.items() if key != "name"}
+    reason = code_of(name, options) if isinstance(name, str) and ":" in name else None
+    if reason is not None:
+        raise CheckpointError(
+            f"{path} says model.name: {shown(name)}, and {reason}. Nothing was run. If you trust"
+            " whoever made this folder and that code, write load_run(folder, trust_code=True)"
+        )

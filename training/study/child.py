@@ -1,8 +1,7 @@
-"""What the process of one run does: lock its folder, train, and say how it went."""
+"""What the process of one run does: train, and say how it went."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -12,7 +11,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -71,9 +69,10 @@ def outcome_of(job: Job) -> Outcome:
             settings = dict(job.recipe)
             if job.needs is not None:
                 settings["weights"] = str(job.runs / job.needs / "model.safetensors")
-            with locked(job.folder / "locks" / job.key):
-                recipe = make_recipe(settings, f"run {job.key}")
-                result = train(recipe, job.runs / job.key, Lines(Console(file=sys.stdout)))
+            recipe = make_recipe(settings, f"run {job.key}")
+            # a study that was taken for dead, or a worker that lost its scheduler, may be at work
+            watcher = Lines(Console(file=sys.stdout))
+            result = train(recipe, job.runs / job.key, watcher, wait=True)
         except KeyboardInterrupt:
             return Outcome("stopped")
         except Exception as error:
@@ -95,28 +94,11 @@ def _log(job: Job) -> Iterator[None]:
     """Send what is printed to the log of the run."""
     path = job.folder / "logs" / f"{job.key}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     yield
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for a lock that ends with its process, so that nobody else works in a run's folder.
-
-    A study that was taken for dead, or a worker that lost its scheduler, may still be at work.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a record lock and no flock: it is not inherited by processes that load data, and NFS has it
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except (BlockingIOError, PermissionError):
-                time.sleep(0.2)
-        yield

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pathlen.errors import StudyError
+from pathlen.printable import shown
+from pathlen.training.records import check_rows
 from pathlen.training.study.database import FILE
-from pathlen.training.study.finished import Finished, read_finished, write_finished
+from pathlen.training.study.finished import (
+    Finished,
+    read_finished,
+    require_same_runs,
+    write_finished,
+)
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.settings import Study
 from pathlen.training.study.store import Store
+
+METRICS = {"accuracy": "test_accuracy", "bleu": "bleu"}
+"""The column of the metric that a task is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,9 @@ def read_contents(
         own = _stored(folder)
     history = dict(own.history)
     runs = []
+    if results is not None:
+        seeds = {run["key"]: run["recipe"]["seed"] for run in own.runs}
+        require_same_runs(finished, seeds, results)
     for run in own.runs:
         known = finished.get(run["key"])
         if known is not None and run["state"] != "done":
@@ -63,10 +77,34 @@ def read_contents(
 
 
 def _stored(folder: Path) -> Contents:
-    with Store(folder) as store:
-        runs = store.runs()
-        history = {run["key"]: store.rows(run["key"]) for run in runs if run["state"] == "done"}
-        return Contents(store.facts["study"], runs, store.members(), history)
+    with Store(folder) as store, store.telling():
+        try:
+            runs = store.runs()
+            history = {run["key"]: store.rows(run["key"]) for run in runs if run["state"] == "done"}
+            found = Contents(store.facts["study"], runs, store.members(), history)
+            _check(found)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StudyError(
+                f"{store.path} is damaged ({type(error).__name__}: {error}); the runs themselves"
+                " are in runs/: move the file away, and the same study goes on with them"
+            ) from error
+    return found
+
+
+def _check(found: Contents) -> None:
+    """Look up everything that readers take for granted."""
+    for run in found.runs:
+        number = run["recipe"]["seed"]
+        if type(number) is not int:
+            raise TypeError(f"seed {shown(number)}")
+        if run["state"] == "done":
+            metric, phases = run["summary"]["metric"], run["summary"]["phases"]
+            check_rows(found.history[run["key"]], f"run {shown(run['key'])}", StudyError)
+            if not found.history[run["key"]] or metric not in METRICS or not phases:
+                raise TypeError(f"metric {shown(metric)}")
+    for member in found.members:
+        if not isinstance(member["labels"], dict):
+            raise TypeError(f"labels {shown(member['labels'])}")
 
 
 def _planned(study: Study) -> Contents:

@@ -17,7 +17,7 @@ from typing import Any
 from pathlen.errors import CheckpointError, StudyError
 from pathlen.training.files import write_text
 from pathlen.training.study.executors import Cluster, Here, Place
-from pathlen.training.study.finished import read_finished
+from pathlen.training.study.finished import read_finished, require_same_runs
 from pathlen.training.study.jobs import GRACE, Job, Outcome, stop_file
 from pathlen.training.study.owners import new_owner
 from pathlen.training.study.plan import Plan, plan_study
@@ -67,9 +67,11 @@ def run_study(
     """
     plan = plan_study(study)
     finished = read_finished(results)
+    if results is not None:
+        require_same_runs(finished, {run.key: run.recipe.seed for run in plan.runs}, results)
     home = Path(folder).absolute()
     token = _prepare(home)
-    with Store(home, create=True) as store:
+    with Store(home, create=True) as store, store.telling():
         store.take_up(plan)
         store.adopt(finished)
         if retry_failed:

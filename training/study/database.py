@@ -86,6 +86,8 @@ class Database:
         self._database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
         self._database.row_factory = sqlite3.Row
         self._database.create_function("is_dead", 1, is_dead)
+        # a file from elsewhere may define views and triggers, which call no function of ours
+        self._database.execute("PRAGMA trusted_schema = OFF")
         try:
             self._check_version()
             self._use_wal()
@@ -136,6 +138,21 @@ class Database:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell what SQLite cannot do, for a full disk or a damaged file, as an error of a study.
+
+        Raises:
+            StudyError: In place of SQLite's.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StudyError(
+                f"{self.path} cannot be used any more: {error}; the runs themselves are in runs/:"
+                " mend that, or move the file away, and the same study goes on with them"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

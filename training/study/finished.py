@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import StudyError
+from pathlen.json_text import read_bytes, read_json
+from pathlen.printable import shown
 from pathlen.training.files import write_text
+from pathlen.training.records import check_rows
 
 DIGITS = 7
 """Significant digits of numbers that are kept, as many as numbers of 32 bits have."""
+
+_MEND = "remove the line, and `pathlen study run` does the run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +65,70 @@ def read_finished(path: Path | None) -> dict[str, Finished]:
     """
     if path is None or not path.exists():
         return {}
-    found, number = {}, 0
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            number += 1
-            plain = json.loads(line)
-            rows = _rows(plain.pop("metrics"))
-            if not rows:
-                raise ValueError("a run without metrics")
-            found[plain["key"]] = Finished(**plain, rows=rows)
-    except OSError as error:
-        raise StudyError(f"results of the study cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(
-            f"{path}, line {number}: this is no finished run of a study ({error}); the file is"
-            " written by: pathlen study export"
-        ) from error
+    found: dict[str, Finished] = {}
+    # not splitlines: names may hold other characters that end lines
+    for number, line in enumerate(read_bytes(path, StudyError).split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        run = _finished(line, where)
+        if found.setdefault(run.key, run) != run:
+            raise StudyError(
+                f"{where}: there are other results of the run {run.key} above; {_MEND}"
+            )
     return found
+
+
+def _finished(line: bytes, where: str) -> Finished:
+    """The run of a line."""
+    try:
+        plain = read_json(line, where, _NoRun)
+        rows = _rows(plain.pop("metrics"))
+        if not rows:
+            raise _NoRun("a run without metrics")
+        check_rows(rows, "metrics", _NoRun)
+        run = Finished(**plain, rows=rows)
+        _check(run)
+    except (_NoRun, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StudyError(
+            f"{where}: this is no finished run of a study ({error}); the file is written by:"
+            " pathlen study export"
+        ) from error
+    return run
+
+
+class _NoRun(StudyError):
+    """Why a line is no run."""
+
+
+def _check(run: Finished) -> None:
+    kinds = {"key": str, "seed": int, "command": str, "summary": dict}
+    wrong = [name for name, kind in kinds.items() if type(getattr(run, name)) is not kind]
+    if run.labels is not None and not isinstance(run.labels, dict):
+        wrong.append("labels")
+    if run.took is not None and not isinstance(run.took, int | float):
+        wrong.append("took")
+    if wrong:
+        raise _NoRun(f"{wrong[0]} is {shown(getattr(run, wrong[0]))}")
+
+
+def require_same_runs(found: Mapping[str, Finished], seeds: Mapping[str, int], path: Path) -> None:
+    """Compare finished runs with those that a study asks for under the same keys.
+
+    Args:
+        found: Finished runs by their keys.
+        seeds: Of the runs that are asked for, by their keys.
+        path: The file that they are from.
+
+    Raises:
+        StudyError: One has the seed of another run: its key was put before other results.
+    """
+    for key, seed in seeds.items():
+        if key in found and found[key].seed != seed:
+            raise StudyError(
+                f"{path}: the run {key} has seed {found[key].seed} there, and the study's has seed"
+                f" {seed}: this line is of another run; {_MEND}"
+            )
 
 
 def write_finished(path: Path, runs: Iterable[Finished]) -> None:

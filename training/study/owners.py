@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
 
@@ -18,11 +19,11 @@ def is_dead(owner: str) -> bool:
     Of other machines nothing is known, nor of a process whose number was given to another one;
     for those there is the lease.
     """
-    host, number, _ = owner.rsplit("/", 2)
-    if host != socket.gethostname():
+    parts = re.fullmatch(r"(.+)/(\d{1,9})/[^/]*", str(owner))
+    if parts is None or parts[1] != socket.gethostname() or int(parts[2]) == 0:
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(int(parts[2]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import StudyError
-from pathlen.training.study.contents import read_contents
+from pathlen.training.study.contents import METRICS, read_contents
 from pathlen.training.study.owners import is_dead
 from pathlen.training.study.settings import Study
 from pathlen.training.study.store import LEASE
-
-COLUMNS = {"accuracy": "test_accuracy", "bleu": "bleu"}
-"""The column of the metric that a task is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ def read_results(
                 member["labels"],
                 member["seed"],
                 member["key"],
-                COLUMNS[summary["metric"]],
+                METRICS[summary["metric"]],
                 rows[-1],
                 summary["phases"],
                 rows,

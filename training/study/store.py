@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pathlen.errors import StudyError
+from pathlen.json_text import read_json
 from pathlen.printable import shown
 from pathlen.training.study.database import Database
 from pathlen.training.study.finished import Finished
@@ -99,7 +100,7 @@ class Store(Database):
     def facts(self) -> dict[str, Any]:
         """What is known of the study as a whole."""
         found = self._database.execute("SELECT name, value FROM study")
-        return {row["name"]: json.loads(row["value"]) for row in found}
+        return {row["name"]: self._read(row["value"]) for row in found}
 
     def note(self, name: str, value: Any) -> None:
         """Keep a fact of the study as a whole."""
@@ -117,7 +118,7 @@ class Store(Database):
         if not found:
             return None
         (row,) = found
-        return Claim(row["key"], json.loads(row["recipe"]), row["needs"])
+        return Claim(row["key"], self._read(row["recipe"]), row["needs"])
 
     def beat(self, owner: str) -> None:
         """Give a sign of life for all runs of an owner."""
@@ -237,26 +238,29 @@ class Store(Database):
         )
         runs = [dict(row) for row in found]
         for run in runs:
-            run["recipe"] = json.loads(run["recipe"])
-            run["summary"] = json.loads(run["summary"]) if run["summary"] else None
+            run["recipe"] = self._read(run["recipe"])
+            run["summary"] = self._read(run["summary"]) if run["summary"] else None
         return runs
 
     def members(self) -> list[dict[str, Any]]:
         """Places in the grid, in order: labels, seed, key."""
         found = self._database.execute("SELECT labels, seed, key FROM members ORDER BY position")
-        return [dict(row) | {"labels": json.loads(row["labels"])} for row in found]
+        return [dict(row) | {"labels": self._read(row["labels"])} for row in found]
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         """The rows of metrics of a run, one an epoch."""
         found = self._database.execute(
             "SELECT metrics FROM rows WHERE key = ? ORDER BY epoch", [key]
         )
-        return [json.loads(row["metrics"]) for row in found]
+        return [self._read(row["metrics"]) for row in found]
+
+    def _read(self, text: str) -> Any:
+        return read_json(text, f"{self.path}: what it holds", StudyError)
 
     def summary(self, key: str) -> dict[str, Any] | None:
         """How a run ended, None if it did not."""
         found = self._database.execute("SELECT summary FROM runs WHERE key = ?", [key]).fetchone()
-        return json.loads(found["summary"]) if found and found["summary"] else None
+        return self._read(found["summary"]) if found and found["summary"] else None
 
 
 def _json(value: Any) -> str:
