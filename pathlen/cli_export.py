@@ -104,11 +104,13 @@ def export_text(report: Report, form: str, units: bool = False) -> str:
 
 def _csv_text(report: Report) -> str:
     """The table of layers, a head and a line for each."""
+    from pathlen.printable import spreadsheet_cell
     from pathlen.report_data import layer_columns
 
     columns = layer_columns(report)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(map(spreadsheet_cell, row))
     return file.getvalue()

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from pathlen.errors import SpecError
 from pathlen.layer_table import SORTS, LayerView
+from pathlen.printable import printable
 from pathlen.rendering import aligned
 from pathlen.terminal import is_terminal
 
@@ -121,17 +122,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         rows: Cells of each row.
         title: Stands above it.
     """
+    title = printable(title)
     if not is_terminal():
         lines = aligned([tuple(columns), *map(tuple, rows)], texts=len(columns))
         click.echo("\n".join([title, "", *lines] if title else lines))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, title=title or None)
+    heads = [Column(Text(printable(name))) for name in columns]
+    table = Table(*heads, title=Text(title) if title else None)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
 
 

@@ -16,6 +16,7 @@ import click
 
 from pathlen.cli_options import print_table
 from pathlen.cli_train import INTERRUPTED, check_libraries
+from pathlen.printable import message, spreadsheet_cell
 
 if TYPE_CHECKING:
     from pathlen.training.study.results import Case, Results
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlen.training.study.verdict import Verdict
 
 STUDIES = Path("studies")
+
+
+def _echo(text: str, err: bool = False) -> None:
+    """Print a text with names of studies, cases or files in it."""
+    click.echo(message(text), err=err)
 
 
 class _Group(click.Group):
@@ -112,7 +118,7 @@ def run(
                 workers=workers,
                 retry_failed=retry_failed,
                 results=results_file(study_file(source)),
-                say=click.echo,
+                say=_echo,
             )
     except KeyboardInterrupt:
         click.echo(f"stopped; the same command goes on with what is in {folder}")
@@ -146,8 +152,8 @@ def _list_failed(folder: Path) -> None:
     click.echo(f"{len(failed)} runs failed (--retry-failed does them once more):", err=True)
     for one in failed:
         log = folder / "logs" / f"{one['key']}.log"
-        click.echo(f"  {one['name']} ({log if log.exists() else one['key']})", err=True)
-        click.echo("    " + "\n    ".join(one["error"].splitlines()), err=True)
+        _echo(f"  {one['name']} ({log if log.exists() else one['key']})", err=True)
+        _echo("    " + "\n    ".join(one["error"].splitlines()), err=True)
 
 
 def _place(source: str, folder: Path | None) -> tuple[Path, Study | None, Path | None]:
@@ -183,12 +189,12 @@ def status(source: str, folder: Path | None, as_json: bool) -> None:
     click.echo(", ".join(f"{number} {state}" for state, number in found.counts.items()))
     for one in found.running:
         alive = "" if one["alive"] else ", without a sign of life"
-        click.echo(f"running: {one['name']}, for {one['seconds']:.0f} s{alive}")
+        _echo(f"running: {one['name']}, for {one['seconds']:.0f} s{alive}")
     if found.remaining is not None:
         click.echo(f"the rest takes about {found.remaining:.0f} s")
     for one in found.failed:
         lines = "\n    ".join(one["error"].splitlines())
-        click.echo(f"failed: {one['name']} ({one['key']})\n    {lines}")
+        _echo(f"failed: {one['name']} ({one['key']})\n    {lines}")
 
 
 @study.command()
@@ -211,7 +217,7 @@ def table(source: str, folder: Path | None, form: str | None) -> None:
         seconds = sum(record.last["seconds"] for record in results.records)
         click.echo(f"\n{len(results.records)} runs, {seconds:.1f} s of training steps")
         if results.study.get("verdict"):
-            click.echo("\n" + "\n".join(_verdicts(results)))
+            _echo("\n" + "\n".join(_verdicts(results)))
 
 
 def _verdicts(results: Results) -> list[str]:
@@ -255,9 +261,10 @@ def _flat(results: Results) -> list[dict[str, Any]]:
 def _csv(rows: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(spreadsheet_cell, columns))
+    for row in rows:
+        writer.writerow([spreadsheet_cell(row.get(name)) for name in columns])
     return text.getvalue()
 
 

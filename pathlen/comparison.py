@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import GraphError, PathlenError
 from pathlen.graph import PathGraph
-from pathlen.rendering import aligned, html_summary, html_table, number_text, without_middle
+from pathlen.rendering import (
+    aligned,
+    html_summary,
+    html_table,
+    labelled,
+    number_text,
+    without_middle,
+)
 from pathlen.report import Report
 from pathlen.report_data import entry
 
@@ -112,8 +119,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """The averages, and a table of the layers with an activation in either report."""
-        width = len("normalized average path length")
-        lines = [f"{label:<{width}}  {value}" for label, value in self._summary()]
+        lines = labelled(self._summary())
         table = self._table()
         if table:
             lines += ["", *aligned(table, texts=1)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pathlen.layer_table import short_name
+from pathlen.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -75,7 +76,7 @@ def fitting_columns(
     """
     barred = sort if sort in _CONTRIBUTIONS else "normalized"
     possible = _possible_columns(rows, barred, unicode)
-    longest = max(len("layer"), len(gap), *(len(row.name) for row in rows))
+    longest = max(len("layer"), len(gap), *(len(printable(row.name)) for row in rows))
     name_width = min(longest, SHORTEST_NAME)
     free = width - name_width
     chosen = set()
@@ -105,7 +106,7 @@ def _possible_columns(rows: Sequence[LayerRow], barred: str, unicode: bool) -> d
         return Column(head, width, lambda row, width: text(row), left)
 
     columns = {
-        "operation": texts("operation", lambda row: row.operation, left=True),
+        "operation": texts("operation", lambda row: printable(row.operation), left=True),
         "active": texts("active", lambda row: f"{row.active:,}"),
         "units": texts("of\nunits", lambda row: f"{row.units:,}"),
         "shares": Column(
@@ -138,7 +139,7 @@ def _bar_cell(
 def _name_cell(mark: str) -> Callable[[LayerRow, int], Text]:
     from rich.text import Text  # so that a name is not read as markup
 
-    return lambda row, width: Text(short_name(row.name, width, mark))
+    return lambda row, width: Text(short_name(printable(row.name), width, mark))
 
 
 def shares_bar(active: int, units: int, width: int, full: str, empty: str) -> Text:

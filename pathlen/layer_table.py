@@ -138,9 +138,9 @@ def _sum(name: str, rows: Sequence[LayerRow]) -> LayerRow:
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key for which layer2 comes before layer10."""
-    parts = re.split(r"(\d+)", name)
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    """A key for which layer2 comes before layer10; numbers are compared by their digits."""
+    parts = [part.lstrip("0") or part[:1] for part in re.split(r"([0-9]+)", name)]
+    return [(place % 2 == 0, len(part) * (place % 2), part) for place, part in enumerate(parts)]
 
 
 def short_name(name: str, width: int, mark: str = "…") -> str:

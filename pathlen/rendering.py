@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pathlen.printable import LONGEST_LINE, printable
+
 if TYPE_CHECKING:
     from pathlen.graph_parts import DeadUnits
     from pathlen.report import Report
@@ -37,9 +39,13 @@ def report_text(report: Report) -> str:
 
 def summary_text(report: Report) -> str:
     """Write the head of a report as aligned plain text."""
-    summary = summary_lines(report)
-    width = max(len(label) for label, _ in summary)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in summary)
+    return "\n".join(labelled(summary_lines(report)))
+
+
+def labelled(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of a label and a value each, the labels padded to one width."""
+    width = max(len(label) for label, _ in lines)
+    return [f"{label:<{width}}  {printable(value, LONGEST_LINE)}" for label, value in lines]
 
 
 def report_html(report: Report) -> str:
@@ -172,7 +178,11 @@ def count_text(log10_count: float) -> str:
 
 
 def aligned(lines: Sequence[tuple[str, ...]], texts: int = 2) -> list[str]:
-    """Pad the cells of each column to one width: the first ones are texts, the rest numbers."""
+    """Pad the cells of each column to one width: the first ones are texts, the rest numbers.
+
+    Cells become printable, and names without end are cut.
+    """
+    lines = [tuple(map(printable, line)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = []
     for line in lines:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pathlen.layer_columns import LONGEST_BAR, bar, fitting_columns
 from pathlen.layer_table import LayerView
+from pathlen.printable import LONGEST_LINE, printable
 from pathlen.rendering import summary_lines
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def stages() -> Iterator[Callable[[str], None]]:
     live = Live(spinner, console=console, transient=True, redirect_stdout=redirect)
 
     def show(stage: str) -> None:
-        text = Text(f"{stage} ...")
+        text = Text(f"{printable(stage)} ...")
         text.truncate(console.width - 4, overflow="ellipsis")  # one line, with the spinner
         spinner.update(text=text)
         live.refresh()
@@ -78,7 +79,7 @@ def print_report(report: Report, title: str, view: LayerView, console: Console) 
     from rich.text import Text
 
     rows = view.rows(report)
-    console.print(Text(title, style="bold"))
+    console.print(Text(printable(title), style="bold"))
     console.print(_headline(report))
     if rows:
         console.print()
@@ -97,7 +98,7 @@ def _headline(report: Report) -> Table:
         style = "bold cyan" if label in HEADLINE else ""
         if label == "status":
             style = STATUS_STYLES[report.status]
-        table.add_row(label, Text(value, style=style))
+        table.add_row(label, Text(printable(value, LONGEST_LINE), style=style))
     return table
 
 

@@ -18,6 +18,7 @@ from pathlen.errors import ActivityError, GraphError
 from pathlen.graph import Kind, PathGraph
 from pathlen.graph_select import Names, positions_of, rows_of
 from pathlen.path_statistics import share_of
+from pathlen.printable import message
 
 
 def linearize(
@@ -95,7 +96,7 @@ class Linearization:
             f" ({self.weighting}) {before:.6g} -> {after:.6g}, target {float(self.target):.6g}"
         ]
         lines += [f"  {name}: {count:,}" for name, count in self.units_of_layer().items()]
-        return "\n".join(lines)
+        return message("\n".join(lines))
 
 
 def greedy_linearization(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from pathlen.printable import listed
 from pathlen.training.slopes import slopes_of
 
 
@@ -44,7 +45,7 @@ def warn_of_decay(model: nn.Module, optimizer: Optimizer) -> None:
     ]
     if decayed:
         warnings.warn(
-            f"weight decay pulls {len(decayed)} slope(s) away from 1: {', '.join(decayed[:3])};"
+            f"weight decay pulls {len(decayed)} slope(s) away from 1: {listed(decayed, 3)};"
             " make the optimizer from pathlen.training.parameter_groups(model, weight_decay)",
             stacklevel=2,
         )

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from pathlen.printable import message
 from pathlen.training.learning_rate import Stage
 from pathlen.training.summary import summary_table
 from pathlen.training.watch import Watcher, shown
@@ -42,7 +43,7 @@ class Lines(Watcher):
 
     def say(self, text: str) -> None:
         """Write the text, whatever the width."""
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(message(text), soft_wrap=True, highlight=False, markup=False)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Write a table."""
@@ -100,7 +101,7 @@ class Bars(Watcher):
 
     def say(self, text: str) -> None:
         """Print above the bars."""
-        self._progress.console.print(text, markup=False)
+        self._progress.console.print(message(text), markup=False)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Draw a table below the bars."""

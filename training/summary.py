@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from pathlen.printable import printable
 from pathlen.training.watch import shown
 
 _COLUMNS = ("test_accuracy", "bleu", "napl", "active_units")
@@ -21,5 +23,5 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     table = Table("after phase", *columns)
     for phase, row in rows.items():
-        table.add_row(phase, *(row.get(name, "") for name in columns))
+        table.add_row(Text(printable(phase)), *(row.get(name, "") for name in columns))
     return table

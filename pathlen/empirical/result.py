@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathlen.errors import ActivityError
-from pathlen.rendering import aligned, number_text, without_middle
+from pathlen.rendering import aligned, labelled, number_text, without_middle
 
 if TYPE_CHECKING:
     from pathlen.graph import PathGraph
@@ -219,8 +219,7 @@ class EmpiricalActivity:
         ]
         if self.unseen:
             summary.append(("not seen", ", ".join(self.unseen)))
-        width = max(len(label) for label, _ in summary)
-        lines = [f"{label:<{width}}  {value}" for label, value in summary]
+        lines = labelled(summary)
         cells = [_cells(row) for row in self.layers]
         return "\n".join([*lines, "", *aligned([_COLUMNS, *without_middle(cells)])])
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pathlen.errors import VerificationError
+from pathlen.printable import message
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Check:
             lines[1] += f", {self.wrong:,} wrong, at {self.places:,} places"
             lines.append(f"         worst: {self.worst}")
         lines += [f"         {note}" for note in self.notes]
-        return "\n".join(lines)
+        return message("\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Verdict:
             f"  {self.tracer}, status {self.status}; up to {self.samples} draws, seed {self.seed};"
             f" {sum(self.seconds.values()):.1f} s",
         ]
-        return "\n".join([*lines, *map(str, self.checks)])
+        return message("\n".join([*lines, *map(str, self.checks)]))
 
     @property
     def complete(self) -> bool:
