@@ -144,3 +144,38 @@ def test_several_elements_along_the_axis_are_none():
         nn.Linear(4, 6), Function(lambda h: h.view(-1, 2, 3).softmax(-1).flatten(1))
     )
     assert pathlen.measure(model, torch.randn(2, 4)).num_active == 0
+
+
+UNDEFINED = {
+    "nan": lambda h: torch.where(h > 0, h, torch.nan).nan_to_num(0),
+    "nan in a tensor": lambda h: torch.where(h > 0, h, torch.tensor(torch.nan)).nan_to_num(0),
+    "infinity": lambda h: h.masked_fill(h < 0, -torch.inf).clamp(min=0),
+    "asked for": lambda h: (lambda t: torch.where(t.isinf(), 0.0, t))(
+        h.masked_fill(h < 0, -torch.inf)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
+def test_a_relu_by_way_of_what_is_no_number(name):
+    h = torch.randn(2, 5)
+    torch.testing.assert_close(UNDEFINED[name](h), h.relu())
+    assert_plain(Residual(UNDEFINED[name]).eval(), torch.randn(2, 4), "exact")
+
+
+FREQUENCIES = torch.arange(1.0, 6.0)
+REPEATED = {
+    "after": lambda h: h.tanh()[..., None] * FREQUENCIES,
+    "expanded before": lambda h: h[..., None].expand(2, 4, 5).tanh() * FREQUENCIES,
+    "repeated before": lambda h: h.repeat_interleave(5, 1).tanh().view(2, 4, 5) * FREQUENCIES,
+    "stacked before": lambda h: torch.stack([h] * 5, -1).tanh() * FREQUENCIES,
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_an_activation_of_repeated_elements_repeats_its_own(name):
+    # 4 units, of each an activation, of that 5 waves; 3 outputs
+    model = Function(lambda x: torch.cos(REPEATED[name](x)).flatten(1) @ torch.ones(20, 3))
+    report = pathlen.measure(model, torch.randn(2, 4), exact=True)
+    assert (report.path_count, report.num_active) == (4 * 5 * 3, 4 + 4 * 5)
+    assert report.average_path_length == 2

@@ -25,6 +25,8 @@ from pathlen.tracing import module_path
 
 _MOST_EVALUATIONS = 1 << 25
 _FIXED_STATISTIC = 1.25
+_NEAR = 6.0
+_MOST_OF = 0.9
 _SETTINGS = (bool, int, float, str, torch.dtype)
 
 
@@ -34,7 +36,7 @@ def grid() -> torch.Tensor:
     Returns:
         The points, ascending.  # (points,)
     """
-    near = torch.linspace(-6, 6, 97, dtype=torch.float64)
+    near = torch.linspace(-_NEAR, _NEAR, 97, dtype=torch.float64)
     far = torch.logspace(np.log10(6.5), 2, 16, dtype=torch.float64)
     return torch.cat([-far.flip(0), near, far])
 
@@ -45,8 +47,9 @@ def slope_variation(
     """How far functions are from affine: the range of their slopes over the steepest slope.
 
     For alpha * x + (1 - alpha) * relu(x) with alpha in [0, 1] this is 1 - alpha, whatever factor
-    stands before it. Points where a function is not finite are left out. A complex function is as
-    far from affine as the farther of its real and its imaginary part.
+    stands before it. Points where a function is not finite are left out, unless a tenth of those
+    near 0 are: numbers are replaced by infinity or NaN there. A complex function is as far from
+    affine as the farther of its real and its imaginary part.
 
     Args:
         points: ascending.  # (points,)
@@ -54,7 +57,7 @@ def slope_variation(
         rounding: relative error of points and values; variation that it explains is none.
 
     Returns:
-        0 for affine functions, up to 2; infinite where fewer than three values are finite.
+        0 for affine functions, up to 2; infinite where too few values are finite.
     """
     if values.is_complex():
         size = torch.where(values.isfinite(), values.abs(), 0).amax(0)
@@ -71,7 +74,9 @@ def slope_variation(
     flat = steepest <= 1e-12 * level  # rounding of a constant is no slope
     variation = (highest - lowest).clamp_min(0) / steepest.clamp_min(1e-300)
     variation = torch.where(flat, 0.0, variation)
-    return torch.where(finite.sum(0) < 2, torch.inf, variation)
+    near = values[points.abs() <= _NEAR].isfinite()
+    too_few = (finite.sum(0) < 2) | (near.sum(0) < _MOST_OF * len(near))
+    return torch.where(too_few, torch.inf, variation)
 
 
 def _parts(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -379,7 +384,8 @@ class _Evaluation:
         tensor = self._constants.of(value)
         if tensor.is_floating_point():
             tensor = tensor.double()
-            if tensor.isnan().any():
+            written = tensor.numel() == 1 and not self._constants.traced.holds_parameters(value)
+            if tensor.isnan().any() and not written:
                 raise ActivityError(nan_message(value))
         for axis in range(tensor.ndim):  # what broadcasts anyway need not be evaluated twice
             if tensor.shape[axis] > 1 and bool((tensor == tensor.narrow(axis, 0, 1)).all()):

@@ -91,6 +91,11 @@ class Constants:
         attributes = self._sources[node.graph][0]
         return isinstance(attributes.get(str(node.target)), torch.nn.Parameter)
 
+    def holds_parameters(self, value: Value) -> bool:
+        """Whether a constant is computed from parameters, not from numbers in the code alone."""
+        behind = self.attributes_behind([value]).values()
+        return any(isinstance(tensor, torch.nn.Parameter) for tensor in behind)
+
     def _value(self, value: Value) -> torch.Tensor:
         return self._programs[value.node.graph].of(value)
 

@@ -15,6 +15,7 @@ import torch
 
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import equal
+from pathlen.lowering.functions import carried
 from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
@@ -75,7 +76,7 @@ class Variants:
 
     def _found(self, value: Value, below: list[Value]) -> _Held:
         if not below:
-            return _Held(value, identity(value.shape))
+            return _Held(value, self._places_of_function(value))
         assert value.call is not None
         held, kind = self._known[below[0]], kind_of(value)
         if kind == "normalization" or value.passes is not None:
@@ -87,6 +88,19 @@ class Variants:
         places = held.places.expanded(value.shape)
         variants = None if held.variants is None else broadcast(held.variants, value.shape)
         return _Held(held.root, places, _split(value, below[0], places, variants))
+
+    def _places_of_function(self, value: Value) -> Places:
+        """Places where elements begin: an activation of repeated elements repeats its own."""
+        whole, function = identity(value.shape), value.function
+        if function is None or value.shape.numel() > MOST_ELEMENTS:
+            return whole
+        region = function.region
+        held, (own,) = self._held(region.entry).places, region.state.places
+        if held.key is not None or own.key is not None or not (held.repeats() or own.repeats()):
+            return whole
+        numbers = carried(region, held.as_numbers(), value.shape, self._constants)
+        tuples, spread = distinct_tuples([numbers, value.labels])
+        return numbered(spread(np.arange(len(tuples))))
 
     def _moved(self, value: Value, below: list[Value]) -> _Held:
         assert value.call is not None

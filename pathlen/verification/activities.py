@@ -231,7 +231,8 @@ def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
             # (points, elements)
 
     Returns:
-        0 for an affine function; 0 too where fewer than three values are finite.  # (elements,)
+        0 for an affine function; 0 too where fewer than three values are finite, and 1 where a
+        tenth of those near 0 are not.  # (elements,)
     """
     if lines.is_complex():
         return torch.maximum(bend(points, lines.real), bend(points, lines.imag))
@@ -243,7 +244,9 @@ def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
     highest = torch.where(known, slopes, -steepest).amax(0)
     lowest = torch.where(known, slopes, steepest).amin(0)
     share = (highest - lowest) / steepest.clamp_min(1e-300)
-    return torch.where((known.sum(0) < 2) | (steepest <= noise), 0.0, share)
+    share = torch.where((known.sum(0) < 2) | (steepest <= noise), 0.0, share)
+    near = lines[points.abs() <= _NEAR.max()].isfinite().double().mean(0)
+    return torch.where((known.sum(0) >= 2) & (near < 0.9), share.clamp_min(1.0), share)
 
 
 def _by_unit(values: torch.Tensor, labels: torch.Tensor, units: np.ndarray) -> np.ndarray:
