@@ -380,6 +380,33 @@ def test_a_running_maximum_over_all_features_is_a_statistic():
     assert numbers(Model(shifted, a=nn.Linear(4, 4)), ROWS) == (16, 0, 0, 0)
 
 
+PADDED = {
+    "joined": lambda h: torch.cat([F.hardtanh(h[:, :2]), h[:, 2:]], 1),
+    "padded and added": lambda h: F.pad(F.hardtanh(h[:, :2]), (0, 2)) + F.pad(h[:, 2:], (2, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_zeros_beside_an_activation_are_no_activation(name):
+    layers = {"a": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    model = Model(lambda m, x: m.c(PADDED[name](m.a(x))), **layers)
+    assert numbers(model, ROWS) == (48, Fraction(1, 2), Fraction(1, 2), 2)
+
+
+PHASES = {
+    "exponential": lambda h: torch.exp(1j * h),
+    "parts": lambda h: torch.complex(h.cos(), h.sin()),
+    "polar": lambda h: torch.polar(torch.ones_like(h), h),
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_complex_function_of_one_tensor_is_one_activation(name):
+    layers = {"a": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    model = Model(lambda m, x: m.c(PHASES[name](m.a(x)).real), **layers)
+    assert numbers(model, ROWS) == (48, 1, 1, 4)
+
+
 def test_a_moving_average_of_features_is_linear_in_them():
     # steps of a series are features: 12 direct ways, and 12 windows of 2 or 3 of them; 5 outputs
     def trend(m, x):

@@ -15,7 +15,7 @@ from pathlen.lowering.labels import collapse, compact
 from pathlen.lowering.lookups import as_chosen, chooser_of, choosing
 from pathlen.lowering.masks import mask_of, written_by
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
-from pathlen.lowering.operations import call_by_name, functional
+from pathlen.lowering.operations import aten, call_by_name, functional
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.stacks import stack_of
@@ -25,6 +25,7 @@ from pathlen.tracing import module_path
 
 _MOST_EVALUATIONS = 1 << 25
 _FIXED_STATISTIC = 1.25
+_FILL = frozenset(aten("pad constant_pad_nd im2col fill_diagonal"))  # constants beside elements
 _NEAR = 6.0
 _MOST_OF = 0.9
 _SETTINGS = (bool, int, float, str, torch.dtype)
@@ -279,7 +280,7 @@ class _Evaluation:
         functions = [self._value(value) for value in operands]
         if not any(value.varies for value in operands):
             points = 1
-        if len(functions) == 1 and functions[0].numel() in (1, points):
+        if len(functions) == 1 and functions[0].numel() in (1, points) and call.name not in _FILL:
             return functions[0].reshape(-1, *[1] * self._dimensions)
         table, tensors, first = [torch.zeros(points, 1, dtype=torch.float64)], {}, 1
         for value, function in zip(operands, functions, strict=True):

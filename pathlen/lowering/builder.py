@@ -120,7 +120,7 @@ class GraphBuilder:
         if not alive.any():
             raise GraphError(
                 "no path leads from an input to an output: no floating-point output depends on an"
-                " input other than through comparisons, integers or constants"
+                " input other than through comparisons, places, counts or constants"
             )
         firsts = [first for _, _, first in self._layers] + [self._next]
         counts = np.add.reduceat(np.append(alive, False), firsts[:-1], dtype=np.int64)

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_labels
+from pathlen.lowering.elementwise import merge_labels, scalar_function
 from pathlen.lowering.labels import CONSTANT, distinct_tuples
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
+from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import rule
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, varying_operands
 
 
 @rule("reduction", "aten.view_as_complex")
@@ -20,9 +21,14 @@ def as_complex(call: Call, lowering: Lowering) -> Value:
     return lowering.result(call, labels.squeeze(-1).expand(call.shape))
 
 
-@rule("reduction", "aten.complex")
+@rule("elementwise", "aten.complex")
 def from_parts(call: Call, lowering: Lowering) -> Value:
-    """Two tensors of parts become one."""
+    """Two tensors of parts become one; functions of one tensor are one function of it."""
+    region = None
+    if lowering.weights is None:
+        region = find_region(call, varying_operands(call), lowering.constants)
+    if region is not None:
+        return scalar_function(region, lowering)
     operands = [value for value in call.values() if value.is_path]
     return lowering.result(call, merge_labels(call, operands, lowering))
 

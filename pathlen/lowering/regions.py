@@ -180,6 +180,10 @@ def first_entry(region: Region, readers: Mapping[int, int], constants: Constants
         return region
     if readers.get(id(inner.node), 0) != sum(inner in varying_operands(c) for c in calls):
         return region  # something else reads it
+    for value, state in zip(region.between, region.states, strict=True):
+        own = sum(value in varying_operands(c) for c in calls)
+        if state is not None and state.degree and readers.get(id(value.node), 0) > own:
+            return region  # or what was made of it
     between = list(region.between)
     while inner.function is None:
         if inner.call is None or kind_of(inner) not in ("elementwise", "movement"):

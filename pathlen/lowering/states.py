@@ -94,7 +94,7 @@ def is_exponential(call: Call) -> bool:
 def degree_by_name(call: Call, of: Mapping[str, float]) -> float:
     """Degree of the result of an elementwise call, from those of its arguments."""
     highest = max(of.values(), default=0)
-    if highest == 0 or call.name in SAME | SUMS:
+    if highest == 0 or call.name in SAME | SUMS or call.name == "aten.complex":
         return NONLINEAR if highest and _rounds(call) else highest
     if call.name in PRODUCTS:
         return highest if sum(d != 0 for d in of.values()) == 1 else NONLINEAR
