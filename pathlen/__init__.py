@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlen.errors import StudyError as StudyError
     from pathlen.errors import TraceError as TraceError
     from pathlen.errors import TrainingError as TrainingError
+    from pathlen.errors import UnsafeProgram as UnsafeProgram
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
     from pathlen.errors import VerificationError as VerificationError
     from pathlen.graph import Kind as Kind
@@ -102,6 +103,7 @@ _EXPORTS = {
     "SpecError": "pathlen.errors",
     "StudyError": "pathlen.errors",
     "TraceError": "pathlen.errors",
+    "UnsafeProgram": "pathlen.errors",
     "UnsupportedOperation": "pathlen.errors",
     "TrainingError": "pathlen.errors",
     "VerificationError": "pathlen.errors",

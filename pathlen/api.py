@@ -52,6 +52,7 @@ def trace(
     Raises:
         ModelError: the model's forward raises for these arguments.
         UnsupportedOperation: operations without a rule; all of them are listed.
+        UnsafeProgram: an exported program holds more than computations, or takes too much.
         TraceError: no tracer can follow the model, or it returns no floating-point tensor; or
             weights are asked for and have no values (meta device), are not finite, or need more
             memory than the limit.
@@ -64,12 +65,13 @@ def trace(
     with uncollected():
         from pathlen.lowering import lower
         from pathlen.tracing import trace_model
+        from pathlen.tracing.guard import guarded
         from pathlen.tracing.state import on_cpu
 
     start = time.perf_counter()
     recording = trace_model(model, args, dict(kwargs or {}), outputs)
     recorded = time.perf_counter()
-    with on_cpu():
+    with on_cpu(), guarded(recording.limits):
         limit = memory_limit if edges == "weights" else None
         graph = lower(recording, policy, input_axis, limit)
     assert graph.info is not None

@@ -50,6 +50,10 @@ class ModelError(TraceError):
     """The model's own forward raised; its message is shown inside."""
 
 
+class UnsafeProgram(TraceError):
+    """An exported program holds more than computations, or takes more than it is allowed to."""
+
+
 class UnsupportedOperation(TraceError):
     """Operations that no rule, decomposition or probe could lower, all listed at once."""
 

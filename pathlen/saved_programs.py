@@ -1,27 +1,29 @@
-"""Programs saved by ``torch.export.save``, loaded without unpickling anything.
+"""Programs saved by ``torch.export.save``, loaded without unpickling or running anything.
 
-A .pt2 file is an archive of JSON and raw tensors, but ``torch.export.load`` of torch 2.13
-unpickles what some members hold, loads compiled code from others, evaluates symbolic sizes as
-Python expressions and writes names and guards into code that it runs. So an archive is read
-twice, from the same bytes and with torch's own reader: first to see that it holds nothing but
-names, numbers and tensors, then to load it. This closes the ways that were found; torch gives no
-promise about files from people one does not trust.
+A .pt2 file is an archive of JSON and raw tensors, but ``torch.export.load`` of torch 2.13 unpickles
+what some members hold, loads compiled code from others, evaluates symbolic sizes as Python
+expressions, imports modules, looks up functions anywhere in torch, and writes names and guards into
+code that it runs. So torch is not given the file: every part that is needed is checked, and a new
+archive is made in memory of what was checked, which torch loads. Then all that the program calls is
+looked at (`pathlen.tracing.checked`), before anything of it is run.
 """
 
 from __future__ import annotations
 
-import ast
 import io
 import json
-import pickle
+import math
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathlen.errors import SpecError
+from pathlen.errors import PathlenError, SpecError
+from pathlen.saved_archives import UnsafeArchiveError, copy_member, members_of
+from pathlen.saved_examples import Arguments, read_examples
+from pathlen.saved_graphs import checked_program, read_json
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -37,35 +39,16 @@ HARMLESS_MEMBERS = re.compile(
 """Members that hold JSON, text or raw tensors. Not among them: pickled objects, old weight files
 and compiled models, which would be run."""
 
-PAYLOAD_CONFIG = re.compile(r"data/(weights|constants)/[^/]+_config\.json")
-
-HARMLESS_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
-
-SYMBOL = re.compile(r"[a-z]{1,2}\d+")
-"""How torch names a size that is not known: s0, u1, ..."""
-
-ARITHMETIC = (
-    ast.Expression,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.Compare,
-    ast.keyword,
-    ast.operator,
-    ast.unaryop,
-    ast.cmpop,
-    ast.expr_context,
-)
-
-# fmt: off
-SIZE_FUNCTIONS = frozenset({
-    "Symbol", "Abs", "Max", "Min", "Mod", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or",
-    "Not", "Integer", "Rational", "Add", "Mul", "Pow", "floor", "ceiling", "true", "false",
-    "FloorDiv", "ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt",
-    "CeilDiv", "LShift", "RShift", "PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv",
-    "IsNonOverlappingAndDenseIndicator", "TruncToFloat", "TruncToInt", "RoundToInt",
-    "RoundDecimal", "ToFloat", "Identity",
-})
-# fmt: on
+_PROGRAM = "models/model.json"
+_EXAMPLES = "data/sample_inputs/model.pt"
+_CONFIGS = {
+    "data/weights/": ("data/weights/model_weights_config.json", re.compile(r"weight_\d+")),
+    "data/constants/": ("data/constants/model_constants_config.json", re.compile(r"tensor_\d+")),
+}
+_NEEDED = ("archive_format", "archive_version", "byteorder", ".data/version", "version")
+_MOST_LABEL = 64  # bytes of these
+_MOST_EQUAL = 1 << 28  # bytes of a tensor of which fewer are saved, as of one that is expanded
+_MOST_AXES = 64
 
 
 def load_exported_program(path: Path) -> ExportedProgram:
@@ -80,125 +63,117 @@ def load_exported_program(path: Path) -> ExportedProgram:
     Raises:
         SpecError: There is no such file, it is damaged or not such an archive, or loading it
             would run code that it brings.
+        UnsafeProgram: It calls something that is not known to be a pure computation.
     """
     import torch
 
+    from pathlen.lowering import rules  # noqa: F401 - which other libraries' operators are known
+    from pathlen.tracing.checked import check_program
+
     if not path.is_file():
         raise SpecError(f"there is no file {str(path)!r}")
-    content = path.read_bytes()
     try:
-        reason = _reason_to_refuse(content)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if reason is not None:
-        raise SpecError(
-            f"{str(path)!r} is not loaded: {reason}; export the model again, or name its code as "
-            "path/file.py:CALLABLE"
-        )
-    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            content, examples = _checked(archive, path.stat().st_size)
         with warnings.catch_warnings():  # torch 2.11 warns of how it reads tensors itself
             warnings.simplefilter("ignore", UserWarning)
             program = torch.export.load(io.BytesIO(content))
-    except Exception as error:
+        program.example_inputs = examples
+    except (_RefusedError, UnsafeArchiveError) as error:
+        raise SpecError(
+            f"{str(path)!r} is not loaded: {error}; export the model again, or name its code as "
+            "path/file.py:CALLABLE"
+        ) from error
+    except PathlenError:
+        raise
+    except Exception as error:  # torch and the readers raise anything about what is damaged
         raise _damaged(path, error) from error
     program._guards_code = []
+    check_program(program)
     return program
 
 
+class _RefusedError(ValueError):
+    """Loading an archive would do more than read JSON and tensors."""
+
+
 def _damaged(path: Path, error: Exception) -> SpecError:
-    """Make the error for an archive that cannot be read; these make torch raise anything."""
+    """Make the error for an archive that cannot be read."""
     return SpecError(
         f"{str(path)!r} cannot be read as a program saved by torch.export.save: "
-        f"{type(error).__name__}: {error}"
+        f"{type(error).__name__}: {str(error)[:500]}"
     )
 
 
-def _reason_to_refuse(content: bytes) -> str | None:
-    """Say why loading an archive would do more than read JSON and tensors, if it would."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # torch falls back on this format, in which weights are pickles.
-        if any(name == "version" or name.startswith("serialized_") for name in archive.namelist()):
-            return "it is of the format before torch 2.8"
-    from torch.export.pt2_archive import PT2ArchiveReader
+def _checked(archive: zipfile.ZipFile, length: int) -> tuple[bytes, Arguments | None]:
+    """An archive of what is needed of another, and the example inputs in that.
 
-    reader = PT2ArchiveReader(io.BytesIO(content))
-    names = reader.get_file_names()
-    for name in names:
+    Raises:
+        _RefusedError: Reading it would do more than read JSON and tensors.
+        UnsafeArchiveError: It is no archive as torch writes them.
+        Exception: It is damaged.
+    """
+    # torch falls back on this format, in which weights are pickles.
+    if any(name == "version" or name.startswith("serialized_") for name in archive.namelist()):
+        raise _RefusedError("it is of the format before torch 2.8")
+    members = members_of(archive, length)
+    if _PROGRAM not in members:
+        raise ValueError(f"it has no member {_PROGRAM!r}")
+    for name in members:
         if HARMLESS_MEMBERS.fullmatch(name) is None:
-            return f"its member {name!r} may hold code or pickled objects"
-    for name in names:
-        reason = None
-        if PAYLOAD_CONFIG.fullmatch(name):
-            reason = _payload_reason(json.loads(reader.read_bytes(name)))
-        elif name.startswith("models/"):
-            reason = _program_reason(json.loads(reader.read_bytes(name)))
-        elif name.startswith("data/sample_inputs/"):
-            reason = _tensors_reason(reader.read_bytes(name))
+            raise _RefusedError(f"its member {name[:60]!r} may hold code or pickled objects")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as own:
+        for name in _NEEDED:
+            if name in members and members[name].file_size <= _MOST_LABEL:
+                own.writestr(f"model/{name}", archive.read(members[name]))
+        program, reason = checked_program(read_json(archive.read(members[_PROGRAM])))
         if reason is not None:
-            return f"its member {name!r} {reason}"
-    return None
+            raise _RefusedError(f"its member {_PROGRAM!r} {reason}")
+        own.writestr(f"model/{_PROGRAM}", json.dumps(program))
+        del program
+        for folder, (config_name, payload) in _CONFIGS.items():
+            config = read_json(archive.read(members[config_name]))
+            for name in _payloads(config, folder, payload, members):
+                copy_member(archive, members[name], own, f"model/{name}")
+            own.writestr(f"model/{config_name}", json.dumps(config))
+        own.writestr(f"model/{_EXAMPLES}", b"")
+    examples, reason = read_examples(archive.read(members[_EXAMPLES]))
+    if reason is not None:
+        raise _RefusedError(f"its member {_EXAMPLES!r} {reason}")
+    return content.getvalue(), examples
 
 
-def _payload_reason(config: dict[str, Any]) -> str | None:
-    """Say why a list of weights or constants would be unpickled, if it would."""
+def _payloads(
+    config: Any, folder: str, allowed: re.Pattern[str], members: Mapping[str, zipfile.ZipInfo]
+) -> list[str]:
+    """The members that a list of weights or constants names.
+
+    Raises:
+        _RefusedError: One would be unpickled, or is smaller than its tensor.
+    """
+    found: dict[str, None] = {}
     for payload in config["config"].values():
-        if payload["use_pickle"] or not HARMLESS_PAYLOAD.fullmatch(payload["path_name"]):
-            return f"has a pickled object, {payload['path_name']!r}"
-    return None
+        name = payload["path_name"]
+        if payload["use_pickle"] or not isinstance(name, str) or not allowed.fullmatch(name):
+            raise _RefusedError(f"its weights have a pickled object, {str(name)[:60]!r}")
+        reason = _reason_against_tensor(payload["tensor_meta"], members[folder + name].file_size)
+        if reason is not None:
+            raise _RefusedError(f"its tensor {name!r} {reason}")
+        found[folder + name] = None
+    return list(found)
 
 
-def _program_reason(program: dict[str, Any]) -> str | None:
-    """Say why a program's text would be run as code, if it would."""
-    for text in _values_of("expr_str", program):
-        if not _is_arithmetic(str(text)):
-            return f"has the size {str(text)[:60]!r}, which is more than arithmetic"
-    for name in _values_of("name", program["graph_module"]["graph"]):
-        if isinstance(name, str) and name and not name.isidentifier():
-            return f"has the name {name[:60]!r}, which is no identifier"
-    return None
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether an expression holds only numbers, names of sizes and functions of sizes."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
-        return False
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            fine = node.id in SIZE_FUNCTIONS or SYMBOL.fullmatch(node.id) is not None
-        elif isinstance(node, ast.Constant):
-            # A text is an expression of its own to sympy, so it may only be a size's name.
-            fine = not isinstance(node.value, str) or SYMBOL.fullmatch(node.value) is not None
-        elif isinstance(node, ast.Call):
-            fine = isinstance(node.func, ast.Name)
-        else:
-            fine = isinstance(node, ARITHMETIC)
-        if not fine:
-            return False
-    return True
-
-
-def _values_of(key: str, tree: Any) -> Iterator[Any]:
-    """Give everything that stands under a key anywhere in a tree of JSON."""
-    waiting = [tree]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            if key in item:
-                yield item[key]
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-
-
-def _tensors_reason(content: bytes) -> str | None:
-    """Say why example inputs would be unpickled as more than tensors, if they would."""
-    import torch
-
-    try:
-        if content:
-            torch.load(io.BytesIO(content), weights_only=True)
-    except pickle.UnpicklingError:
-        return "holds more than tensors"
+def _reason_against_tensor(meta: Any, length: int) -> str | None:
+    """Why a tensor is refused that has so many bytes in the file."""
+    sizes = [size["as_int"] for size in meta["sizes"]]
+    strides = [stride["as_int"] for stride in meta["strides"]]
+    numbers = [*sizes, *strides, meta["storage_offset"]["as_int"]]
+    if len(sizes) > _MOST_AXES or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        return "has sizes that are none"
+    elements = math.prod(sizes)
+    if length == 0 and elements:
+        return f"has {elements:,} elements, and no bytes"
+    if elements > max(length, _MOST_EQUAL):
+        return f"has {elements:,} elements in {length:,} bytes"
     return None

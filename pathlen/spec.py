@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from pathlen.errors import SpecError
+from pathlen.errors import SpecError, TraceError
 from pathlen.printable import shown
 from pathlen.saved_programs import load_exported_program
 from pathlen.spec_callables import called_model
@@ -38,7 +38,8 @@ def resolve(spec: str, inputs: Sequence[InputShape] = (), *, device: str = "cpu"
 
     Args:
         spec: One of the forms above.
-        inputs: Shapes of the example inputs; they go before what is known of the model.
+        inputs: Shapes of the example inputs; they go before what is known of the model. Those of a
+            saved program must be those that it was exported for, unless its sizes are symbols.
         device: Where torchvision's and timm's models and the inputs are made: "cpu" or "meta".
 
     Returns:
@@ -50,12 +51,28 @@ def resolve(spec: str, inputs: Sequence[InputShape] = (), *, device: str = "cpu"
     resolved = _resolve_model(spec, device)
     if inputs:
         args = tuple(one.make(device) for one in inputs)
+        if spec.endswith(".pt2"):
+            _check_example(spec, resolved.model, args)
         resolved = ResolvedModel(resolved.model, args, {})
     if resolved.args is None:
         raise SpecError(
             f"no example input is known for {shown(spec)}; give one with --input 1,3,224,224"
         )
     return resolved
+
+
+def _check_example(spec: str, program: Any, args: tuple[Any, ...]) -> None:
+    """Check that inputs are such as a saved program takes.
+
+    Raises:
+        SpecError: They are not.
+    """
+    from pathlen.tracing.programs import check_example
+
+    try:
+        check_example(program, args, {})
+    except TraceError as error:
+        raise SpecError(f"--input does not fit {spec!r}: {error}") from error
 
 
 def make_model(spec: str, options: Mapping[str, Any], wanted: Mapping[str, Any]) -> torch.nn.Module:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import sys
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import pathlen
 from pathlen import SpecError
 from pathlen.saved_programs import load_exported_program
+from pathlen.saved_sizes import is_arithmetic
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
@@ -174,3 +181,309 @@ def test_a_plain_zip_file_is_refused(tmp_path):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(SpecError, match="there is no file"):
         load_exported_program(tmp_path / "none.pt2")
+
+
+# Archives and texts that would take memory or time, or name what they must not.
+
+
+def archive(path: Path, members: list[tuple[str, bytes]], compression=zipfile.ZIP_STORED) -> Path:
+    with warnings.catch_warnings():  # of names that are there twice
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(path, "w", compression) as file:
+            for name, content in members:
+                file.writestr(name, content)
+    return path
+
+
+def members_of(path: Path) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as file:
+        return [(name, file.read(name)) for name in file.namelist()]
+
+
+def test_a_deflated_archive_is_refused(saved, tmp_path):
+    path = archive(tmp_path / "small.pt2", members_of(saved), zipfile.ZIP_DEFLATED)
+    with pytest.raises(SpecError, match="compressed"):
+        load_exported_program(path)
+
+
+def test_a_text_that_is_deflated_is_not_read(saved, tmp_path):
+    members = [
+        (name, b" " * (200 << 20) if name.endswith("model.json") else content)
+        for name, content in members_of(saved)
+    ]
+    path = archive(tmp_path / "bomb.pt2", members, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(SpecError, match="compressed"):
+        load_exported_program(path)
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model/models/model.json", "twice"),
+        ("model/../../outside", "no name of a member"),
+        ("other/extra/x", "several folders"),
+        ("model/extra/a\\b", "no name of a member"),
+    ],
+)
+def test_members_of_other_names_are_refused(saved, tmp_path, name, message):
+    path = archive(tmp_path / "more.pt2", [*members_of(saved), (name, b"x")])
+    with pytest.raises(SpecError, match=message):
+        load_exported_program(path)
+
+
+def test_bytes_before_the_archive_are_refused(saved, tmp_path):
+    path = tmp_path / "behind.pt2"
+    path.write_bytes(b"#!/bin/sh\n" + saved.read_bytes())
+    with pytest.raises(SpecError, match="other bytes before"):
+        load_exported_program(path)
+
+
+def changed(saved: Path, path: Path, change: Callable[[Any], None], member="model.json") -> Path:
+    """Copy an archive, changing one of its texts."""
+
+    def text(name: str, content: bytes) -> bytes:
+        if not name.endswith(f"/{member}"):
+            return content
+        tree = json.loads(content)
+        change(tree)
+        return json.dumps(tree).encode()
+
+    return rewrite(saved, path, text)
+
+
+def _name_a_parameter(tree, name):
+    signature = tree["graph_module"]["signature"]
+    next(s for s in signature["input_specs"] if "parameter" in s)["parameter"]["parameter_name"] = (
+        name
+    )
+
+
+def _nest(tree, **entries):
+    call = tree["graph_module"]["module_call_graph"][0]["signature"]
+    protocol, nest = json.loads(call["out_spec"])
+    nest.update(entries)
+    call["out_spec"] = json.dumps([protocol, nest])
+
+
+def _graph(tree):
+    return tree["graph_module"]["graph"]
+
+
+HOSTILE = {
+    "size that explodes": (
+        lambda tree: _resize(tree, "9**9**9"),
+        "more than arithmetic",
+    ),
+    "size that explodes, as a function": (
+        lambda tree: _resize(tree, "Pow(9, Pow(9, 9))"),
+        "more than arithmetic",
+    ),
+    "size that is long": (lambda tree: _resize(tree, "+".join(["1"] * 20_000)), "arithmetic"),
+    "size that is deep": (lambda tree: _resize(tree, "(" * 900 + "1" + ")" * 900), "arithmetic"),
+    "symbol with a large number": (
+        lambda tree: tree["range_constraints"].update(u999999999=None),
+        "no name of a size",
+    ),
+    "large number": (lambda tree: _graph(tree).update(sym_int_values={"a": 2**70}), "64 bits"),
+    "deep text": (lambda tree: tree.update(extra=_deep(200)), "levels deep"),
+    "code in the name of a parameter": (
+        lambda tree: _name_a_parameter(tree, 'x")\nimport os\n#'),
+        "has the parameter name",
+    ),
+    "code in the name of an argument": (
+        lambda tree: tree["graph_module"]["module_call_graph"][0]["signature"].update(
+            forward_arg_names=["x=exit()", "shift"]
+        ),
+        "no identifier",
+    ),
+    "code in the name of a size": (
+        lambda tree: _graph(tree)["nodes"][0]["outputs"].append(
+            {"as_sym_int": {"as_name": "a; exit()"}}
+        ),
+        "no identifier",
+    ),
+    "module that is imported": (
+        lambda tree: _nest(
+            tree,
+            type="collections.defaultdict",
+            context={
+                "default_factory_module": "antigravity",
+                "default_factory_name": "fly",
+                "dict_context": [],
+            },
+        ),
+        "name the module 'antigravity'",
+    ),
+    "enumeration that is imported": (
+        lambda tree: _nest(
+            tree,
+            type="builtins.list",
+            context=json.dumps({"__enum__": True, "fqn": "antigravity:X", "name": "x"}),
+        ),
+        "to import",
+    ),
+    "function of Python": (
+        lambda tree: _graph(tree)["nodes"][0].update(target="torch.os.system"),
+        "no operator",
+    ),
+    "operator that takes functions": (
+        lambda tree: _graph(tree)["nodes"][0].update(target="torch.ops.higher_order.print"),
+        "takes functions",
+    ),
+    "custom object": (
+        lambda tree: _graph(tree)["custom_obj_values"].update(a={"name": "a", "class_fqn": "b"}),
+        "custom objects",
+    ),
+}
+
+
+def _resize(tree, text):
+    next(iter(_graph(tree)["tensor_values"].values()))["sizes"][0] = {
+        "as_expr": {"expr_str": text, "hint": {"as_int": 1}}
+    }
+
+
+def _deep(levels):
+    return [_deep(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_texts_are_refused(saved, tmp_path, what):
+    change, message = HOSTILE[what]
+    path = changed(saved, tmp_path / "hostile.pt2", change)
+    with pytest.raises(SpecError, match=message):
+        load_exported_program(path)
+    assert "antigravity" not in sys.modules
+
+
+def test_a_number_of_many_digits_is_refused(saved, tmp_path):
+    def text(name: str, content: bytes) -> bytes:
+        is_program = name.endswith("/model.json")
+        return content[:-1] + b', "a": ' + b"9" * 10_000 + b"}" if is_program else content
+
+    with pytest.raises(SpecError, match="cannot be read as a program"):
+        load_exported_program(rewrite(saved, tmp_path / "digits.pt2", text))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides", "message"),
+    [
+        ([10**12], [0], "elements in"),
+        ([-1], [1], "sizes that are none"),
+        ([2] * 70, [0] * 70, "none"),
+    ],
+)
+def test_tensors_larger_than_their_bytes_are_refused(saved, tmp_path, sizes, strides, message):
+    def change(config):
+        meta = next(iter(config["config"].values()))["tensor_meta"]
+        meta["sizes"] = [{"as_int": size} for size in sizes]
+        meta["strides"] = [{"as_int": stride} for stride in strides]
+
+    path = changed(saved, tmp_path / "large.pt2", change, "model_weights_config.json")
+    with pytest.raises(SpecError, match=message):
+        load_exported_program(path)
+
+
+def test_a_tensor_outside_of_its_bytes_is_refused(saved, tmp_path):
+    def change(config):
+        meta = next(iter(config["config"].values()))["tensor_meta"]
+        meta["storage_offset"] = {"as_int": 10**6}
+
+    path = changed(saved, tmp_path / "outside.pt2", change, "model_weights_config.json")
+    with pytest.raises(SpecError, match="cannot be read as a program"):
+        load_exported_program(path)
+
+
+def test_a_list_that_holds_itself_many_times_is_refused(saved, tmp_path):
+    nest: Any = [torch.zeros(1)]
+    for _ in range(9):
+        nest = [nest] * 9
+    buffer = io.BytesIO()
+    torch.save(((nest,), {}), buffer)
+
+    def change(name, content):
+        return buffer.getvalue() if "sample_inputs" in name else content
+
+    path = rewrite(saved, tmp_path / "nest.pt2", change)
+    with pytest.raises(SpecError, match="more than 10,000 arguments"):
+        load_exported_program(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["2*s0 + 1", "Pow(s0, 2)", "Max(1, s0)", "Symbol('s0', integer=True)"]
+)
+def test_sizes_that_are_arithmetic_are_read(text):
+    assert is_arithmetic(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2**2**100",
+        "LShift(1, 10**9)",
+        "s0.real",
+        "s0[0]",
+        "lambda: 1",
+        "Symbol('s0', cls=1)",
+        "abs(s0)",
+    ],
+)
+def test_others_are_not(text):
+    assert not is_arithmetic(text)
+
+
+# Programs as people have them.
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        deep = lambda x: torch.relu(self.layer(torch.relu(x)))  # noqa: E731
+        return torch.cond(x.sum() > 0, deep, lambda x: torch.relu(x + 1), (x,))
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(5))
+
+    def forward(self, x):
+        return self.layer(x, src_mask=self.mask)
+
+
+def _small_networks():
+    image, text = torch.randn(1, 3, 16, 16), torch.randn(2, 5, 8)
+    convolution = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Hardswish(inplace=True), nn.MaxPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+    return {
+        "convolution": (convolution, image),
+        "attention": (Attending(), text),
+        "recurrent": (nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)), text),
+        "branches": (Branches(), torch.ones(2, 4)),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("name", ["convolution", "attention", "recurrent", "branches"])
+def test_ordinary_programs_measure_as_their_models_do(tmp_path, name, decomposed):
+    model, x = _small_networks()[name]
+    program = torch.export.export(model.eval(), (x,), strict=False)
+    if decomposed:
+        program = program.run_decompositions()
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = load_exported_program(tmp_path / "model.pt2")
+    for edges in ("connections", "weights"):
+        own, other = (pathlen.measure(m, x, edges=edges) for m in (model, loaded))
+        assert other.average_path_length == pytest.approx(own.average_path_length, rel=1e-12)

@@ -21,12 +21,16 @@ from pathlen.errors import ActivityError, DataError, PathlenError
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model, trace_values
 from pathlen.tracing.autograd_mode import as_given, autograd_mode
+from pathlen.tracing.checked import check_program
+from pathlen.tracing.guard import Limits, guarded
+from pathlen.tracing.programs import module_of
 from pathlen.tracing.recording import EAGER
 from pathlen.tracing.state import on_cpu, same_random_state, untouched
 
 _MOST_SHAPES = 16  # of batches that are remembered; one more is traced again
 _MOST_PROGRAMS = 8  # that are remembered of a shape
 _FEWEST_VALUES = 3  # two values are on a line, whatever the function
+_TIMES_MEASURED = 1000  # how much more than `measure` a batch may compute, of an exported program
 
 
 def from_data(
@@ -79,8 +83,11 @@ def from_data(
     """
     if unseen not in ("refuse", "keep"):
         raise PathlenError(f"unseen={unseen!r} is unknown; choose 'refuse' or 'keep'")
+    limits = None
     if isinstance(model, ExportedProgram):
-        model = model.module()
+        check_program(model)
+        limits = Limits.of(model)
+        model = module_of(model)
     place = torch.device(device) if device is not None else batches.device_of(model)
     if place is not None and place.type == "meta":
         raise DataError("the model is on the meta device: it has no values to run on data with")
@@ -89,7 +96,8 @@ def from_data(
         for number, batch in enumerate(batches.batches_of(loader, max_batches)):
             told = f"batch {number}"
             arguments = batches.arguments_of(batch, args_of, told)
-            watching.add(batches.on_device(arguments, place), told)
+            with guarded(limits, _TIMES_MEASURED):
+                watching.add(batches.on_device(arguments, place), told)
     return watching.result()
 
 

@@ -1,5 +1,10 @@
-"""Values of the tensors that no input reaches, computed when a rule asks for them."""
+"""Values of the tensors that no input reaches, computed when a rule asks for them.
 
+Only what is a computation by its schema is run (`pathlen.tracing.pure`), and only on memory of its
+own: tensors from outside are copied before something writes to their memory.
+"""
+
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,9 +20,12 @@ from pathlen.lowering.operations import (
     written_argument,
 )
 from pathlen.lowering.values import Value, bind_call
+from pathlen.tracing.pure import reason_against_schema
 
 Given = Mapping[fx.Node, Value]
 _CPU = torch.device("cpu")
+_OF_TORCH = ("aten", "prims")
+_STATISTICS = ("running_mean", "running_var")
 
 
 class UnknownConstantError(Exception):
@@ -167,6 +175,7 @@ class _ConstantProgram:
         self._attributes = attributes
         self._given = given
         self._known: dict[fx.Node, Any] = {}
+        self._foreign: set[int] = set()  # memory from outside
         self._todo = iter(nodes)
 
     def of(self, value: Value) -> torch.Tensor:
@@ -188,37 +197,57 @@ class _ConstantProgram:
         elif node.op == "get_attr":
             tensor = self._attributes[str(node.target)]
             tensor = tensor.detach() if tensor.is_meta else tensor.detach().cpu()
-            self._known[node] = self._guarded(node, tensor)
+            if tensor.layout is not torch.strided:
+                tensor = tensor.clone()  # whose memory has several parts
+            self._foreign.update(_storages(tensor))
+            self._known[node] = tensor
         else:
             self._known[node] = self._call(node)
 
     def _call(self, node: fx.Node) -> Any:
         """Result of a call, None if an input or a tensor without values reaches it."""
-        known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
-        for operand in _shapes(node):
-            known[operand] = _of_shape(operand.meta["val"])
-        if not callable(node.target) or any(map(_is_unknown, known.values())):
+        shapes = _shapes(node)
+        read = [self._known.get(o) for o in node.all_input_nodes if o not in shapes]
+        if not _may_run(node.target) or any(map(_is_unknown, read)):
             self._forget_written(node)
             return None
+        self._make_own(node)
+        known = {operand: self._known.get(operand) for operand in node.all_input_nodes}
+        known |= {operand: _of_shape(operand.meta["val"]) for operand in shapes}
         args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
         # wherever the model was, here everything is on the CPU
         args, kwargs = pytree.tree_map_only(torch.device, lambda _: _CPU, (args, kwargs))
-        return node.target(*args, **kwargs)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _forget_written(self, node: fx.Node) -> None:
         """What an unknown tensor is written to is unknown from then on, and all its views are."""
-        name = written_argument(node.target) if hasattr(node.target, "_schema") else None
-        if name is None:
-            return
-        written = bind_call(node.target, node.args, node.kwargs, node)[name]
-        storage = _storage(self._known.get(written))
-        for other, value in self._known.items():
-            if storage is not None and _storage(value) == storage:
-                self._known[other] = None
+        for memory in self._written(node):
+            for other, value in self._known.items():
+                if memory in _storages(value):
+                    self._known[other] = None
 
-    def _guarded(self, node: fx.Node, tensor: torch.Tensor) -> torch.Tensor:
-        """The user's tensor, or a copy if the program writes to it or to a view of it."""
-        return tensor.clone() if writers(node) else tensor
+    def _make_own(self, node: fx.Node) -> None:
+        """Copy the memory from outside that a call writes to, for all that are views of it."""
+        for memory in self._foreign.intersection(self._written(node)):
+            self._foreign.discard(memory)
+            move = _Move(memory)
+            for other, value in self._known.items():
+                if memory in _storages(value):
+                    self._known[other] = pytree.tree_map_only(torch.Tensor, move, value)
+
+    def _written(self, node: fx.Node) -> set[int]:
+        """The memory that a call may write to, as far as it is known.
+
+        Layers with running statistics write to them in training, of which their schema is silent.
+        """
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return set()
+        arguments = bind_call(node.target, node.args, node.kwargs, node).arguments
+        names = {written_argument(node.target), *_STATISTICS}
+        written = [value for name, value in arguments.items() if name in names]
+        nodes = pytree.tree_leaves(written)
+        found = [self._known.get(n) for n in nodes if isinstance(n, fx.Node)]
+        return {memory for value in found for memory in _storages(value)}
 
 
 def _shapes(node: fx.Node) -> set[fx.Node]:
@@ -253,9 +282,40 @@ def writers(node: fx.Node) -> list[fx.Node]:
     return found
 
 
+def _may_run(target: Any) -> bool:
+    """Whether a call is a computation, as far as anything tells."""
+    if isinstance(target, torch._ops.OpOverload):
+        return target.namespace not in _OF_TORCH or reason_against_schema(target) is None
+    return target is operator.getitem
+
+
 def _storage(value: Any) -> int | None:
-    """The memory that a tensor is a view of, None for what is no tensor."""
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+    """The memory that a tensor is a view of, None for what is no tensor or has several parts."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    return int(value.untyped_storage()._cdata)
+
+
+def _storages(value: Any) -> list[int]:
+    """The memory behind a result: that of a tensor, or of each in a list of them."""
+    found = map(_storage, pytree.tree_leaves(value))
+    return [memory for memory in found if memory is not None]
+
+
+class _Move:
+    """Gives the same views of a copy of some memory, and leaves other tensors as they are."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._copy: torch.UntypedStorage | None = None
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        if _storage(tensor) != self._memory:
+            return tensor
+        if self._copy is None:
+            self._copy = tensor.untyped_storage().clone()
+        empty = torch.empty(0, dtype=tensor.dtype)
+        return empty.set_(self._copy, tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def _is_unknown(value: Any) -> bool:

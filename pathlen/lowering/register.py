@@ -8,6 +8,7 @@ from pathlen.lowering import program  # noqa: F401 - fills the table of rules
 from pathlen.lowering.decompose import EQUIVALENTS
 from pathlen.lowering.operations import operation_name
 from pathlen.lowering.rules import Apply, rule, rule_named
+from pathlen.tracing.pure import allow
 
 Named = Literal["elementwise", "movement", "normalization"]
 
@@ -16,6 +17,8 @@ def register_rule(
     operator: Any, how: Named | Apply | None = None, *, like: Callable[..., Any] | None = None
 ) -> None:
     """Tell pathlen what an operator of your own does (`torch.library`, Triton, C++).
+
+    Exported programs may call it from then on, those of .pt2 files included.
 
     Args:
         operator: its name ("mylib::swish") or the operator itself (`torch.ops.mylib.swish`).
@@ -38,6 +41,7 @@ def register_rule(
         raise PathlenError(f"register_rule({name!r}): operators of torch keep their rules")
     if like is not None:
         EQUIVALENTS[name] = like
+        allow(name)
     elif callable(how):
         rule("layer", name)(how)
     elif how in ("elementwise", "movement", "normalization"):

@@ -15,6 +15,7 @@ import torch
 
 from pathlen.lowering.operations import functional, operation_name, viewed_argument
 from pathlen.lowering.values import Call, Value
+from pathlen.tracing.pure import allow
 
 if TYPE_CHECKING:
     from pathlen.lowering.context import Lowering
@@ -62,6 +63,7 @@ def rule(kind: Kind, *names: str) -> Callable[[Apply], Apply]:
     def register(apply: Apply) -> Apply:
         for name in names:
             _RULES[name] = Rule(kind, apply)
+            allow(name)
         _FOUND.clear()
         return apply
 

@@ -110,3 +110,6 @@ _PLAIN_FORMS: dict[str, Function] = {
     "invoke_subgraph": _subgraph,
     "wrap": _wrapped,
 }
+
+KNOWN = frozenset(_PLAIN_FORMS)
+"""Names of the operators of which it is known how they call the functions that they take."""

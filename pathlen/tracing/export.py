@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,12 +86,21 @@ def from_program(program: Any, outputs: Any, tracer: str = "exported program") -
         if node.op == "placeholder" and node.name in targets:
             copies[node] = graph.create_node("get_attr", targets[node.name], (), {})
         else:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = graph.node_copy(node, partial(_copy_of, copies))
         copies[node].meta = dict(node.meta)
     attributes = {target: state[target] for target in targets.values()}
     named = _outputs(program, copies, outputs)
     graph.output(tuple(node for _, node in named))
     return Recording(graph, attributes, named, tracer)
+
+
+def _copy_of(copies: dict[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
+    if node not in copies:
+        raise TraceError(
+            f"the exported program uses what {node.name!r} returns, but {node.target} computes"
+            " nothing; export the model again"
+        )
+    return copies[node]
 
 
 def _outputs(

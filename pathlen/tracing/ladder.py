@@ -13,11 +13,13 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.autograd_mode import wants_gradients
+from pathlen.tracing.checked import check_program
 from pathlen.tracing.choices import remarks_on
 from pathlen.tracing.draws import compare_draws
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
-from pathlen.tracing.programs import Arguments, example_of, is_plain, record_program
+from pathlen.tracing.guard import Limits
+from pathlen.tracing.programs import Arguments, check_example, example_of, is_plain, record_program
 from pathlen.tracing.recording import (
     EXPORT,
     FAKE_TENSORS,
@@ -46,17 +48,13 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
 
     Raises:
         ModelError: the model's forward raises for these arguments on every tracer.
-        TraceError: the model cannot be traced; the message says what each tracer met.
+        TraceError: the model cannot be traced; the message says what each tracer met. Or an
+            exported program of fixed sizes is given arguments of others.
+        UnsafeProgram: an exported program holds more than computations.
     """
     positional, named = as_tuple(args), dict(kwargs or {})
     if isinstance(model, ExportedProgram):
-        if is_plain(model):
-            recording = from_program(model, outputs)
-            return replace(recording, remarks=remarks_on(recording.graph))
-        given = args is not None or kwargs or model.example_inputs is not None
-        if args is None and not kwargs:
-            positional, named = example_of(model)
-        return _climb(model, (positional, named), outputs, _program_rungs(bool(given)))
+        return _trace_program(model, None if args is None else positional, named, outputs)
     if not callable(model):
         raise TraceError(f"expected a torch.nn.Module or an ExportedProgram, got {type(model)}")
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
@@ -67,6 +65,23 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
     if isinstance(model, torch.nn.Module):
         refuse_sharded(model)
     return _climb(model, (positional, named), outputs, _rungs(model, positional, named))
+
+
+def _trace_program(
+    program: ExportedProgram, args: tuple[Any, ...] | None, kwargs: dict[str, Any], outputs: Any
+) -> Recording:
+    """A program that was exported already, once it is known to be nothing but computations."""
+    check_program(program)
+    limits = Limits.of(program)
+    given = args is not None or bool(kwargs)
+    if is_plain(program):
+        if given:
+            check_example(program, args or (), kwargs)
+        recording = from_program(program, outputs)
+        return replace(recording, remarks=remarks_on(recording.graph), limits=limits)
+    arguments = (args or (), kwargs) if given else example_of(program)
+    rungs = _program_rungs(given or program.example_inputs is not None, limits)
+    return replace(_climb(program, arguments, outputs, rungs), limits=limits)
 
 
 def trace_values(
@@ -131,11 +146,11 @@ def _rungs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Ru
     return rungs
 
 
-def _program_rungs(has_values: bool) -> list[Rung]:
+def _program_rungs(has_values: bool, limits: Limits) -> list[Rung]:
     """Tracers of an exported program that has to be run."""
-    rungs: list[Rung] = [(FAKE_TENSORS, partial(record_program, fake=True))]
+    rungs: list[Rung] = [(FAKE_TENSORS, partial(record_program, fake=True, limits=limits))]
     if has_values:
-        rungs.append((REAL_TENSORS, partial(record_program, fake=False)))
+        rungs.append((REAL_TENSORS, partial(record_program, fake=False, limits=limits)))
     return rungs
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from pathlen.tracing.guard import Limits
+
 FAKE_TENSORS = "eager recorder (fake tensors)"
 GRADIENTS = "eager recorder (gradients)"  # for models that call autograd in their forward
 REAL_TENSORS = "eager recorder (real tensors)"  # for programs that read values
@@ -33,6 +35,7 @@ class Recording:
         draws: whether it drew random numbers by Python or numpy (see `draws`).
         remarks: what makes the program one of several, in words (see `choices`).
         notes: what else is to be told of it.
+        limits: what it may take where it is run, None where its code is the user's own.
     """
 
     graph: fx.Graph
@@ -43,6 +46,7 @@ class Recording:
     draws: bool = field(default=False)
     remarks: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    limits: Limits | None = field(default=None)
 
     @property
     def takes_gradients(self) -> bool:

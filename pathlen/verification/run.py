@@ -15,6 +15,8 @@ from pathlen.lowering.program import lower_watched
 from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.arguments import as_tuple
+from pathlen.tracing.guard import guarded
+from pathlen.tracing.programs import module_of
 from pathlen.tracing.state import untouched_process
 from pathlen.verification.activities import Activities
 from pathlen.verification.compare import compare_with_model
@@ -25,6 +27,9 @@ from pathlen.verification.replay import Replay, input_tensors, wide
 from pathlen.verification.spellings import Spellings
 from pathlen.verification.verdict import Check, Verdict
 from pathlen.verification.whole import WholeModel
+
+TIMES_MEASURED = 10
+"""How much more than `measure` may compute a check of an exported program may."""
 
 
 def verify(
@@ -92,10 +97,11 @@ def verify(
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     recording = trace_model(model, positional, named, outputs)
-    lowered = lower_watched(recording, policy, input_axis)
+    with guarded(recording.limits):
+        lowered = lower_watched(recording, policy, input_axis)
     seconds["trace and lower"] = time.perf_counter() - start
-    callable_model = model.module() if isinstance(model, ExportedProgram) else model
-    with untouched_process(), _one_thread():
+    callable_model = module_of(model) if isinstance(model, ExportedProgram) else model
+    with untouched_process(), _one_thread(), guarded(recording.limits, TIMES_MEASURED):
         torch.manual_seed(seed)
         start = time.perf_counter()
         checks = [compare_with_model(callable_model, positional, named, recording, outputs)]

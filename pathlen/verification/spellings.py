@@ -24,6 +24,7 @@ from pathlen.report_layers import LayerRow
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.export import export_program, from_program
+from pathlen.tracing.programs import without_guards
 from pathlen.tracing.state import untouched
 from pathlen.verification.respell import Respeller, Ways
 from pathlen.verification.respelled import Respelled, named_like, record_again, run
@@ -238,7 +239,8 @@ class _Exported:
 
     def __init__(self, model: Any, args: Any, kwargs: Any, outputs: Any) -> None:
         self._model, self._arguments, self._outputs = model, (args, kwargs), outputs
-        self._program: Any = model if isinstance(model, ExportedProgram) else None
+        is_program = isinstance(model, ExportedProgram)
+        self._program: Any = without_guards(model) if is_program else None
 
     def plain(self) -> Recording:
         if self._program is None:
