@@ -615,8 +615,8 @@ def test_the_trainer_steps_the_prior_with_the_rate_of_the_step(tmp_path, monkeyp
         model, tmp_path, prior, callback, eval_strategy="no", lr_scheduler_type="linear"
     )
     trainer.train()
-    # first the slopes are looked at, then twelve steps fall linearly from 0.1 to 0
-    assert taken == [0.0, *(pytest.approx(0.1 * (1 - number / 12)) for number in range(12))]
+    # twelve steps fall linearly from 0.1 to 0
+    assert taken == [pytest.approx(0.1 * (1 - number / 12)) for number in range(12)]
 
 
 def test_the_trainer_needs_an_example():
@@ -628,16 +628,16 @@ def test_the_trainer_needs_an_example():
 
 
 def test_slopes_of_one_rate():
-    from pathlen.integrations.prior_steps import rate_of_slopes
+    from pathlen.training.groups import rate_of_slopes
 
     model = network()
-    first, second = model[1].slope, model[3].slope
-    assert rate_of_slopes(model, [torch.optim.SGD([model[0].weight], lr=0.1)]) is None
+    slopes = first, second = model[1].slope, model[3].slope
+    assert rate_of_slopes(slopes, [torch.optim.SGD([model[0].weight], lr=0.1)]) is None
     one = torch.optim.SGD([first, second], lr=0.2)
-    assert rate_of_slopes(model, [torch.optim.SGD([model[0].weight], lr=0.1), one]) == 0.2
+    assert rate_of_slopes(slopes, [torch.optim.SGD([model[0].weight], lr=0.1), one]) == 0.2
     two = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": [second]}], lr=0.2)
     with pytest.raises(PathlenError, match=r"the learning rates \[0.1, 0.2\]"):
-        rate_of_slopes(model, [two])
+        rate_of_slopes(slopes, [two])
 
 
 # ------------------------------------------------------------------ without the libraries

@@ -96,10 +96,10 @@ def test_only_the_slopes_that_are_due_soon_are_drawn() -> None:
 
 def test_slopes_that_are_near_before_they_are_due_wait() -> None:
     model = model_with()
+    prior = paced(model, Target("units", 0), end=1.0)
     with torch.no_grad():
         for slope in slopes(model):
             slope.fill_(1.0)
-    prior = paced(model, Target("units", 0), end=1.0)
     assert prior.num_active == prior.num_units
     for step in range(1, STEPS + 1):
         prior.step()
@@ -116,7 +116,7 @@ def test_the_state_goes_on_with_the_plan() -> None:
     state, weights = first.state_dict(), {k: v.clone() for k, v in one.state_dict().items()}
     other.load_state_dict(weights)
     second = paced(other, Target("napl", 1.0))
-    other.load_state_dict(weights)  # the new prior held back what was linear already
+    other.load_state_dict(weights)
     second.load_state_dict(state)
     for _ in range(20):
         descend(one, first)

@@ -146,7 +146,7 @@ def test_the_state_continues_where_it_was() -> None:
     model = linearizable()
     set_slopes(model, 0.0, 1.1)
     prior = SparsityPrior(model, omega=0.2, threshold=0.2)
-    other = SparsityPrior(copy.deepcopy(model), omega=0.7)
+    other = SparsityPrior(copy.deepcopy(model), omega=0.7, threshold=0.2)
     other.load_state_dict(prior.state_dict())
     assert other.num_active == prior.num_active < prior.num_units
     assert other.omega == 0.2

@@ -95,6 +95,7 @@ def test_the_recipes_do_what_their_names_say(tmp_path):
         "target": 8.0,
         "value": 8.0,
         "reached": True,
+        "within": 0.02,
     }
 
 

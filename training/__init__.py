@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pathlen.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pathlen.training.averages import copy_frozen_slopes as copy_frozen_slopes
     from pathlen.training.batch_norm import renew_batch_norm as renew_batch_norm
     from pathlen.training.decoding import beam_search as beam_search
     from pathlen.training.decoding import greedy_search as greedy_search
@@ -65,6 +66,7 @@ _EXPORTS = {
     "beam_search": "pathlen.training.decoding",
     "build_model": "pathlen.training.models",
     "build_task": "pathlen.training.tasks",
+    "copy_frozen_slopes": "pathlen.training.averages",
     "constant": "pathlen.training.omega",
     "greedy_search": "pathlen.training.decoding",
     "load_recipe": "pathlen.training.recipe_file",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pathlen.errors import PathlenError
 from pathlen.printable import listed
 from pathlen.training.slopes import slopes_of
 
@@ -31,6 +33,32 @@ def parameter_groups(
     if slope_learning_rate is not None:
         own["lr"] = slope_learning_rate
     return [{"params": rest, "weight_decay": weight_decay}, own]
+
+
+def rate_of_slopes(slopes: Iterable[Tensor], optimizers: Iterable[Optimizer]) -> float | None:
+    """The learning rate of the parameter groups that hold slopes, which a proximal step takes.
+
+    It is to be read before a scheduler changes it for the next step.
+
+    Returns:
+        The rate, None where no group holds slopes.
+
+    Raises:
+        PathlenError: Slopes have different learning rates.
+    """
+    known = {id(slope) for slope in slopes}
+    rates = {
+        float(group["lr"])
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if any(id(parameter) in known for parameter in group["params"])
+    }
+    if len(rates) > 1:
+        raise PathlenError(
+            f"slopes have the learning rates {sorted(rates)}, and a proximal step takes one; put"
+            " them into one group (pathlen.training.parameter_groups)"
+        )
+    return rates.pop() if rates else None
 
 
 def warn_of_decay(model: nn.Module, optimizer: Optimizer) -> None:

@@ -21,6 +21,7 @@ from pathlen.training.recipe import Recipe
 from pathlen.training.run import LOOK, Run, make_fabric, versions
 from pathlen.training.run_folder import RunFolder
 from pathlen.training.stop_requests import Requests
+from pathlen.training.targets import CLOSE
 from pathlen.training.task import Batch
 from pathlen.training.tasks import build_task
 from pathlen.training.watch import Watcher
@@ -171,8 +172,7 @@ def train_step(run: Run, batch: Batch, requests: Requests) -> Tensor:
     # the mean over all processes of these is the mean over all items, however they are shared
     total = loss * (count * fabric.world_size / facts[0]).to(loss.dtype)
     if prior is not None and run.stage.name == "linearize":
-        prior.omega = run.next_omega()
-        total = total + prior.penalty()
+        prior.omega = run.next_omega()  # run.add_penalty takes it into the optimizer's step
     run.optimizer.zero_grad()
     fabric.backward(total)
     if recipe.clip_norm is not None:
@@ -344,6 +344,7 @@ def _finish(run: Run, home: RunFolder, watcher: Watcher) -> Result:
             "target": progress.target.value,
             "value": progress.value,
             "reached": progress.reached,
+            "within": CLOSE,
         }
         watcher.say(f"target {progress}")
     _write(run, lambda: home.write_weights("model", run.model.state_dict()))

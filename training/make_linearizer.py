@@ -22,7 +22,7 @@ from pathlen.training.prior_settings import GrowOmega, Prior, RampOmega
 from pathlen.training.recipe import Recipe
 from pathlen.training.settings import Goals
 from pathlen.training.slopes import known_positions, slopes_of
-from pathlen.training.targets import Budget, Plan, Target, largest, slope_shares
+from pathlen.training.targets import Budget, Plan, Target, slope_shares
 
 
 def make_linearizer(
@@ -43,7 +43,7 @@ def make_linearizer(
             same in each process.
     """
     chosen = _chosen(recipe)
-    target = make_target(chosen, model, monitor)
+    target = make_target(chosen)
     if isinstance(chosen, Prior):
         plan = None
         if chosen.pace is not None and target is not None:
@@ -90,14 +90,13 @@ def _baseline(
     raise AssertionError(f"{type(chosen).__name__} has no baseline")
 
 
-def make_target(goals: Goals, model: nn.Module, monitor: DepthMonitor) -> Target | None:
+def make_target(goals: Goals) -> Target | None:
     """Where linearization is to stop."""
     goal = goals.goal()
     if goal is None:
         return None
-    quantity, value, is_share = goal
-    whole = largest(quantity, slopes_of(model), monitor) if is_share else 1.0
-    return Target(quantity, value * whole)
+    quantity = goal[0]
+    return Target(quantity, getattr(goals, f"target_{quantity}"))
 
 
 def check_linearizer(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) -> None:
@@ -107,7 +106,7 @@ def check_linearizer(recipe: Recipe, model: nn.Module, monitor: DepthMonitor) ->
         PathlenError: The target is above the model's, or something is not known of the slopes.
     """
     chosen, slopes = _chosen(recipe), slopes_of(model)
-    target = make_target(chosen, model, monitor)
+    target = make_target(chosen)
     if target is not None:
         Budget(target, slopes, monitor)
     if isinstance(chosen, Prior) and chosen.weights == "relu_calls":

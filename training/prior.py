@@ -16,6 +16,15 @@ from torch import Tensor, nn
 
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
+from pathlen.policy import DEFAULT_POLICY
+from pathlen.printable import listed
+from pathlen.training.attachment import Attachable
+from pathlen.training.linearizer_state import (
+    Plain,
+    frozen_in,
+    goal_settings,
+    require_same,
+)
 from pathlen.training.proximal import POWERS, prox
 from pathlen.training.slope_vector import SlopeVector
 from pathlen.training.slopes import Slopes, known_positions
@@ -25,11 +34,20 @@ Weights = Literal["count", "napl", "relu_calls"]
 Method = Literal["gradient", "proximal"]
 
 
-class SparsityPrior:
+LINEAR = DEFAULT_POLICY.tolerance
+"""A slope that is this near to 1 makes a linear unit, for whoever measures it."""
+
+
+class SparsityPrior(Attachable):
     """omega * sum over slopes of weight * |1 - alpha|^p, and what becomes of slopes near 1.
 
-    In a training step: add `penalty()` to the loss, and call `step()` after the optimizer's.
-    Slopes must get no weight decay; `parameter_groups` sees to that.
+    Either `attach(optimizer)` once, or in each training step: add `penalty()` to the loss, and call
+    `step()` after the optimizer's. Slopes must get no weight decay; `parameter_groups` does that.
+
+    Slopes that are near 1 when it is made, within the threshold, are frozen first and count as
+    linear: what is linear stays linear. So do those of weights that are loaded later
+    (`load_state_dict` of the model); weights in which units are not linear that it has frozen are
+    refused at the next step, unless its own state is loaded with them.
 
     Args:
         model: A model with slopes (`make_linearizable`, or channel-wise PReLUs).
@@ -42,8 +60,9 @@ class SparsityPrior:
             their mean, so that omega means the same for each.
         method: "gradient" of the penalty, or the exact "proximal" step after the optimizer's.
         monitor: For weights or a target of "napl": it knows the centralities.
-        target: Where to stop. Of the slopes that come near 1 in a step, no more are frozen than it
-            allows, others are held outside of the threshold; once it is reached the penalty is 0.
+        target: Where to stop, within 2 %. Of the slopes that come near 1 in a step, no more are
+            frozen than it allows, others are held outside of the threshold; once it is reached the
+            penalty is 0.
         plan: In place of a target: when to come down to it. In each step the slopes that are due,
             those nearest to 1, are frozen and no others; the penalty is only on those that are due
             soon, which it draws near before.
@@ -81,13 +100,18 @@ class SparsityPrior:
         self._finished = False
         self._plan, self._done = plan, 0
         self._resting = torch.zeros_like(self._frozen)
+        self._adopt(self._slopes.read_checked(wait=True).detach())
         self._settle()
 
-    def penalty(self) -> Tensor:
+    def _penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
+        self._follow()
         if self.method == "proximal" or self._finished:
             return self._slopes.zero()
+        self._require_trained()
         flat = self._slopes.read()
+        if flat.dtype in (torch.float16, torch.bfloat16):
+            flat = flat.float()  # sums of 16 bits lose small parts, or overflow
         # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
         held = self._held(flat)
         distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)
@@ -100,16 +124,18 @@ class SparsityPrior:
             learning_rate: Of the slopes in the step before; used by the proximal method only.
 
         Raises:
-            ActivityError: A slope is NaN; no slope is changed then. (CPU only: on a GPU the answer
-                would be waited for. A `DepthMonitor` notices.)
+            ActivityError: A slope is NaN or infinite; no slope is changed then. (On a GPU only with
+                a target: otherwise the answer would be waited for.)
+            PathlenError: Weights were loaded that are not those of this prior.
         """
+        self._follow()
         self._done += 1
         self._settle(learning_rate)
 
     @torch.no_grad()
     def _settle(self, learning_rate: float = 0.0) -> None:
         """Bring the slopes to what they are to be after the steps that are done."""
-        flat = self._slopes.read_checked()
+        flat = self._slopes.read_checked(wait=self._budget is not None)
         self._move_to(flat)
         proximal = self.method == "proximal" and not self._finished
         if proximal and learning_rate > 0 and self.omega > 0:
@@ -132,10 +158,61 @@ class SparsityPrior:
             else:
                 allowed = self._due(distance)
             self._frozen |= allowed
-            outside = torch.where(flat > 1, 1.0, -1.0) * 2 * self.threshold + 1
+            # so far that whoever measures the unit counts it as active, too
+            outside = torch.where(flat > 1, 1.0, -1.0) * 2 * max(self.threshold, LINEAR) + 1
             flat = torch.where(near & ~allowed, outside.to(flat.dtype), flat)
             self._finished = self._budget.progress(self._frozen).finished
         return flat
+
+    def _adopt(self, flat: Tensor) -> None:
+        """Freeze what is linear already, whatever the target says: nothing makes it nonlinear."""
+        self._frozen |= (1 - flat).abs() <= min(self.threshold, LINEAR)
+        self._finished = self._budget is not None and self._budget.progress(self._frozen).finished
+
+    @torch.no_grad()
+    def _follow(self, *, strictly: bool = True) -> None:
+        """Take up weights that were loaded since the last step.
+
+        Args:
+            strictly: Whether to raise an error; otherwise the next step will.
+
+        Raises:
+            PathlenError: Units that are frozen are not linear in them.
+        """
+        flat = self._slopes.loaded()
+        if flat is None:
+            return
+        self._move_to(flat)
+        lost = self._frozen & ((1 - flat).abs() > LINEAR)
+        if bool(lost.any()):
+            if not strictly:
+                return
+            raise PathlenError(
+                f"weights were loaded in which {int(lost.sum())} unit(s) are not linear that this"
+                f" prior has made linear for good: {self._slopes.places(lost, flat)}. Load its own"
+                " state that was saved with them (prior.load_state_dict); or make a new"
+                " SparsityPrior, to begin anew from these weights; or make the same units linear in"
+                " them by prior.load_state_dict(prior.state_dict())"
+            )
+        self._adopt(flat)
+        self._slopes.forget_loaded()
+
+    def _require_trained(self) -> None:
+        """Raise PathlenError where the penalty would be without effect."""
+        resting = [not slope.requires_grad for slope in self._slopes.parameters()]
+        if not any(resting) or not self.omega > 0:
+            return
+        parts = zip(
+            self._slopes.sites, resting, self._frozen.split(self._slopes.sizes), strict=True
+        )
+        names = [site.parameter_name for site, rests, part in parts if rests and not part.all()]
+        if names:
+            raise PathlenError(
+                f"{len(names)} of the slopes do not require gradients ({listed(names, 3)}), so"
+                " the prior does nothing to them; after model.requires_grad_(False) call"
+                " requires_grad_(True) of the slopes (pathlen.training.slopes_of), or set"
+                " prior.omega = 0 for as long as they rest"
+            )
 
     def _due(self, distance: Tensor) -> Tensor:
         """What the plan says is to be linear by now; what it leaves alone is noted."""
@@ -150,6 +227,7 @@ class SparsityPrior:
     @property
     def progress(self) -> Progress | None:
         """How far linearization is from its target, None without one. Waits for the device."""
+        self._follow(strictly=False)
         return None if self._budget is None else self._budget.progress(self._frozen)
 
     @property
@@ -160,6 +238,7 @@ class SparsityPrior:
     @property
     def num_active(self) -> int:
         """Number of slopes that are not frozen. Waits for the device."""
+        self._follow(strictly=False)
         return self.num_units - int(self._frozen.sum())
 
     @property
@@ -169,30 +248,55 @@ class SparsityPrior:
         Raises:
             PathlenError: The model has PReLUs whose number of positions is not known.
         """
+        self._follow(strictly=False)
         parts = self._frozen.split(self._slopes.sizes)
         positions = known_positions(self._slopes.sites)
         counts = [int((~part).sum()) for part in parts]
         return sum(c * p for c, p in zip(counts, positions, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Frozen slopes by parameter name, and the strength: tensors and numbers only."""
-        frozen = self._slopes.by_name(self._frozen)
-        return {"omega": self.omega, "step": self._done, "frozen": frozen}
+        """All that the next steps depend on besides the model, and how the prior was made.
 
+        Returns:
+            Tensors by parameter names, plain values and dictionaries of these.
+        """
+        return {
+            "omega": self.omega,
+            "step": self._done,
+            "frozen": self._slopes.by_name(self._frozen),
+            "resting": self._slopes.by_name(self._resting),
+            "settings": self._settings(),
+        }
+
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave.
+        """Take up what `state_dict` gave; slopes that are frozen in it are set to 1.
+
+        The weights of the model that it was saved with may be loaded before or after.
 
         Raises:
-            PathlenError: It is of a model with other slopes.
+            PathlenError: It is of a model with other slopes, or of a prior that was made with
+                another target, plan, power, threshold, method or other weights.
         """
-        if not {"omega", "step", "frozen"} <= state.keys():
-            raise PathlenError(f"this is no state of a prior: it has the keys {sorted(state)}")
-        self._frozen = self._slopes.from_names(state["frozen"]).bool().to(self._frozen.device)
+        frozen = frozen_in(state, set(self.state_dict()), self._slopes, "a prior")
+        require_same(state["settings"], self._settings(), "a prior")
+        resting = self._slopes.from_names(state["resting"]).bool()
         self.omega = float(state["omega"])
         self._done = int(state["step"])
-        # near a target is reached: without this, a plan would go on to the target itself
-        self._finished = self._budget is not None and self._budget.progress(self._frozen).finished
-        self._settle()
+        flat = self._slopes.read()
+        loaded = self._slopes.loaded()
+        self._frozen, self._resting = frozen.to(flat.device), resting.to(flat.device)
+        self._slopes.write(flat.masked_fill(self._frozen, 1.0))
+        self._adopt(torch.full_like(flat, torch.nan) if loaded is None else loaded)
+        self._slopes.forget_loaded()  # weights that come after this are held against it
+
+    def _settings(self) -> Plain:
+        own: Plain = {"p": self.p, "threshold": self.threshold}
+        own |= {"weights": self.weights, "method": self.method}
+        return own | goal_settings(self._budget, self._plan)
+
+    def _uses_rate(self) -> bool:
+        return self.method == "proximal"
 
     @property
     def omega(self) -> float:

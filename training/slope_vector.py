@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import ActivityError, PathlenError
+from pathlen.printable import printable
+from pathlen.training.loaded_slopes import note_loads
 from pathlen.training.slope_numbering import is_former, version_key, version_tensor
-from pathlen.training.slopes import slopes_of
+from pathlen.training.slopes import as_parameter, slopes_of
 
 
 class SlopeVector:
@@ -32,10 +34,35 @@ class SlopeVector:
         self._names = [own.parameter_name for own in self.sites]
         self._paths = [name.split(".") for name in self._names]
         self.sizes = [own.parameter.numel() for own in self.sites]
+        self._loads = note_loads(model, self._names, self)
 
     def __len__(self) -> int:
         """Number of slopes."""
         return sum(self.sizes)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose slopes they are."""
+        return self._model
+
+    def loaded(self) -> Tensor | None:
+        """Slopes that `load_state_dict` has written since they were forgotten, as they were then.
+
+        Returns:
+            float[slopes], NaN where none was loaded; None if none was at all.
+        """
+        if not self._loads:
+            return None
+        parts = [
+            self._loads.get(name, own.detach().new_full(own.shape, torch.nan))
+            for name, own in zip(self._names, self.parameters(), strict=True)
+        ]
+        device = self.device
+        return torch.cat([part.reshape(-1).to(device) for part in parts])
+
+    def forget_loaded(self) -> None:
+        """What was loaded is known now."""
+        self._loads.clear()
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +74,7 @@ class SlopeVector:
         try:
             return [_parameter(self._model, path) for path in self._paths]
         except KeyError:  # torch says what is missing
-            return [self._model.get_parameter(name) for name in self._names]
+            return [as_parameter(_attribute(self._model, name), name) for name in self._names]
 
     def zero(self) -> Tensor:
         """The penalty of nothing: a scalar 0 of their type, where they are."""
@@ -57,19 +84,34 @@ class SlopeVector:
         """Their values, with their gradients: float[slopes]."""
         return torch.cat([_as_shape(slope, (slope.numel(),)) for slope in self.parameters()])
 
-    def read_checked(self) -> Tensor:
+    def read_checked(self, *, wait: bool = False) -> Tensor:
         """The same, after a step.
 
+        Args:
+            wait: Whether to wait for the answer of a GPU; a CPU always looks.
+
         Raises:
-            ActivityError: One is NaN. (CPU only: on a GPU the answer would be waited for. A
-                `DepthMonitor` notices.)
+            ActivityError: One is NaN or infinite.
         """
         flat = self.read()
-        if flat.device.type == "cpu" and bool(flat.isnan().any()):
-            pairs = zip(self._names, flat.split(self.sizes), strict=True)
-            broken = [name for name, part in pairs if bool(part.isnan().any())]
-            raise ActivityError(f"slopes are NaN: {', '.join(broken)}")
+        if (wait or flat.device.type == "cpu") and not bool(flat.isfinite().all()):
+            broken = ~flat.isfinite()
+            what = "NaN" if bool(flat[broken].isnan().all()) else "NaN or infinite"
+            raise ActivityError(
+                f"slopes are {what}: {self.places(broken, flat.detach())}; the step before was too"
+                " large: lower the learning rate or omega, or go back to a checkpoint"
+            )
         return flat
+
+    def places(self, chosen: Tensor, flat: Tensor, most: int = 3) -> str:
+        """The names of some slopes, with values of theirs: bool[slopes], float[slopes]."""
+        first, found = 0, []
+        for name, size in zip(self._names, self.sizes, strict=True):
+            own = chosen[first : first + size].nonzero().reshape(-1).tolist()
+            found += [f"{name}[{unit}] = {float(flat[first + unit]):g}" for unit in own[:most]]
+            first += size
+        left = int(chosen.sum()) - len(found[:most])
+        return ", ".join(map(printable, found[:most])) + (f" and {left} more" if left else "")
 
     def write(self, flat: Tensor) -> None:
         """Set their values: float[slopes]."""
@@ -121,6 +163,12 @@ def _parameter(model: nn.Module, path: list[str]) -> nn.Parameter:
     for owner in owners:
         model = model._modules[owner]  # type: ignore[assignment]
     return model._parameters[name]  # type: ignore[return-value]
+
+
+def _attribute(model: nn.Module, name: str) -> object:
+    """What a module has under the name of a parameter."""
+    owner, _, attribute = name.rpartition(".")
+    return getattr(model.get_submodule(owner), attribute)
 
 
 def _as_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

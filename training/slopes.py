@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pathlen.errors import PathlenError
+from pathlen.printable import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,10 @@ def slopes_of(model: nn.Module) -> tuple[Slopes, ...]:
     """All slopes of a model, in the order of its modules.
 
     They are those that `make_linearizable` made, and the weights of other PReLU modules.
+
+    Raises:
+        PathlenError: Slopes are computed from something else (`torch.nn.utils.parametrize`), so
+            that they cannot be set.
     """
     known: dict[int, Slopes] = {}
     for own in _slopes(model):
@@ -78,7 +83,24 @@ def _slopes(model: nn.Module) -> Iterator[Slopes]:
         prefix = f"{path}." if path else ""
         made: tuple[SlopeSite, ...] = getattr(module, "_slope_sites", ())
         for site in made:
-            parameter, name = getattr(module, site.attribute), prefix + site.attribute
+            name = prefix + site.attribute
+            parameter = as_parameter(getattr(module, site.attribute), name)
             yield Slopes(site.layer, name, parameter, site.positions, site.former)
         if isinstance(module, nn.PReLU) and not made:
-            yield Slopes(path, prefix + "weight", module.weight, None)
+            name = prefix + "weight"
+            yield Slopes(path, name, as_parameter(module.weight, name), None)
+
+
+def as_parameter(slope: object, name: str) -> nn.Parameter:
+    """Slopes that are a parameter, as they must be to be trained, frozen and saved.
+
+    Raises:
+        PathlenError: They are none.
+    """
+    if isinstance(slope, nn.Parameter):
+        return slope
+    raise PathlenError(
+        f"the slopes {shown(name)} are no parameter but are computed from something else, as by"
+        " torch.nn.utils.parametrize, so that none can be set to 1; take that off them"
+        " (torch.nn.utils.parametrize.remove_parametrizations)"
+    )

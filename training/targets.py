@@ -9,6 +9,7 @@ long as the target allows.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -23,6 +24,7 @@ from pathlen.training.slopes import Slopes, known_positions
 Quantity = Literal["napl", "units", "relu_calls"]
 CLOSE = 0.02  # a target is reached within this share of it
 ROUNDING = 1e-9  # of sums of costs, as a share of all of them
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,15 @@ class Target:
     Attributes:
         quantity: "napl", the normalized average path length; "units", active units; "relu_calls",
             evaluations of nonlinearities in one sample.
-        value: What it is to be, at least 0.
+        value: What it is to be, at least 0: a number, or a share such as "50 %" of what the network
+            has while all of its units are active, however many of them are linear already.
 
     Raises:
-        PathlenError: There is no such quantity, or the value is negative.
+        PathlenError: There is no such quantity, or the value is negative or no share.
     """
 
     quantity: Quantity
-    value: float
+    value: float | str
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -47,8 +50,24 @@ class Target:
             raise PathlenError(
                 f"quantity={self.quantity!r}; choose 'napl', 'units' or 'relu_calls'"
             )
-        if not self.value >= 0:
-            raise PathlenError(f"a target of {self.value!r} cannot be reached: it is below 0")
+        if isinstance(self.value, str):
+            if not _SHARE.fullmatch(self.value):
+                raise PathlenError(
+                    f"value={self.value!r}; give a number, or a share such as '50 %'"
+                )
+        elif not 0 <= self.value < math.inf:
+            raise PathlenError(
+                f"a target of {self.value!r} cannot be reached: it is below 0 or not finite"
+            )
+
+    def goal(self, whole: float) -> float:
+        """The value as a number.
+
+        Args:
+            whole: What shares are shares of.
+        """
+        share = _SHARE.fullmatch(self.value) if isinstance(self.value, str) else None
+        return float(share[1]) / 100 * whole if share else float(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +114,9 @@ class Progress:
     """How far linearization is.
 
     Attributes:
-        target: What it is to come down to.
+        target: What it is to come down to, as a number.
         value: What it is now, frozen slopes counted as linear and all others as active.
-        reached: Whether that is within 2 % of the target.
+        reached: Whether that is the target or less, or at most 2 % above it.
         finished: Whether nothing more will be frozen: it is reached, or each slope left costs more
             than remains.
     """
@@ -109,9 +128,11 @@ class Progress:
 
     def __str__(self) -> str:
         """The progress in one line."""
-        goal = f"{self.target.quantity} {self.value:g}, target {self.target.value:g}"
+        aim = float(self.target.value)
+        goal = f"{self.target.quantity} {self.value:g}, target {aim:g}"
         if self.reached:
-            return f"reached: {goal}"
+            exactly = self.value <= aim * (1 + ROUNDING)
+            return f"{'reached' if exactly else f'reached within {100 * CLOSE:g} %'}: {goal}"
         return f"not reached{', and nothing left to freeze' if self.finished else ''}: {goal}"
 
 
@@ -123,6 +144,10 @@ class Budget:
         slopes: Of the model.
         monitor: For a target of "napl".
 
+    Attributes:
+        target: The target, its value a number.
+        goal: That value.
+
     Raises:
         PathlenError: The target is above what the model has, or below what it keeps with all slopes
             at 1; or what it counts is not known of these slopes.
@@ -131,18 +156,19 @@ class Budget:
     def __init__(
         self, target: Target, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None
     ) -> None:
-        self.target = target
         self._cost = _costs(target.quantity, slopes, monitor)
         self._rest = _fixed(target.quantity, monitor)
         self._whole = self._rest + float(self._cost.sum())
-        if target.value > self._whole:
+        self.goal = target.goal(self._whole)
+        self.target = Target(target.quantity, self.goal)
+        if self.goal > self._whole:
             raise PathlenError(
-                f"a target of {target.value:g} {target.quantity} is more than the model has:"
+                f"a target of {self.goal:g} {target.quantity} is more than the model has:"
                 f" {self._whole:g}"
             )
-        if target.value * (1 + CLOSE) < self._rest:
+        if self.goal * (1 + CLOSE) < self._rest:
             raise PathlenError(
-                f"a target of {target.value:g} {target.quantity} cannot be reached: activations"
+                f"a target of {self.goal:g} {target.quantity} cannot be reached: activations"
                 f" without slopes keep it at {self._rest:g}"
             )
 
@@ -151,7 +177,7 @@ class Budget:
         left = self._left(frozen)
         cheapest = left.masked_fill(left == 0, math.inf).min()
         value, price = torch.stack([left.sum() + self._rest, cheapest]).tolist()
-        goal = self.target.value
+        goal = self.goal
         reached = value <= goal * (1 + CLOSE)
         stuck = value - price < goal * (1 - CLOSE)
         return Progress(self.target, value, reached, reached or stuck)
@@ -160,7 +186,7 @@ class Budget:
         """Which of some slopes, given in the order to try them in, may be frozen: bool[slopes]."""
         left = self._left(frozen)
         prices = left[order]
-        surplus = self._rest + float(left.sum()) - self.target.value * (1 - CLOSE)
+        surplus = self._rest + float(left.sum()) - self.goal * (1 - CLOSE)
         chosen = torch.zeros_like(frozen)
         fits = prices.cumsum(0) <= surplus
         chosen[order[fits]] = True
@@ -185,7 +211,7 @@ class Budget:
             share: Of the way from the whole quantity to the target.
         """
         left = self._left(frozen)
-        goal = self._whole - share * (self._whole - self.target.value)
+        goal = self._whole - share * (self._whole - self.goal)
         surplus = left.sum() + (self._rest - goal)
         chosen = torch.zeros_like(frozen)
         chosen[order] = left[order].cumsum(0) <= surplus + ROUNDING * self._whole
@@ -200,15 +226,6 @@ class Budget:
         if self._cost.device != frozen.device:
             self._cost = self._cost.to(frozen.device)
         return self._cost.masked_fill(frozen, 0.0)
-
-
-def largest(quantity: Quantity, slopes: tuple[Slopes, ...], monitor: DepthMonitor | None) -> float:
-    """What a quantity is while no slope is frozen: what shares of it are shares of.
-
-    Raises:
-        PathlenError: It is not known of these slopes.
-    """
-    return _fixed(quantity, monitor) + float(_costs(quantity, slopes, monitor).sum())
 
 
 def _fixed(quantity: Quantity, monitor: DepthMonitor | None) -> float:

@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
+from pathlen.training.attachment import Attachable
+from pathlen.training.linearizer_state import (
+    Plain,
+    frozen_in,
+    goal_settings,
+    require_same,
+)
 from pathlen.training.slope_vector import SlopeVector
 from pathlen.training.targets import Budget, Plan, Progress
 
 
-class Baseline(ABC):
+class Baseline(Attachable, ABC):
     """Freezes slopes at 1 by some rule until the target is reached; a `Linearizer`.
 
     Args:
@@ -30,16 +36,12 @@ class Baseline(ABC):
     def __init__(self, model: nn.Module, plan: Plan, monitor: DepthMonitor | None = None) -> None:
         self._slopes, self._plan = SlopeVector(model), plan
         self._budget = Budget(plan.target, self._slopes.sites, monitor)
-        device = self._slopes.device
-        self._frozen = torch.zeros(len(self._slopes), dtype=torch.bool, device=device)
+        # what is linear already stays linear, and counts
+        self._frozen = self._slopes.read_checked(wait=True).detach() == 1
         self._kept: Tensor | None = None
         self._done = 0
         self._finished = self._budget.progress(self._frozen).finished
         self.omega = 0.0
-
-    def penalty(self) -> Tensor:
-        """What is added to the loss: 0, but for methods that have a penalty."""
-        return self._slopes.zero()
 
     @torch.no_grad()
     def step(self, learning_rate: float = 0.0) -> None:
@@ -98,21 +100,23 @@ class Baseline(ABC):
             "step": self._done,
             "frozen": self._slopes.by_name(self._frozen),
             "kept": kept,
+            "settings": self._settings(),
         }
+
+    def _settings(self) -> Plain:
+        """How it was made: what its state must agree with."""
+        return {"method": type(self).__name__} | goal_settings(self._budget, self._plan)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave.
 
         Raises:
-            PathlenError: It is of another method, or of a model with other slopes.
+            PathlenError: It is of another method, target or plan, or of a model with other slopes.
         """
-        missing = self.state_dict().keys() ^ state.keys()
-        if missing:
-            raise PathlenError(
-                f"this is no state of {type(self).__name__}: the keys {sorted(missing)} are not in"
-                " both"
-            )
-        self._frozen = self._slopes.from_names(state["frozen"]).bool().to(self._frozen.device)
+        who = type(self).__name__
+        frozen = frozen_in(state, set(self.state_dict()), self._slopes, who)
+        require_same(state["settings"], self._settings(), who)
+        self._frozen = frozen.to(self._frozen.device)
         self._kept = None if state["kept"] is None else self._slopes.from_names(state["kept"])
         self._done = int(state["step"])
         self.omega = float(state["omega"])

@@ -56,7 +56,7 @@ class FoldedLayers(Baseline):
             if slope.numel() > 1:
                 slope.register_hook(_tied)
 
-    def penalty(self) -> Tensor:
+    def _penalty(self) -> Tensor:
         """Omega * sum over layers of |1 - alpha^p|, until the layers are chosen."""
         if self._kept is not None or self._finished:
             return self._slopes.zero()

@@ -56,7 +56,7 @@ class SelectiveLinearization(Baseline):
             raise PathlenError(f"threshold={threshold!r} must lie in [0, 1)")
         self.omega, self.threshold = omega, threshold
 
-    def penalty(self) -> Tensor:
+    def _penalty(self) -> Tensor:
         """Omega * sum |1 - alpha|, until the budget is met."""
         if self._finished:
             return self._slopes.zero()

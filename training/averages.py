@@ -1,0 +1,72 @@
+"""Moving averages of weights (EMA, SWA): what is linear in the model becomes linear in them.
+
+A slope that is set to 1 in the model only creeps toward 1 in an average of it, so that an averaged
+network stays as deep as before for as long as the average remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pathlen.errors import PathlenError
+from pathlen.printable import shown
+from pathlen.training.slopes import slopes_of
+
+
+@torch.no_grad()
+def copy_frozen_slopes(model: nn.Module, average: nn.Module | Mapping[str, Tensor]) -> None:
+    """Set those slopes of an averaged model to 1 that are 1 in the model itself.
+
+    Call it after each update of the average, or at the latest before it is evaluated or saved. All
+    else of the average stays as it is. Running statistics of batch norms are of the network that
+    the average was before: `renew_batch_norm(average, batches)` computes them anew.
+
+    Args:
+        model: The model that is trained, with slopes, not wrapped.
+        average: `torch.optim.swa_utils.AveragedModel`, timm's `ModelEma`, `ModelEmaV2` or
+            `ModelEmaV3`, a copy of the model, any module that holds one; or tensors by the names of
+            the model's parameters, as a `state_dict`.
+
+    Raises:
+        PathlenError: The average holds no copy of the slopes, or several.
+    """
+    slopes = slopes_of(model)
+    if not slopes:
+        raise PathlenError("the model has no slopes; give it some with make_linearizable")
+    if isinstance(average, nn.Module):
+        tensors: Mapping[str, Tensor] = dict(average.named_parameters())
+    else:
+        tensors = average
+    prefix = _prefix({own.parameter_name: own.parameter for own in slopes}, tensors)
+    for own in slopes:
+        copy = tensors[prefix + own.parameter_name]
+        copy.masked_fill_((own.parameter == 1).to(copy.device), 1.0)
+
+
+def _prefix(slopes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What stands before the names of slopes in an average: wrappers put "module." there."""
+    first = next(iter(slopes))
+    found = [
+        name[: len(name) - len(first)]
+        for name in tensors
+        if name == first or name.endswith("." + first)
+    ]
+    fitting = [
+        prefix
+        for prefix in found
+        if all(
+            prefix + name in tensors and tensors[prefix + name].shape == slope.shape
+            for name, slope in slopes.items()
+        )
+    ]
+    if len(fitting) != 1:
+        held = "several copies" if fitting else "no copy"
+        raise PathlenError(
+            f"the average holds {held} of the slopes of the model, such as {shown(first)}; give an"
+            " average that was made after make_linearizable, and the model that it is of, without"
+            " wrappers"
+        )
+    return fitting[0]
