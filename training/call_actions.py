@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,11 @@ from torch import Tensor, nn
 
 from pathlen.errors import LinearizationError
 from pathlen.training.blend import Form
+from pathlen.training.function_keys import from_name, to_name
+
+Place = tuple[str, int, str, int]
+"""A call in a forward: the path of the module that makes it, which of that module's calls this is,
+what is called, and how often it was called in there before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,20 +24,24 @@ class Slot:
 
     Attributes:
         layer: Name of the layer in the path graph.
+        place: Of the call that returns the activation.
         owner: Path of the module that holds the parameter.
         attribute: Its name there.
         view: Shape that broadcasts to that of the tensor from the right.
         index: Which slope each element of that shape has, the number of slopes where it has none;
             None where each has its own.
         form: What is known of the activation.
+        spans: Whether it is written in calls of several modules.
     """
 
     layer: str
+    place: Place
     owner: str
     attribute: str
     view: tuple[int, ...]
     index: Tensor | None
     form: Form
+    spans: bool
 
     def slope(self, module: nn.Module) -> Tensor:
         """The slopes, in a shape that broadcasts to that of the tensor."""
@@ -44,8 +53,12 @@ class Slot:
 
     def check(self, x: Tensor) -> None:
         """Raise LinearizationError where a tensor has other features than when it was traced."""
+        if not isinstance(x, Tensor):
+            return  # a symbol of torch.fx has no shape
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return  # its tracer warns of shapes that are looked at
         pairs = zip(reversed(self.view), reversed(x.shape), strict=False)
-        if x.ndim < len(self.view) or any(s not in (1, size) for s, size in pairs):
+        if x.ndim < len(self.view) or any(s != 1 and s != size for s, size in pairs):
             raise LinearizationError(
                 f"{self.layer!r} is applied to a tensor of shape {tuple(x.shape)}, and has slopes"
                 f" for one that ends in {self.view}; trace with an example of this size"
@@ -67,9 +80,39 @@ class Action:
     in_place: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """What the calls in one frame are to do, in order, by function or path of the module called."""
+    """What the calls in one frame are to do, in order.
 
-    functions: Mapping[Callable[..., Any], tuple[Action, ...]] = field(default_factory=dict)
+    Attributes:
+        functions: By the key of the function, see `function_keys`.
+        modules: By the key of the module.
+    """
+
+    functions: Mapping[Any, tuple[Action, ...]] = field(default_factory=dict)
     modules: Mapping[str, tuple[Slot | None, ...]] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Functions go by their names: pickle finds some of torch's under none."""
+        return _table, ([(to_name(key), own) for key, own in self.functions.items()], self.modules)
+
+
+def _table(named: list[tuple[Any, tuple[Action, ...]]], modules: Any) -> Table:
+    return Table({from_name(name): own for name, own in named}, modules)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a module is in a model with slopes.
+
+    Attributes:
+        path: Of the module.
+        tables: What the calls in it are to do, for each call of it in one forward.
+        whole: Whether it is the model.
+        repeated: Whether one forward calls it several times, with slopes of their own.
+    """
+
+    path: str
+    tables: tuple[Table, ...] = ()
+    whole: bool = False
+    repeated: bool = False

@@ -33,6 +33,8 @@ from pathlen.policy import Policy
 from pathlen.tracing import module_path, trace_model
 from pathlen.tracing.recording import EAGER
 from pathlen.tracing.state import on_cpu
+from pathlen.training.call_actions import Place
+from pathlen.training.function_keys import key_of, to_name
 
 FrameKey = tuple[str, int]  # path of a module, and which of its calls in one forward
 
@@ -44,6 +46,7 @@ class FunctionCall:
     Attributes:
         frame: The call of the module.
         function: As an override of torch functions sees it.
+        key: What it is counted under.
         index: How often the frame had called it before.
         operands: Node behind each tensor, by its position among the leaves of the arguments.
         result: Node of the result.
@@ -52,6 +55,7 @@ class FunctionCall:
 
     frame: FrameKey
     function: Callable[..., Any]
+    key: Any
     index: int
     operands: Mapping[int, fx.Node]
     result: fx.Node | None
@@ -101,6 +105,41 @@ class CallSite:
     last: FunctionCall | None = None
     first: tuple[FunctionCall, int] | None = None
 
+    @property
+    def owner(self) -> str:
+        """Path of the module that holds its slopes."""
+        if self.module is not None:
+            return self.module.path
+        assert self.last is not None
+        return self.last.frame[0]
+
+    @property
+    def place(self) -> Place:
+        """The call that returns it."""
+        if self.module is not None:
+            return *self.module.frame, f"module {self.module.path}", self.module.index
+        assert self.last is not None
+        return *self.last.frame, str(to_name(self.last.key)), self.last.index
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """An activation of the path graph without a place of its own in the program.
+
+    Attributes:
+        layer: Name of its layer in the path graph.
+        operation: That computes it.
+        path: Of the module that it is computed in.
+    """
+
+    layer: str
+    operation: str
+    path: str
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return f"{self.layer!r}: {self.operation} in module {self.path or '(top level)'!r}"
+
 
 @dataclass(slots=True)
 class Observed:
@@ -117,12 +156,12 @@ def find_call_sites(
     kwargs: Mapping[str, Any] | None,
     policy: Policy,
     input_axis: int | Mapping[str, int] | None,
-) -> tuple[list[CallSite], list[str], Observed]:
+) -> tuple[list[CallSite], list[Unplaced], Observed]:
     """Trace a model and find its activations in its own program.
 
     Returns:
-        The sites; a line for each activation that has no place of its own in the program; and all
-        calls that were seen.
+        The sites; the activations that have no place of their own in the program; and all calls
+        that were seen.
 
     Raises:
         ModelError: The model is traced by running another program than its own.
@@ -155,8 +194,8 @@ def find_call_sites(
         )
         found = next((place for place in places if place is not None), None)
         if found is None or value.dtype.is_complex:
-            path = module_path(step.call.node) or "(top level)"
-            left.append(f"{layer!r}: {step.call.operation} in module {path!r}")
+            path = module_path(step.call.node) or ""
+            left.append(Unplaced(layer, step.call.operation, path))
         else:
             sites.append(found)
     return sites, left, observer.seen
@@ -255,13 +294,15 @@ class _Observer(TorchFunctionMode):
             if isinstance(leaf, Tensor) and (node := _node_of(leaf)) is not None
         }
         frame = self._frames[-1]
-        index = frame.counts[func]
-        frame.counts[func] += 1
+        key = key_of(func, args)
+        index = frame.counts[key]
+        frame.counts[key] += 1
         result = func(*args, **kwargs)
         self.seen.functions.append(
             FunctionCall(
                 frame.key,
                 func,
+                key,
                 index,
                 operands,
                 _node_of(result),
@@ -278,8 +319,8 @@ class _Observer(TorchFunctionMode):
         self.seen.calls[path] += 1
         index = 0
         if self._frames:
-            index = self._frames[-1].counts[path]
-            self._frames[-1].counts[path] += 1
+            index = self._frames[-1].counts["module", path]
+            self._frames[-1].counts["module", path] += 1
         tensor = args[0] if args else None
         self._frames.append(_Frame((path, number), _node_of(tensor), tensor, index))
 

@@ -34,6 +34,8 @@ def make_model(recipe: Recipe, task: Task) -> nn.Module:
             task.example,
             granularity=recipe.linearize.granularity,
             unplaced=recipe.linearize.unplaced,
+            only=recipe.linearize.only,
+            exclude=recipe.linearize.exclude,
         )
     if recipe.weights is not None:
         load_given_weights(model, recipe.weights)

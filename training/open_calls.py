@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pathlen.training.call_actions import Table
+from pathlen.training.call_actions import Plan, Table
 
 
 @dataclass(slots=True, eq=False)
@@ -21,16 +21,21 @@ class Frame:
     """The forward of a module that is under way.
 
     Attributes:
-        path: Of the module.
+        plan: Of the module.
         module: Itself.
         table: What the calls in it are to do.
-        counts: How often it called each function, and each module by its path.
+        outer: The frame that it is opened in.
+        counts: How often it called each function, and each module by its key.
+        kept: Operands of activations that are written in several calls, by the names that their
+            slopes have in the module, with the version that they had.
     """
 
-    path: str
+    plan: Plan
     module: nn.Module
     table: Table
+    outer: Frame | None
     counts: dict[Any, int] = field(default_factory=dict)
+    kept: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
 
     def count(self, called: Any) -> int:
         """How often something was called in this frame before this call."""
@@ -49,17 +54,21 @@ class Calls:
     """One call of a model, or of a part of it.
 
     Attributes:
-        stack: The frames that are open, from the outermost.
+        whole: Whether it is a call of the model.
+        frame: The innermost frame that is open.
         numbers: How often modules were called, by path.
-        kept: Operands of activations that are written in several calls, by slot, with the version
-            that they had.
+        kept: Operands of activations whose calls are made by several modules, by the names of their
+            slopes, with the version that they had.
         within: The pass backward that it is made in, see `backward_pass`.
+        compiled: Whether a compiler follows it from its beginning.
     """
 
-    stack: list[Frame] = field(default_factory=list)
+    whole: bool
+    frame: Frame | None = None
     numbers: dict[str, int] = field(default_factory=dict)
-    kept: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    kept: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     within: int = field(default_factory=backward_pass)
+    compiled: bool = field(default_factory=torch.compiler.is_compiling)
 
     def number(self, path: str) -> int:
         """How often a module was called before this call of it."""
@@ -69,11 +78,17 @@ class Calls:
 
 
 class Opened(threading.local):
-    """The call of a model that is under way in a thread, None where there is none."""
+    """The call of a model that is under way in a thread, None where there is none.
+
+    Attributes:
+        calls: The call, or the one that a pass backward has interrupted.
+        suspended: Whether the model runs as if it had no slopes.
+    """
 
     def __init__(self) -> None:
-        # in each thread: a compiler notes that the attribute is there
+        # in each thread: a compiler notes that the attributes are there
         self.calls: Calls | None = None
+        self.suspended = False
 
     def here(self) -> Calls | None:
         """The call that goes on here, which one interrupted by a pass backward does not."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from pathlen.printable import shown
 from pathlen.training.baselines.settings import AnyBaseline
@@ -58,6 +58,17 @@ class Distillation(Settings):
     temperature: Positive = 4.0
 
 
+def _listed(given: Any) -> Any:
+    """One pattern or a list of them, as YAML has them, as a tuple."""
+    return (
+        (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+    )
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""Paths of modules, or patterns of them."""
+
+
 class Linearize(Phase):
     """The phase under the prior, or a baseline to compare it with.
 
@@ -68,6 +79,8 @@ class Linearize(Phase):
         distillation: See :class:`Distillation`.
         granularity: See :func:`pathlen.training.make_linearizable`.
         unplaced: See :func:`pathlen.training.make_linearizable`.
+        only: See :func:`pathlen.training.make_linearizable`; one path or pattern, or several.
+        exclude: The same.
         batch_norm_batches: Batches of the training data over which the running statistics of batch
             norms are computed anew before each evaluation of this phase: they lag behind slopes.
     """
@@ -78,6 +91,8 @@ class Linearize(Phase):
     distillation: Distillation | None = None
     granularity: Literal["channel", "layer", "position"] = "channel"
     unplaced: Literal["refuse", "keep"] = "refuse"
+    only: Patterns | None = None
+    exclude: Patterns | None = None
     batch_norm_batches: Annotated[int, Field(ge=0, lt=2**31)] = 8
 
     @model_validator(mode="before")

@@ -78,7 +78,8 @@ def update_state(
             if key in state and state[key].numel() == len(site.former):
                 state[key] = in_order(state[key], site.former)
             state[version] = getattr(module, version_key(site.attribute))
-        state.setdefault(key, getattr(module, site.attribute).detach())
+        if site.attribute in module._parameters:  # and is not computed by a parametrization
+            state.setdefault(key, getattr(module, site.attribute).detach())
 
 
 def in_order(tensor: Tensor, former: Tensor) -> Tensor:
