@@ -247,6 +247,32 @@ def test_slopes_that_are_no_numbers_are_told_with_their_place(value: float, goal
         SparsityPrior(model, omega=0.1)
 
 
+def test_slopes_that_no_optimizer_moves_are_told() -> None:
+    model = network()
+    prior = SparsityPrior(model, omega=0.1)
+    slopes = {id(own.parameter) for own in slopes_of(model)}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in slopes]
+    optimizer = torch.optim.SGD(rest, lr=0.1)
+
+    def go(number: int) -> None:
+        for _ in range(number):
+            optimizer.zero_grad()
+            (model(torch.ones(1, 4)).sum() * 0 + prior.penalty()).backward()
+            optimizer.step()
+            prior.step()
+
+    go(9)
+    with pytest.warns(UserWarning, match="no optimizer has moved the slopes in the last 10 steps"):
+        go(1)
+    go(20)  # once is enough
+    assert prior.num_active == 14
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)  # a warmup: the slopes are written
+    again = prior = SparsityPrior(model, omega=0.1)
+    go(20)
+    for _ in range(20):  # nothing was asked for
+        again.step()
+
+
 class Squared(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * x

@@ -8,6 +8,7 @@ within a threshold is set to 1 and frozen.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -36,6 +37,9 @@ Method = Literal["gradient", "proximal"]
 
 LINEAR = DEFAULT_POLICY.tolerance
 """A slope that is this near to 1 makes a linear unit, for whoever measures it."""
+
+IDLE = 10
+"""Steps without a change of any slope before a warning: a `GradScaler` leaves out some at first."""
 
 
 class SparsityPrior(Attachable):
@@ -100,6 +104,7 @@ class SparsityPrior(Attachable):
         self._finished = False
         self._plan, self._done = plan, 0
         self._resting = torch.zeros_like(self._frozen)
+        self._asked, self._idle, self._still = False, 0, torch.empty(0)
         self._adopt(self._slopes.read_checked(wait=True).detach())
         self._settle()
 
@@ -109,6 +114,7 @@ class SparsityPrior(Attachable):
         if self.method == "proximal" or self._finished:
             return self._slopes.zero()
         self._require_trained()
+        self._asked = torch.is_grad_enabled()
         flat = self._slopes.read()
         if flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()  # sums of 16 bits lose small parts, or overflow
@@ -129,6 +135,7 @@ class SparsityPrior(Attachable):
             PathlenError: Weights were loaded that are not those of this prior.
         """
         self._follow()
+        self._warn_if_idle()
         self._done += 1
         self._settle(learning_rate)
 
@@ -196,6 +203,26 @@ class SparsityPrior(Attachable):
             )
         self._adopt(flat)
         self._slopes.forget_loaded()
+
+    def _warn_if_idle(self) -> None:
+        """Warn once where a penalty was asked for in step after step, and nothing moved a slope."""
+        idle, self._asked = self._asked and not self._slopes.were_written(), False
+        self._idle = self._idle + 1 if idle else 0
+        if self._idle == 1:
+            self._still = self._slopes.read().detach()
+        if self._idle != IDLE:
+            return
+        now = self._slopes.read().to(self._still)
+        if not torch.equal(now, self._still):  # fused optimizers write without a trace
+            self._idle = 0
+            return
+        warnings.warn(
+            f"no optimizer has moved the slopes in the last {IDLE} steps, so that the prior does"
+            " nothing: the optimizer was made before make_linearizable, or without them; make it"
+            " from pathlen.training.parameter_groups(model, weight_decay), and attach the prior to"
+            " it",
+            stacklevel=3,
+        )
 
     def _require_trained(self) -> None:
         """Raise PathlenError where the penalty would be without effect."""

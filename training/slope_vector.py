@@ -34,6 +34,7 @@ class SlopeVector:
         self._names = [own.parameter_name for own in self.sites]
         self._paths = [name.split(".") for name in self._names]
         self.sizes = [own.parameter.numel() for own in self.sites]
+        self._versions: list[int] = []
         self._loads = note_loads(model, self._names, self)
 
     def __len__(self) -> int:
@@ -118,6 +119,11 @@ class SlopeVector:
         slopes = tuple(self.parameters())
         parts = zip(flat.split(self.sizes), slopes, strict=True)
         torch._foreach_copy_(slopes, [_as_shape(part, slope.shape) for part, slope in parts])
+        self._versions = [slope._version for slope in slopes]
+
+    def were_written(self) -> bool:
+        """Whether anything but `write` has changed one in place, by whatever it was."""
+        return self._versions != [slope._version for slope in self.parameters()]
 
     def by_name(self, flat: Tensor) -> dict[str, Tensor]:
         """Something of each slope, by the names of their parameters, for files; copies.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.gradual import Gradual
+from pathlen.training.linearizer_state import Plain
 from pathlen.training.targets import Plan, ranked, slope_shares
 
 
@@ -40,9 +41,13 @@ class ByCentrality(Gradual):
         shares = slope_shares(self._slopes.sites, monitor)
         # equal centralities may differ in their last digits, by the order of additions
         steps = (shares * (2**40 / shares.max().clamp(min=1e-300))).round()
+        self._first = first
         self._by_centrality = ranked(-steps if first == "largest" else steps, plan.seed)
         if not train_slopes:
             self._keep_slopes()
+
+    def _settings(self) -> Plain:
+        return super()._settings() | {"first": self._first}
 
     def _order(self, flat: Tensor) -> Tensor:
         return self._by_centrality.to(flat.device)

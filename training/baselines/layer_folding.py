@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.base import Baseline
+from pathlen.training.linearizer_state import Plain
 from pathlen.training.targets import Plan
 
 
@@ -70,6 +71,9 @@ class FoldedLayers(Baseline):
             return flat
         parts = flat.split(self._slopes.sizes)
         return torch.cat([part[:1].clamp(min=0).expand_as(part) for part in parts])
+
+    def _settings(self) -> Plain:
+        return super()._settings() | {"p": self.p}
 
     def _advance(self, flat: Tensor) -> None:
         if self._plan.share(self._done) < 1:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.training.baselines.base import Baseline
+from pathlen.training.linearizer_state import Plain
 from pathlen.training.targets import Plan
 
 
@@ -61,6 +62,9 @@ class SelectiveLinearization(Baseline):
         if self._finished:
             return self._slopes.zero()
         return self.omega * (1 - self._slopes.read()).abs().sum()
+
+    def _settings(self) -> Plain:
+        return super()._settings() | {"threshold": self.threshold}
 
     def _advance(self, flat: Tensor) -> None:
         distance = (1 - flat).abs()
