@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -207,6 +208,19 @@ def test_fused_optimizers_that_unscale_by_themselves() -> None:
     assert_expected(model)
 
 
+def relu_prior() -> SparsityPrior:
+    """Attached to an optimizer, of a model that can be pickled."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3), nn.Linear(3, 1))
+    prior = SparsityPrior(model, omega=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    prior.attach(optimizer)
+    assert prior.is_attached
+    del optimizer
+    assert not prior.is_attached  # it has gone, and the penalty has its gradient again
+    assert prior.penalty().requires_grad
+    return prior
+
+
 def test_detached_again() -> None:
     model = network()
     optimizer = optimizer_of(model)
@@ -218,7 +232,8 @@ def test_detached_again() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert_expected(model)
-    assert not copy.deepcopy(prior).is_attached
+    for other in (copy.deepcopy(prior), pickle.loads(pickle.dumps(relu_prior()))):
+        assert not other.is_attached
     again.remove()
     attached.remove()
     assert not prior.is_attached
@@ -368,19 +383,9 @@ lightning_warnings = pytest.mark.filterwarnings(
 )
 
 
-@lightning_warnings
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
-@pytest.mark.parametrize(
-    ("clip", "precision", "in_loss"),
-    [(None, "32-true", True), (1e-3, "32-true", False), (1e-3, "bf16-mixed", True)],
-)
-def test_lightning(
-    tmp_path: Any, accumulate: int, clip: float | None, precision: Any, in_loss: bool
-) -> None:
+def lightning_module(in_loss: bool = False, overflow_at: int | None = None) -> Any:
     import_torchvision()
-    from lightning.pytorch import LightningModule, Trainer
-
-    from pathlen.integrations import DepthCallback
+    from lightning.pytorch import LightningModule
 
     class Module(LightningModule):
         def __init__(self) -> None:
@@ -392,15 +397,24 @@ def test_lightning(
         def forward(self, x: Any) -> Any:
             return self.model(x)
 
-        def training_step(self, batch: Any, _: int) -> Any:
+        def training_step(self, batch: Any, index: int) -> Any:
             x, y = batch
-            loss = nn.functional.cross_entropy(self(x), y)
+            loss = nn.functional.cross_entropy(self(x).float(), y)
+            if index == overflow_at:
+                loss = loss * math.inf
             return loss + self.prior.penalty() if in_loss else loss
 
         def configure_optimizers(self) -> Any:
             return optimizer_of(self.model)
 
-    module = Module()
+    return Module()
+
+
+def fit(folder: Any, module: Any, batches: int, **options: Any) -> None:
+    from lightning.pytorch import Trainer
+
+    from pathlen.integrations import DepthCallback
+
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -408,16 +422,40 @@ def test_lightning(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=tmp_path,
-        precision=precision,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=clip,
+        default_root_dir=folder,
         callbacks=[DepthCallback(prior=module.prior)],
+        **options,
     )
-    trainer.fit(module, DataLoader(data(4 * STEPS * accumulate), batch_size=4))
+    trainer.fit(module, DataLoader(data(4 * batches), batch_size=4))
     assert module.prior.state_dict()["step"] == STEPS
     assert_expected(module.model)
     assert not module.prior.is_attached
+
+
+@lightning_warnings
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("clip", "precision", "in_loss"),
+    [(None, "32-true", True), (1e-3, "32-true", False), (1e-3, "bf16-mixed", True)],
+)
+def test_lightning(
+    tmp_path: Any, accumulate: int, clip: float | None, precision: Any, in_loss: bool
+) -> None:
+    options = {"accumulate_grad_batches": accumulate, "gradient_clip_val": clip}
+    module = lightning_module(in_loss)
+    fit(tmp_path, module, STEPS * accumulate, precision=precision, **options)
+
+
+@lightning_warnings
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_lightning_with_gradients_that_are_scaled(tmp_path: Any, clip: float | None) -> None:
+    """Sixteen bits on a CPU, with a step that overflows and is left out."""
+    module = lightning_module(overflow_at=3)
+    from lightning.pytorch.plugins import MixedPrecision
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    fit(tmp_path, module, STEPS + 1, plugins=[plugin], gradient_clip_val=clip)
 
 
 # ------------------------------------------------------------------ the Hugging Face Trainer

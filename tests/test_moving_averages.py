@@ -135,6 +135,16 @@ def test_slopes_that_are_not_linear_in_the_model_stay_averages() -> None:
     torch.testing.assert_close(average.module[2].slope.detach()[:4], expected)
 
 
+def test_wrappers_of_the_model_and_of_the_average_do_not_matter() -> None:
+    model = network()
+    average = AveragedModel(model)
+    with torch.no_grad():
+        model[2].slope[:5] = 1
+    compiled_of_parallel = nn.ModuleDict({"_orig_mod": nn.ModuleDict({"module": model})})
+    copy_frozen_slopes(compiled_of_parallel, average)
+    assert int((average.module[2].slope == 1).sum()) == 5
+
+
 def test_an_average_of_another_precision() -> None:
     model = network()
     average = copy.deepcopy(model).bfloat16()

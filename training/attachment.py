@@ -39,7 +39,8 @@ class Attachable:
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Let each step of an optimizer take the penalty and be followed by `step`.
 
-        The loop calls neither `penalty` nor `step` then. The gradient of the penalty is added when
+        The loop calls neither `penalty` nor `step` then. An optimizer that takes the place of this
+        one is attached to in its turn. The gradient of the penalty is added when
         the optimizer steps: once, whatever was accumulated, and not clipped, divided or scaled with
         the gradient of the loss.
 
@@ -55,7 +56,7 @@ class Attachable:
         if (before := self._attached()) is not None:
             before.remove()
         attachment = Attachment(self, unwrapped_optimizer(optimizer))
-        self._attachment = weakref.ref(attachment)  # copies of this one are not attached
+        self._attachment = weakref.ref(attachment)
         return attachment
 
     @property
@@ -74,7 +75,11 @@ class Attachable:
 
     def _attached(self) -> Attachment | None:
         found = None if self._attachment is None else self._attachment()
-        return found if found is not None and found.of is self and found.handles else None
+        return found if found is not None and found.handles else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the attachment, for copies and pickles: those are not attached."""
+        return {name: value for name, value in vars(self).items() if name != "_attachment"}
 
     def _penalty(self) -> Tensor:
         return self._slopes.zero()

@@ -25,7 +25,7 @@ def copy_frozen_slopes(model: nn.Module, average: nn.Module | Mapping[str, Tenso
     the average was before: `renew_batch_norm(average, batches)` computes them anew.
 
     Args:
-        model: The model that is trained, with slopes, not wrapped.
+        model: The model that is trained, with slopes.
         average: `torch.optim.swa_utils.AveragedModel`, timm's `ModelEma`, `ModelEmaV2` or
             `ModelEmaV3`, a copy of the model, any module that holds one; or tensors by the names of
             the model's parameters, as a `state_dict`.
@@ -40,10 +40,18 @@ def copy_frozen_slopes(model: nn.Module, average: nn.Module | Mapping[str, Tenso
         tensors: Mapping[str, Tensor] = dict(average.named_parameters())
     else:
         tensors = average
-    prefix = _prefix({own.parameter_name: own.parameter for own in slopes}, tensors)
-    for own in slopes:
-        copy = tensors[prefix + own.parameter_name]
-        copy.masked_fill_((own.parameter == 1).to(copy.device), 1.0)
+    of_model = {_unwrapped(own.parameter_name): own.parameter for own in slopes}
+    prefix = _prefix(of_model, tensors)
+    for name, slope in of_model.items():
+        copy = tensors[prefix + name]
+        copy.masked_fill_((slope == 1).to(copy.device), 1.0)
+
+
+def _unwrapped(name: str) -> str:
+    """A name without what DistributedDataParallel and `torch.compile` put before it."""
+    while name.startswith(("module.", "_orig_mod.")):
+        name = name.partition(".")[2]
+    return name
 
 
 def _prefix(slopes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
@@ -66,7 +74,6 @@ def _prefix(slopes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
         held = "several copies" if fitting else "no copy"
         raise PathlenError(
             f"the average holds {held} of the slopes of the model, such as {shown(first)}; give an"
-            " average that was made after make_linearizable, and the model that it is of, without"
-            " wrappers"
+            " average that was made after make_linearizable, and the model that it is of"
         )
     return fitting[0]
