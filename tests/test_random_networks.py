@@ -82,17 +82,43 @@ def live_steps(steps, outputs):
     return live
 
 
-def summands(steps, outputs, position):
-    """Tensors merged by a sum: those of an inner sum that nobody else reads are its own."""
-    live = live_steps(steps, outputs)
+def behind_moves(steps, outputs, source, reader):
+    """Which operation a tensor is moved from, and how; None where others read it."""
+    live, moves = live_steps(steps, outputs), []
+    while source and source not in outputs:
+        if [p for p in live if p and source in steps[p - 1].sources] != [reader]:
+            return None, moves
+        kind, sources, _ = steps[source - 1]
+        if kind not in ("slice", "cat") or len(set(sources)) > 1:
+            return source, moves
+        moves.insert(0, half if kind == "slice" else twice)
+        source, reader = sources[0], source
+    return None, moves
+
+
+def half(units):
+    return units[: (len(units) + 1) // 2]
+
+
+def twice(units):
+    return [*units, *units]
+
+
+def parts(steps, outputs, tensors, position):
+    """What a sum or a product merges: tensors, by position, and the units of each.
+
+    Where nobody else reads an inner sum (product), its parts are those of the outer one.
+    """
     found = []
     for source in steps[position - 1].sources:
-        readers = [p for p in live if p and source in steps[p - 1].sources]
-        inner = source > 0 and steps[source - 1].kind == "add"
-        if inner and readers == [position] and source not in outputs:
-            found += summands(steps, outputs, source)
-        else:
-            found.append(source)
+        inner, moves = behind_moves(steps, outputs, source, position)
+        if inner is None or steps[inner - 1].kind != steps[position - 1].kind:
+            found.append((source, tensors[source]))
+            continue
+        for tensor, units in parts(steps, outputs, tensors, inner):
+            for move in moves:
+                units = move(units)
+            found.append((tensor, units))
     return found
 
 
@@ -126,7 +152,7 @@ def apply(expected, step, read):
     if step.kind in ("norm", "double"):
         return read[0]
     if step.kind == "slice":
-        return read[0][: (len(read[0]) + 1) // 2]
+        return half(read[0])
     if step.kind == "cat":
         return [unit for part in read for unit in part]
     return merge(expected, read)
@@ -139,11 +165,16 @@ def expected_graph(steps, outputs, channels):
     entries = [0]
     for position, step in enumerate(steps, start=1):
         entries.append(position if step.kind in OWN else entries[step.sources[0]])
-        sources = summands(steps, outputs, position) if step.kind == "add" else step.sources
-        if step.kind == "add":  # relu(x) + (y + x): two functions of x meet in the flat sum
-            distinct = set(sources)
-            expected.meets_itself |= len({entries[source] for source in distinct}) < len(distinct)
-        tensors.append(apply(expected, step, [tensors[source] for source in sources]))
+        read = [tensors[source] for source in step.sources]
+        if step.kind in ("add", "product"):
+            met = parts(steps, outputs, tensors, position)
+            names = [name for name, _ in met]
+            if step.kind == "add":
+                names = [*set(names)]  # x + x is 2 x, but x * x a function
+            # relu(x) + (y + x): two functions of x meet in the flat sum
+            expected.meets_itself |= len({entries[name] for name in names}) < len(names)
+            read = [units for _, units in met]
+        tensors.append(apply(expected, step, read))
     return expected, [set(tensors[position]) for position in outputs]
 
 
@@ -176,7 +207,7 @@ def programs(draw):
                 sources = (source, second)
                 if kind == "add" and third and draw(st.booleans()):
                     sources = (*sources, draw(st.sampled_from(third)))
-        if kind == "double" and source and steps[source - 1].kind == "add":
+        if kind == "double" and source and steps[source - 1].kind in ("add", "product"):
             kind = "relu"
         if kind == "cat":
             sources = (source, draw(st.integers(0, position - 1)))

@@ -465,14 +465,18 @@ def test_a_wrong_function_within_a_flat_sum(monkeypatch, name):
 
 def test_a_sum_through_a_product(monkeypatch):
     """(a * b) + c is no merge of three."""
-    original = elementwise.merged_sum
+    original = elementwise.merged
 
-    def apply(call, operands, lowering, **options):
-        inner = [o.call.values() if o.call.name == "aten.mul" else [o] for o in operands]
-        flat = [value for values in inner for value in values]
-        return original(call, flat, lowering, **options)
+    def apply(call, meeting, lowering, **options):
+        if meeting.operator == "sum":
+            inner = [
+                o.call.values() if o.call.name == "aten.mul" else [o] for o in meeting.operands
+            ]
+            flat = [value for values in inner for value in values]
+            meeting = replace(meeting, operands=flat)
+        return original(call, meeting, lowering, **options)
 
-    monkeypatch.setattr(elementwise, "merged_sum", apply)
+    monkeypatch.setattr(elementwise, "merged", apply)
     verdict = verify(FlatSum(lambda x, v: x * v + x.tanh()), torch.randn(2, 3))
     assert_wrong(verdict, "nothing missing", "add")
 

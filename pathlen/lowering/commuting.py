@@ -44,7 +44,7 @@ def divided_before(call: Call, lowering: Lowering) -> Value | None:
             divided = _divided(call, source, replaced, lowering) if replaced else None
             if divided is not None:
                 found = _again(made.call, source, divided, lowering)
-                return lowering.passed(call, in_shape(call, found, call.shape))
+                return lowering.passed(call.node, in_shape(call, found, call.shape))
     return None
 
 

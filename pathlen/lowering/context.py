@@ -130,9 +130,9 @@ class Lowering:
 
         return pytree.tree_map_only(torch.Tensor, result, call.node.meta["val"])
 
-    def passed(self, call: Call, value: Value) -> Value:
-        """The result of a decomposed call, with the history of what it was decomposed to."""
-        passed = dataclasses.replace(value, node=call.node)
+    def passed(self, node: fx.Node, value: Value) -> Value:
+        """A value under another node, with its history: of a decomposition, or one of several."""
+        passed = dataclasses.replace(value, node=node)
         self._with_labels.append(passed)
         return passed
 

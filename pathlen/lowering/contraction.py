@@ -13,7 +13,8 @@ import torch
 
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import elementwise, merged_sum
+from pathlen.lowering.elementwise import elementwise, merged
+from pathlen.lowering.flat import combined
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
@@ -30,9 +31,9 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import arranged, weights_of
 from pathlen.lowering.layers import dense_layer
 from pathlen.lowering.lookups import is_step, one_hot_look_up
+from pathlen.lowering.operators import Meeting
 from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.stacks import pieces_along
-from pathlen.lowering.sums import added_up
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
 from pathlen.lowering.written_views import with_axes
@@ -199,7 +200,8 @@ def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Low
         for piece, number in zip(pieces, numbers, strict=True)
         if piece.is_path
     ]
-    return merged_sum(added_up(call, terms), [summand for summand, _ in terms], lowering)
+    last = combined(call, "sum", terms)
+    return merged(last, Meeting("sum", [summand for summand, _ in terms], (last,)), lowering)
 
 
 def _adds_up(

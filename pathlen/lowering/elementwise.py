@@ -7,22 +7,22 @@ import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions, function_without_parameters
-from pathlen.lowering.constants import UnknownConstantError
+from pathlen.lowering.choices import CHOICES, chosen_labels, left_over
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.flat import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.functions import Function, Split, carried, labels_of_entry
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
     broadcast,
     collapse,
-    compact,
     constant_labels,
     distinct_tuples,
-    is_position_axis,
     sets_of_rows,
 )
 from pathlen.lowering.lookups import is_step
 from pathlen.lowering.operations import aten, operation_name
+from pathlen.lowering.operators import Meeting, has_a_product, inverted, meeting_of
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import (
     Region,
@@ -32,11 +32,10 @@ from pathlen.lowering.regions import (
     region_to_exponent,
 )
 from pathlen.lowering.rules import Result, rule
-from pathlen.lowering.states import PRODUCTS, SUMS, State, is_exponential
-from pathlen.lowering.sums import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
-from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.states import SUMS, State, is_exponential
+from pathlen.lowering.values import Call, Operator, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
-    factors_in_sum,
+    factors_of_parts,
     labels_by_function,
     merged_nodes,
     passed,
@@ -45,18 +44,7 @@ from pathlen.lowering.weighted_merges import (
 )
 from pathlen.lowering.zeros import zeros_of
 
-_SCALES = frozenset(
-    aten("mul multiply where masked_fill")
-)  # a number beside a unit leaves it as it is
 Passes = Literal["all", "beside constants", "alike", "none"]
-_PRODUCTS = frozenset(aten("mul multiply div divide true_divide"))
-_EXTREMES = frozenset(aten("maximum minimum max min fmax fmin"))
-_FACTORS_OF_SUMS = {
-    "aten.lerp": ("weight",),
-    "aten.addcmul": ("tensor1", "tensor2"),
-    "aten.addcdiv": ("tensor2",),
-}
-_CHOICES = {"aten.where": "condition", "aten.masked_fill": "mask"}
 
 
 @rule(
@@ -84,13 +72,16 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
         return lowering.result(call, constant_labels(call.shape))
     if is_exponential(call) and path[0].softmax == "log":
         return _softmax(call, broadcast(path[0].labels, call.shape), lowering)
-    region = find_region(call, varying, lowering.constants)
+    region, meeting = find_region(call, varying, lowering.constants), meeting_of(call)
     if region is not None:
-        return scalar_function(region, lowering)
-    if call.name in _PRODUCTS:  # a factor made from comparisons only chooses
-        path = [value for value in path if not is_step(value)] or path
+        value = scalar_function(region, lowering)
+        if meeting is not None and meeting.inverts:
+            _remember(value, call, meeting, _flattened(call, meeting, lowering), lowering)
+        return value
+    if meeting is not None:
+        return merged(call, meeting, lowering, tried=True)
     if len(path) == 1:  # the others are masks made from elsewhere: they only choose elements
-        return lowering.result(call, _chosen_or_passed(call, path[0], lowering), softmax_of=path[0])
+        return _beside_masks(call, path[0], lowering)
     return _merge(call, path, lowering)
 
 
@@ -110,7 +101,7 @@ def scalar_function(region: Region, lowering: Lowering) -> Value:
         return _softmax(call, _before_exponential(region, lowering), lowering)
     if not region.affine:
         return _activation(region, lowering)
-    if entry.call is not None and call.name in _CHOICES and not region.between:
+    if entry.call is not None and call.name in CHOICES and not region.between:
         labels = _chosen_or_passed(call, entry, lowering)
     else:
         labels = passed(region, lowering)
@@ -213,44 +204,22 @@ def activation_units(
 
 def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
     """One new unit per distinct tuple of labels, with those labels as predecessors."""
-    if call.name in _CHOICES and len(path) > 1:
-        chosen = _chosen(call, lowering)
+    if call.name in CHOICES:
+        chosen = chosen_labels(call, lowering)
         if chosen is not None:
             return lowering.result(call, chosen)
-    if adds(call):
-        return merged_sum(call, path, lowering, tried=True)
-    if call.name in _FACTORS_OF_SUMS:
+    if has_a_product(call):
         return _sum_with_a_product(call, lowering)
-    kind = "product" if call.name in _PRODUCTS else "pooling" if call.name in _EXTREMES else ""
-    counted = bool(kind) and lowering.policy.counts(kind)
-    passes: Passes = "beside constants" if call.name in _SCALES else "none"
-    if kind == "pooling" and not counted:
-        passes = "alike"  # the largest of a unit at several positions, as a pooling has it
-    if lowering.weights is None:
-        columns = [broadcast(operand.labels, call.shape) for operand in path]
-    else:
-        path, columns = scaled_operands(call, path, lowering)
-    if call.name in PRODUCTS:
-        columns = _without_zeros(call, path, columns, lowering)
-    value = lowering.result(
-        call, merge_columns(call, columns, lowering, counted=counted, passes=passes)
-    )
-    if kind == "product":
-        lowering.by_data()
+    columns = scaled_operands(call, path, lowering)
+    passes: Passes = "beside constants" if call.name in CHOICES else "none"
+    value = lowering.result(call, merge_columns(call, columns, lowering, passes=passes))
     value.merge = True
     return value
 
 
-def _without_zeros(
-    call: Call, operands: list[Value], columns: list[torch.Tensor], lowering: Lowering
-) -> list[torch.Tensor]:
-    """Labels of the factors of a product, none where one of them is a zero of the program."""
-    masks = [zeros_of(operand, lowering.constants) for operand in operands]
-    found = [broadcast(mask, call.shape) for mask in masks if mask is not None]
-    if not found:
-        return columns
-    zero = collapse(torch.stack(found).any(0))
-    return [collapse(torch.where(zero, CONSTANT, column)) for column in columns]
+def _beside_masks(call: Call, value: Value, lowering: Lowering) -> Value:
+    """One path tensor passed on: nothing else that the call reads has a path."""
+    return lowering.result(call, _chosen_or_passed(call, value, lowering), softmax_of=value)
 
 
 def _sum_with_a_product(call: Call, lowering: Lowering) -> Value:
@@ -279,101 +248,120 @@ def _sum_with_a_product(call: Call, lowering: Lowering) -> Value:
     return part(add, call["self"], product)
 
 
-def adds(call: Call) -> bool:
-    """Whether a call is a sum of its operands, each times a constant."""
-    if call.name in SUMS:
-        return True
-    names = _FACTORS_OF_SUMS.get(call.name, ())
-    return any(not isinstance(call[n], Value) or not call[n].varies for n in names)
+def merged(call: Call, meeting: Meeting, lowering: Lowering, *, tried: bool = False) -> Value:
+    """A sum, product, maximum or minimum of all that meets, in inner ones that it alone reads too.
 
-
-def merged_sum(
-    call: Call, operands: list[Value], lowering: Lowering, *, tried: bool = False
-) -> Value:
-    """A sum: of all summands, those of sums inside that nobody else reads included.
-
-    Functions of one tensor among the summands meet first, whatever the order.
+    Functions of one tensor among the parts meet first, whatever the order.
 
     Args:
-        call: the sum.
-        operands: the path tensors among its operands.
+        call: the call.
+        meeting: what meets in it.
         lowering: the lowering at work.
         tried: whether it is known that the operands together are no function of one tensor.
     """
-    flat = flattened(
-        call, operands, lowering.readers, lowering.constants, weighted=lowering.weights is not None
-    )
-    carriers = dict(flat)
-    summands = list(carriers)
-    may_meet = not (tried and len(summands) < 3) and have_common_origin(summands)
-    terms: list[Term] = [(summand, 1.0) for summand in summands]
-    if may_meet or lowering.weights is not None:
-        factors = factors_in_sum(call, list(carriers.values()), lowering)
-        terms = [*zip(summands, factors, strict=True)]
+    operator, flat = meeting.operator, _flattened(call, meeting, lowering)
+    parts = [part for part, _ in flat]
+    may_meet = not (tried and len(parts) < 3) and have_common_origin(parts)
+    terms: list[Term] = [(part, 1.0) for part in parts]
+    if lowering.weights is not None or (may_meet and operator == "sum"):
+        factors = factors_of_parts(call, [carrier for _, carrier in flat], lowering)
+        terms = [*zip(parts, factors, strict=True)]
     groups: Sequence[Term | RegionTerm] = terms
     if may_meet:
-        groups = grouped(call, terms, lowering.constants)
-    columns = [_labels_of_term(call, summand, factor, lowering) for summand, factor in groups]
-    value = lowering.result(call, merge_columns(call, columns, lowering))
-    value.summands = tuple(summands)
-    value.merge = True
-    remember_terms(value, call, carriers, lowering)
+        groups = grouped(call, operator, terms, lowering.constants)
+    path = _with_paths(operator, meeting.operands)
+    if len(path) == 1 and len(groups) == len(terms):
+        value = _beside_masks(call, inverted(path[0]) or path[0], lowering)
+    else:
+        bringing = _with_paths(operator, parts)
+        columns = [
+            _labels_of_term(call, part, factor, lowering)
+            for part, factor in groups
+            if isinstance(part, Region) or part in bringing
+        ]
+        value = lowering.result(call, _met(call, operator, parts, columns, lowering))
+        value.merge = True
+    _remember(value, call, meeting, flat, lowering)
     return value
 
 
-def _labels_of_term(
-    call: Call, summand: Value | Region, factor: Factor, lowering: Lowering
+def _with_paths(operator: Operator, parts: Sequence[Value]) -> list[Value]:
+    """The parts that bring paths; a factor made from comparisons only chooses, beside others."""
+    path = [part for part in parts if part.is_path]
+    chosen = [part for part in path if operator == "product" and is_step(part)]
+    return [part for part in path if part not in chosen] or path
+
+
+def _met(
+    call: Call,
+    operator: Operator,
+    parts: list[Value],
+    columns: list[torch.Tensor],
+    lowering: Lowering,
 ) -> torch.Tensor:
-    value = scalar_function(summand, lowering) if isinstance(summand, Region) else summand
+    """Labels of the result where parts meet, of which columns are the labels."""
+    if operator == "sum":
+        return merge_columns(call, columns, lowering)
+    counted = lowering.policy.counts("product" if operator == "product" else "pooling")
+    passes: Passes = "none"
+    if operator == "product":
+        lowering.by_data()
+        if not any(map(inverted, parts)):
+            passes = "beside constants"
+        columns = _without_zeros(call, parts, columns, lowering)
+    elif not counted:
+        passes = "alike"  # the largest of a unit at several positions, as a pooling has it
+    return merge_columns(call, columns, lowering, counted=counted, passes=passes)
+
+
+def _without_zeros(
+    call: Call, parts: list[Value], columns: list[torch.Tensor], lowering: Lowering
+) -> list[torch.Tensor]:
+    """Labels of the factors of a product, none where one of them is a zero of the program."""
+    factors = [part for part in parts if part.is_path and inverted(part) is None]
+    masks = [zeros_of(factor, lowering.constants) for factor in factors]
+    found = [broadcast(mask, call.shape) for mask in masks if mask is not None]
+    if not found:
+        return columns
+    zero = collapse(torch.stack(found).any(0))
+    return [collapse(torch.where(zero, CONSTANT, column)) for column in columns]
+
+
+def _flattened(call: Call, meeting: Meeting, lowering: Lowering) -> list[tuple[Value, Value]]:
+    weighted = lowering.weights is not None
+    return flattened(call, meeting, lowering.readers, lowering.constants, weighted=weighted)
+
+
+def _remember(
+    value: Value,
+    call: Call,
+    meeting: Meeting,
+    flat: list[tuple[Value, Value]],
+    lowering: Lowering,
+) -> None:
+    """Keep what a value has met from, for values that it meets further."""
+    value.operator = meeting.operator
+    value.parts = tuple(part for part, _ in flat)
+    carriers = {inverted(part) or part: carrier for part, carrier in flat}
+    remember_terms(value, call, carriers, lowering)
+
+
+def _labels_of_term(
+    call: Call, part: Value | Region, factor: Factor, lowering: Lowering
+) -> torch.Tensor:
+    value = scalar_function(part, lowering) if isinstance(part, Region) else part
     labels = broadcast(value.labels, call.shape)
     if lowering.weights is None:
         return labels
     return lowering.scaled(labels, torch.as_tensor(factor, dtype=torch.float64).abs())
 
 
-def _chosen(call: Call, lowering: Lowering) -> torch.Tensor | None:
-    """Labels of a `where` whose condition is a constant: element by element one of the two."""
-    condition = call[_CHOICES[call.name]]
-    if condition.varies:
-        return None
-    try:
-        mask = lowering.constants.of(condition).bool()
-    except UnknownConstantError:
-        lowering.remark(f"{lowering.site(call)}: its constant mask has no values here", "bound")
-        return None
-    sides = ("self", "other") if call.name == "aten.where" else ("value", "self")
-    labels = [
-        broadcast(call[n].labels, call.shape)
-        if isinstance(call[n], Value)
-        else constant_labels(call.shape)
-        for n in sides
-    ]
-    return collapse(torch.where(mask, labels[0], labels[1]))
-
-
 def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Tensor:
     """Labels of one tensor passed on, without units that a constant mask replaces everywhere."""
-    labels = broadcast(value.labels, call.shape)
-    if lowering.weights is not None:
-        region = Region(value, State(1, (identity(value.shape),)), (), (), call)
-        return passed(region, lowering)
-    if call.name not in _CHOICES or call[_CHOICES[call.name]].varies:
-        return labels
-    try:
-        mask = lowering.constants.of(call[_CHOICES[call.name]]).bool()
-    except UnknownConstantError:
-        return labels
-    if call.name == "aten.masked_fill" or call["self"] is not value:
-        mask = ~mask
-    lead = labels.ndim - mask.ndim
-    for axis in range(mask.ndim):  # at some positions is enough: they are one unit
-        if mask.shape[axis] > 1 and is_position_axis(labels, lead + axis):
-            mask = mask.any(axis, keepdim=True)
-    if bool(mask.all()):
-        return labels
-    small = compact(labels)
-    kept = torch.isin(small, small[mask.expand(small.shape)])
-    return collapse(torch.where(kept, small, CONSTANT).expand(labels.shape))
+    if lowering.weights is None:
+        return left_over(call, value, broadcast(value.labels, call.shape), lowering.constants)
+    region = Region(value, State(1, (identity(value.shape),)), (), (), call)
+    return passed(region, lowering)
 
 
 def merge_labels(call: Call, operands: list[Value], lowering: Lowering) -> torch.Tensor:
@@ -398,14 +386,14 @@ def merge_columns(
         lowering: the lowering at work.
         counted: whether the units are nonlinearities.
         passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
-            a product those beside constants (x * constant, but not x * x), in a maximum those
-            beside itself.
+            a product those beside constants alone (x * constant, but not x * x), in a maximum
+            those beside itself.
     """
     tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
     single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
-        beside_constants = (tuples == CONSTANT).any(axis=1)
-        which = {"beside constants": beside_constants, "alike": ~beside_constants}
+        there = (tuples != CONSTANT).sum(axis=1)
+        which = {"beside constants": there == 1, "alike": there == tuples.shape[1]}
         single_passes = which.get(passes, False)
     if lowering.weights is not None:
         return spread(merged_nodes(call, tuples, single_passes, counted, lowering))

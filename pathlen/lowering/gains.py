@@ -15,13 +15,12 @@ from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.moving import item_of, moved_numbers
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.states import SAME
+from pathlen.lowering.states import NEGATIONS, SAME
 from pathlen.lowering.values import Call, Value, varying_operands
 
 Terms = Mapping[int, torch.Tensor]
 """By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
 
-_NEGATIONS = frozenset(aten("neg negative"))
 _SIGNS = {"add": (1, 1), "sub": (1, -1), "subtract": (1, -1), "rsub": (-1, 1)}
 _FACTORS = frozenset(aten("mul multiply"))
 _DIVISIONS = frozenset(aten("div divide true_divide"))
@@ -164,7 +163,7 @@ class _Forms:
         name, arguments = call.name, call.arguments
         if name in SAME:
             source = self.of(next(call.values()))
-            return _scaled(source, -1) if name in _NEGATIONS else source
+            return _scaled(source, -1) if name in NEGATIONS else source
         if call.operation in _SIGNS and name.startswith("aten."):
             return self._of_sum(call)
         if name in _FACTORS:

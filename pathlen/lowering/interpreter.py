@@ -230,10 +230,10 @@ class Interpreter:
         results = [inner.values[node] for _, node in program.outputs]
         vals = call.node.meta["val"]
         if isinstance(vals, torch.Tensor):
-            return self._lowering.passed(call, results[0])
+            return self._lowering.passed(call.node, results[0])
         parts = iter(results)
         return pytree.tree_map_only(
-            torch.Tensor, lambda _: self._lowering.passed(call, next(parts)), vals
+            torch.Tensor, lambda _: self._lowering.passed(call.node, next(parts)), vals
         )
 
     def _item(self, node: fx.Node) -> None:
@@ -243,16 +243,9 @@ class Interpreter:
         if source not in self.values:  # views that are taken when they are read
             return
         value = self.values[source][position]  # type: ignore[index]
-        if isinstance(value, Value):
-            value = self._lowering.value(
-                node,
-                value.labels,
-                value.dtype,
-                varies=value.varies,
-                call=value.call,
-                softmax=value.softmax,
-            )
-        self.values[node] = value
+        self.values[node] = (
+            self._lowering.passed(node, value) if isinstance(value, Value) else value
+        )
 
     def _refuse(self, node: fx.Node, why: str) -> None:
         shapes = [

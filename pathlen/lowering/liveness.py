@@ -82,7 +82,7 @@ def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) ->
     """
     kept: dict[int, Value] = {}
     reads: Counter[int] = Counter()
-    queue = [last, *last.summands]
+    queue = [last, *last.parts]
     while queue:
         value = queue.pop()
         if id(value) in kept:
@@ -94,7 +94,7 @@ def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) ->
         for operand in below:
             reads[id(operand)] += 1
             if reads[id(operand)] >= readers.get(id(operand.node), 0):
-                queue += operand.summands  # nobody but what is added up further reads the sum
+                queue += operand.parts  # nobody but what it is a part of reads it
         queue += below
     for value in values:
         if id(value) not in kept and value.varies:

@@ -9,7 +9,7 @@ import torch
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import contract
-from pathlen.lowering.elementwise import merged_sum
+from pathlen.lowering.elementwise import merged
 from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
@@ -17,6 +17,7 @@ from pathlen.lowering.layers import dense_layer, require_no_path
 from pathlen.lowering.letters import of_matrices
 from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
+from pathlen.lowering.operators import Meeting
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import bilinear_units
@@ -123,4 +124,4 @@ def _plus(call: Call, product: Value, added: Value, lowering: Lowering) -> Value
         return product
     if not product.is_path:
         return lowering.result(call, added.labels.expand(call.shape))
-    return merged_sum(call, [product, added], lowering)
+    return merged(call, Meeting("sum", [product, added], (call,)), lowering)

@@ -10,7 +10,8 @@ import torch
 from pathlen.lowering.along import axes_along, has_new_axes, is_identity
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merged_sum, scalar_function
+from pathlen.lowering.elementwise import merged, scalar_function
+from pathlen.lowering.flat import Factor, combined
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -24,11 +25,11 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.magnitudes import factors_of
 from pathlen.lowering.operations import aten
-from pathlen.lowering.regions import Region, find_region
+from pathlen.lowering.operators import Meeting, operator_along
+from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.stacks import Stack, stack_of
 from pathlen.lowering.statistics import keeps_axes
-from pathlen.lowering.sums import Factor, added_up
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.variants import varying_axes
 from pathlen.lowering.weighted_merges import function_units, summed_over
@@ -89,18 +90,22 @@ def _meeting(call: Call, stack: Stack, lowering: Lowering) -> Result | None:
     varying = [piece for piece in stack.pieces if piece.varies]
     region = find_region(call, varying, lowering.constants) if len(varying) else None
     if region is not None:
-        return _scalar(call, region, lowering)
-    path = [piece for piece in varying if piece.is_path]
-    if call.name in ("aten.sum", "aten.mean") and path:
-        share = 1.0 if call.name == "aten.sum" else 1 / len(stack.pieces)
-        terms = [
-            (_as_result(call, piece, lowering), share * _in_stack(call, stack, number, lowering))
-            for number, piece in enumerate(stack.pieces)
-            if piece.is_path
-        ]
-        pieces = [piece for piece, _ in terms]
-        return merged_sum(added_up(call, terms), pieces, lowering, tried=True)
-    return None
+        return _with_places(call, scalar_function(region, lowering), lowering)
+    operator = operator_along(call)
+    number_of_paths = sum(piece.is_path for piece in varying)
+    if not operator or number_of_paths < (1 if operator == "sum" else 2):
+        return None
+    if stack.scalings and operator not in ("sum", "product"):
+        return None  # the largest of what is scaled
+    share = 1 / len(stack.pieces) if call.name == "aten.mean" else 1.0
+    terms = [
+        (_as_result(call, piece, lowering), share * _in_stack(call, stack, number, lowering))
+        for number, piece in enumerate(stack.pieces)
+        if piece.varies
+    ]
+    last = combined(call, operator, terms)
+    meeting = Meeting(operator, [piece for piece, _ in terms], (last,))
+    return _with_places(call, merged(last, meeting, lowering, tried=True), lowering)
 
 
 def _in_stack(call: Call, stack: Stack, number: int, lowering: Lowering) -> Factor:
@@ -132,12 +137,13 @@ def function_along(call: Call, lowering: Lowering) -> Result | None:
         several = lowering.variants.of(source) is not None  # linear functions: a layer
         return None if several else reshaped(call, source, lowering)
     region = find_region(call, varying_operands(call), lowering.constants, shifts=False)
-    return None if region is None or region.affine else _scalar(call, region, lowering)
+    if region is None or region.affine:
+        return None
+    return _with_places(call, scalar_function(region, lowering), lowering)
 
 
-def _scalar(call: Call, region: Region, lowering: Lowering) -> Result:
-    """A scalar function; in a pair of values and indices the indices carry no path."""
-    found = scalar_function(region, lowering)
+def _with_places(call: Call, found: Value, lowering: Lowering) -> Result:
+    """A result; in a pair of values and indices the indices carry no path."""
     vals = call.node.meta["val"]
     if isinstance(vals, torch.Tensor):
         return found

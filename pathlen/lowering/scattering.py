@@ -98,8 +98,9 @@ def _added_to_what_was_there(call: Call, written: Value, lowering: Lowering) -> 
     """
     if written.call is not None and written.call.name == "aten.view":  # without axes of length 1
         written = written.call["self"]
-    found = [summand for summand in written.summands if not _reads_at(summand, call)]
-    read = {id(summand) for summand in written.summands} - {id(summand) for summand in found}
+    summands = [v for v in written.parts if written.operator == "sum" and v.is_path]
+    found = [summand for summand in summands if not _reads_at(summand, call)]
+    read = {id(summand) for summand in summands} - {id(summand) for summand in found}
     if not (read and found) or any(id(summand.function_of) in read for summand in found):
         return None
     lowering.uncertain(call, _HOW_MANY)

@@ -14,6 +14,7 @@ from pathlen.lowering.values import Call, Value
 
 NONLINEAR = math.inf
 SUMS = frozenset(aten("add sub rsub subtract"))
+NEGATIONS = frozenset(aten("neg negative"))
 SAME = frozenset(
     aten(
         "neg negative positive clone alias detach contiguous to _to_copy type_as dropout"

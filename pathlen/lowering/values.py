@@ -14,6 +14,8 @@ from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, operation_name
 if TYPE_CHECKING:
     from pathlen.lowering.functions import Function
 
+Operator = Literal["", "sum", "product", "maximum", "minimum"]
+"""What is flat: the order in which it is applied to tensors is no matter."""
 Softmax = Literal["", "exp", "log", "whole"]
 """Which part of a softmax a tensor is: none, exponentials, its logarithm, itself."""
 
@@ -30,12 +32,14 @@ class Value:
         node: the fx node that made it.
         call: the call that made it, None for inputs and parameters.
         order: position in the program; a value's operands have lower positions.
-        summands: the operands, where the value is a sum of several path tensors.
+        operator: what the value is of several tensors: a sum, product, maximum or minimum.
+        parts: these tensors, the input reaches all of them; of a product the factors, those that
+            it is divided by as reciprocals.
         softmax: which part of a softmax of path tensors it is, moved or rescaled since at most.
         merge: whether units of several operands meet in it.
         layer: whether it is a layer that is written in other operations: product and sum.
         function: what it is an activation of, and how; None where it is no activation.
-        terms: by the ids of the summands, the factors that they have in the sum; None where edges
+        terms: by the ids of the parts, what they are multiplied by in the value; None where edges
             carry no weights.
         zeros: where a contraction gives zeros of the program (see `pathlen.lowering.zeros`).
         passes: the tensor that it passes on element by element, where it is a normalization that
@@ -50,7 +54,8 @@ class Value:
     node: fx.Node
     call: "Call | None" = None
     order: float = 0
-    summands: tuple["Value", ...] = ()
+    operator: Operator = ""
+    parts: tuple["Value", ...] = ()
     softmax: Softmax = ""
     merge: bool = False
     layer: bool = False

@@ -52,34 +52,36 @@ def labels_by_function(value: Value, functions: torch.Tensor, lowering: Lowering
     return scales.by_function(value.labels, factors, functions)
 
 
-def scaled_operands(
-    call: Call, path: list[Value], lowering: Lowering
-) -> tuple[list[Value], list[torch.Tensor]]:
-    """The operands of a merge, each once, and their labels, scaled as the call scales them."""
-    operands = list({id(value): value for value in path}.values())
-    factors = gains(call, operands, lowering.constants)
-    columns = [broadcast(operand.labels, call.shape) for operand in operands]
-    return operands, [
-        lowering.scaled(column, factor) for column, factor in zip(columns, factors, strict=True)
-    ]
+def scaled_operands(call: Call, path: list[Value], lowering: Lowering) -> list[torch.Tensor]:
+    """The labels of what merges in a call, scaled as the call scales it."""
+    columns = [broadcast(operand.labels, call.shape) for operand in path]
+    if lowering.weights is None:
+        return columns
+    factors = gains(call, path, lowering.constants)
+    return [lowering.scaled(own, factor) for own, factor in zip(columns, factors, strict=True)]
 
 
-def factors_in_sum(call: Call, summands: list[Value], lowering: Lowering) -> list[torch.Tensor]:
-    """What each summand is multiplied by in a sum, signs included.
+def factors_of_parts(call: Call, carriers: list[Value], lowering: Lowering) -> list[torch.Tensor]:
+    """What parts are multiplied by in a sum or product, signs included.
 
     On the meta device, where no edge has a weight, it is 1.
+
+    Args:
+        call: the call.
+        carriers: of each part, the tensor that has its factor in the call.
+        lowering: the lowering at work.
 
     Raises:
         TraceError: edges have weights, and a factor has no value or is not finite.
     """
     one = torch.ones((), dtype=torch.float64)
     try:
-        found = terms(call, summands, lowering.constants)
+        found = terms(call, carriers, lowering.constants)
     except TraceError:
         if lowering.weights is not None:
             raise
-        return [one] * len(summands)
-    factors = [found.get(id(summand), one) for summand in summands]
+        return [one] * len(carriers)
+    factors = [found.get(id(carrier), one) for carrier in carriers]
     if lowering.weights is not None:
         require_finite(call, factors)
     return factors
@@ -88,19 +90,19 @@ def factors_in_sum(call: Call, summands: list[Value], lowering: Lowering) -> lis
 def remember_terms(
     value: Value, call: Call, carriers: Mapping[Value, Value], lowering: Lowering
 ) -> None:
-    """Keep by which factors a sum has its summands in it, for sums that it is nested in.
+    """Keep by which factors a value has its parts in it, for values that it is nested in.
 
     Args:
-        value: the sum.
+        value: the value.
         call: that made it.
-        carriers: by summand, the tensor that has its factor in the call.
+        carriers: by part, the tensor that has its factor in the call.
         lowering: the lowering at work.
     """
     if lowering.weights is not None:
         found = terms(call, list(carriers.values()), lowering.constants)
         value.terms = {
-            id(summand): found[id(carrier)]
-            for summand, carrier in carriers.items()
+            id(part): found[id(carrier)]
+            for part, carrier in carriers.items()
             if id(carrier) in found
         }
 

@@ -4,7 +4,7 @@ The entry of an activation is filled with one number after another, all other op
 statistics stay what they are in the model, and the results are looked at element by element.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Activities:
 
     Args:
         edges: the unpruned graph.
-        connections: know where flat sums begin.
+        connections: know where flat sums and products begin.
         tensors: behind the values of the lowering.
         policy: of the lowering.
     """
@@ -81,11 +81,11 @@ class Activities:
                 points, lines = self._lines(cut, cut.values)
                 self._function(step, points, lines)
                 return
-            behind = self._connections.sum_behind(step)
+            behind = self._connections.flat_behind(step)
             if behind is None:
                 self._uncounted(step)
             else:
-                self._sum(behind)
+                self._flat(behind)
         except Exception as error:  # operators raise whatever they raise
             self._tally.leave(error, place(step))
 
@@ -175,8 +175,13 @@ class Activities:
             linear |= True
         return active, linear
 
-    def _sum(self, cut: Cut) -> None:
-        """Compare the units of a flat sum with what it is as a function of each of its values."""
+    def _flat(self, cut: Cut) -> None:
+        """Compare the units of a flat sum or product with what it is as a function of each value.
+
+        Of the largest of several values no line tells what each of them is.
+        """
+        if cut.flat in ("maximum", "minimum"):
+            return
         step = cut.step
         result = results(step)[0]
         rows = units_of([result])[:MOST_UNITS]
@@ -197,7 +202,12 @@ class Activities:
             reached = claim.reaches[:, columns].any(axis=1)
             active = claim.bent[:, columns].any(axis=1)
             is_linear = self._is(bent)[1]
-            is_active = self._is(np.minimum(np.maximum.reduce(apart), together[0]))[0]
+            straightest = np.minimum(np.maximum.reduce(apart), together[0])
+            for form in _forms(cut):
+                formed = [bend(points, form(line)) for points, line in lines]
+                of_units = [_by_unit(bent_so, result.labels, rows) for bent_so in formed]
+                straightest = np.minimum(straightest, np.maximum.reduce(of_units))
+            is_active = self._is(straightest)[0]
             wrong = active & is_linear
             if self._policy.counts("activation"):
                 wrong |= reached & ~active & is_active
@@ -220,6 +230,14 @@ class Activities:
                 float(wrong.sum()),
             )
         self._tally.add(len(units), int(wrong.sum()), told)
+
+
+def _forms(cut: Cut) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """In what other forms a factor merges: as a divisor; in a softmax, exponentiated."""
+    if cut.flat != "product":
+        return []
+    statistics = any(kind_of(value) == "reduction" for value in cut.constants())
+    return [torch.reciprocal, torch.log] if statistics else [torch.reciprocal]
 
 
 def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Second check: what each lowered call connects, against the support of its Jacobian."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,9 +31,18 @@ from pathlen.verification.support import Support
 from pathlen.verification.tally import Tally, offence, place
 from pathlen.verification.verdict import Check
 
+Meet = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 MOST_UNITS = 64
 _LEAST_DRAWS = 2
 _LINE = [number / 4 + 0.01 for number in range(-24, 25)]
+_FLAT: dict[str, Meet] = {
+    "sum": torch.add,
+    "product": torch.mul,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+}
+_EXTREMES = ("maximum", "minimum")
 _CHANGES = 3  # draws at which what no derivative shows is looked for by changing units
 
 
@@ -56,7 +66,7 @@ class Connections:
         self._samples = samples
         self._draws = Draws(seed)
         self._cuts: dict[int, Cut] = {}
-        self._sums: dict[int, Cut | None] = {}
+        self._flat: dict[int, Cut | None] = {}
         self._missing = Tally(
             "nothing missing",
             "every dependence between units within a call has a path",
@@ -84,17 +94,19 @@ class Connections:
             known = self._cuts[id(step)] = self._find(step)
         return known
 
-    def sum_behind(self, step: Step) -> Cut | None:
-        """A call as a flat sum of functions that begin behind its operands, None where it is none.
+    def flat_behind(self, step: Step) -> Cut | None:
+        """A call as a flat sum, product or extreme of functions that begin behind its operands.
 
-        Whether it adds up functions of single values is seen by running it.
+        None where it is none. Whether functions of single values meet in it is seen by running it.
         """
-        if id(step) not in self._sums:
+        if id(step) not in self._flat:
             path = followed_operands(step.call, self._edges.outside(step), self._policy)
             found = sums_behind(step, path, self._edges, self._tensors)
             behind = (cut for cut in found if {*map(id, cut.values)} != {*map(id, path)})
-            self._sums[id(step)] = next((cut for cut in behind if self._adds_up(cut)), None)
-        return self._sums[id(step)]
+            known = ((cut, self._operator(cut)) for cut in behind)
+            flat = (replace(cut, flat=operator) for cut, operator in known if operator)
+            self._flat[id(step)] = next(flat, None)
+        return self._flat[id(step)]
 
     def _find(self, step: Step) -> Cut:
         outside = self._edges.outside(step)
@@ -108,7 +120,7 @@ class Connections:
             return whole
         if any(np.array_equal(units_of(path), known) for known in (read, outside)):
             return plain
-        behind = self.sum_behind(step)
+        behind = self.flat_behind(step)
         if behind is not None:
             return behind
         covering = behind_statistics(step, outside) if step.call.name in SCALINGS else None
@@ -132,7 +144,7 @@ class Connections:
             why = "its statistics cannot be held fixed, so that its rule is taken at its word"
             self._missing.leave(why, place(step))
             return
-        claim = self._edges.claim(step, rows, units, cut.calls if cut.sums else ())
+        claim = self._edges.claim(step, rows, units, cut.calls if cut.flat else ())
         support = Support(cut, rows, units, self._tensors, self._draws)
         failure = self._observe(cut, claim, support)
         if failure is not None:
@@ -152,7 +164,8 @@ class Connections:
     def _observe(self, cut: Cut, claim: Claim, support: Support) -> Exception | None:
         """Draw operands until all claimed paths were seen; None, or why nothing could be seen."""
         seen: list[Exception | None] = []
-        for number in range(self._samples + 1):
+        most = self._samples * (len(cut.values) if cut.flat in _EXTREMES else 1)
+        for number in range(most + 1):  # only one of several is the largest
             if number >= _LEAST_DRAWS and (support.maybe | ~claim.reaches).all():
                 break
             seen.append(self._attempt(cut, number, support.add_jacobian))
@@ -277,30 +290,40 @@ class Connections:
             )
         self._extra.add(int(claim.reaches.sum()), int(extra.sum()) + int(claim.foreign.sum()), told)
 
-    def _adds_up(self, cut: Cut) -> bool:
-        """Whether a cut adds up functions of one value each, those with units in common together.
+    def _operator(self, cut: Cut) -> str:
+        """In what functions of one value each meet, those with units in common together; or "".
 
-        Then what the result changes by when one value does is the same whatever the others are.
+        Then two results add up (are multiplied) to the same as those where a value has been
+        exchanged between the two.
         """
         groups = with_units_in_common(cut.values)
-        if len(groups) < 2:
-            return True
         one, other = (
             self._draws.operands(cut.values, [], self._tensors, number) for number in (1, 2)
         )
+        left = [*_FLAT]
         try:
             with torch.no_grad():
                 ends = cut(one, self._tensors), cut(other, self._tensors)
-                for group in groups:
+                for group in groups if len(groups) > 1 else []:
                     keys = [id(value) for value in group]
                     there = cut({**one, **{key: other[key] for key in keys}}, self._tensors)
                     back = cut({**other, **{key: one[key] for key in keys}}, self._tensors)
-                    for a, b, c, d in zip(there, ends[0], ends[1], back, strict=True):
-                        if not torch.allclose(a - b, c - d, rtol=1e-6, atol=1e-9, equal_nan=True):
-                            return False
+                    left = [name for name in left if _same(_FLAT[name], ends, (there, back))]
         except Exception:  # operators raise whatever they raise: nothing is seen
-            return False
-        return True
+            return cut.flat if len(groups) < 2 else ""
+        return next(iter(left), "")
+
+
+def _same(
+    meet: Meet,
+    one: Sequence[Sequence[torch.Tensor]],
+    other: Sequence[Sequence[torch.Tensor]],
+) -> bool:
+    """Whether the two results of one pair meet in what those of another do."""
+    return all(
+        torch.allclose(meet(a, b), meet(c, d), rtol=1e-6, atol=1e-9, equal_nan=True)
+        for a, b, c, d in zip(*one, *other, strict=True)
+    )
 
 
 def _operand_names(cut: Cut, units: np.ndarray) -> list[str]:

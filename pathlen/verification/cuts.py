@@ -45,7 +45,8 @@ class Cut:
         step: the call.
         values: what it is a function of: path values, with distinct identities.
         inside: values between those and the call, in order; they are computed anew.
-        sums: whether it lets a flat sum begin, so that it must add up a function of each value.
+        flat: where it lets a flat sum, product, maximum or minimum of a function of each value
+            begin: which of these it is, or "unknown"; else "".
         generic: whether factors that a program writes as 0 are others: a connection is one for
             generic weights, and a 0 in the code is such a weight.
     """
@@ -53,7 +54,7 @@ class Cut:
     step: Step
     values: tuple[Value, ...]
     inside: tuple[Value, ...] = ()
-    sums: bool = False
+    flat: str = ""
     generic: bool = False
 
     def __call__(self, moved: Mapping[int, torch.Tensor], base: Tensors) -> list[torch.Tensor]:

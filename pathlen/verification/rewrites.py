@@ -17,7 +17,17 @@ from pathlen.verification.rewrites_back import is_linear
 
 aten = torch.ops.aten
 Rule = Callable[[fx.Node], Spelling | None]
-_COMMUTES = (aten.add.Tensor, aten.mul.Tensor, aten.maximum.default, aten.minimum.default)
+_REDUCTIONS: dict[Any, Any] = {
+    aten.add.Tensor: torch.sum,
+    aten.mul.Tensor: torch.prod,
+    aten.maximum.default: torch.amax,
+    aten.minimum.default: torch.amin,
+}
+_COMMUTES = tuple(_REDUCTIONS)
+_OPPOSITES: dict[Any, Any] = {
+    aten.maximum.default: torch.minimum,
+    aten.minimum.default: torch.maximum,
+}
 
 
 def result_of(node: fx.Node) -> torch.Tensor | None:
@@ -56,18 +66,21 @@ def swapped_operands(node: fx.Node) -> Spelling | None:
     return lambda call: call.node.target(call.args[1], call.args[0])  # type: ignore[operator]
 
 
-def sum_in_another_order(node: fx.Node) -> Spelling | None:
-    """Write (a + b) + c as a + (b + c), where nothing else reads a + b."""
-    known = arguments(node, "self", "other")
-    if node.target is not aten.add.Tensor or known is None:
+def in_another_order(node: fx.Node) -> Spelling | None:
+    """Write (a + b) + c as a + (b + c), where nothing else reads a + b; products and maxima too."""
+    known, meet = arguments(node, "self", "other"), node.target
+    if meet not in _COMMUTES or known is None:
         return None
     inner, last = known["self"], known["other"]
     if not isinstance(inner, fx.Node) or not isinstance(last, fx.Node) or len(inner.users) > 1:
         return None
-    parts = arguments(inner, "self", "other") if inner.target is aten.add.Tensor else None
+    parts = arguments(inner, "self", "other") if inner.target is meet else None
     if parts is None or not all(isinstance(parts[n], fx.Node) for n in ("self", "other")):
         return None
-    return lambda call: call.known[parts["self"]] + (call.known[parts["other"]] + call.known[last])
+    return lambda call: meet(  # type: ignore[operator]
+        call.known[parts["self"]],
+        meet(call.known[parts["other"]], call.known[last]),  # type: ignore[operator]
+    )
 
 
 def difference_as_sum(node: fx.Node) -> Spelling | None:
@@ -77,17 +90,36 @@ def difference_as_sum(node: fx.Node) -> Spelling | None:
     return lambda call: call.args[0] + (-1) * call.args[1]
 
 
-def sum_of_a_stack(node: fx.Node) -> Spelling | None:
-    """Write a + b of one shape as stack([a, b]).sum(0)."""
-    known = arguments(node, "self", "other")
-    if node.target is not aten.add.Tensor or known is None:
+def of_a_stack(node: fx.Node) -> Spelling | None:
+    """Write a + b of one shape as stack([a, b]).sum(0); products and maxima too."""
+    reduce: Any = _REDUCTIONS.get(node.target)
+    known = arguments(node, "self", "other") if reduce is not None else None
+    if known is None:
         return None
     one, other = (
         result_of(n) if isinstance(n, fx.Node) else None for n in (known["self"], known["other"])
     )
     if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
         return None
-    return lambda call: torch.stack(list(call.args[:2])).sum(0)
+    return lambda call: reduce(torch.stack(list(call.args[:2])), 0)
+
+
+def quotient_as_product(node: fx.Node) -> Spelling | None:
+    """Write a / b as a * (1 / b)."""
+    known = arguments(node, "self", "other")
+    if node.target is not aten.div.Tensor or known is None or result_of(node) is None:
+        return None
+    if not isinstance(known["other"], fx.Node) or result_of(known["other"]) is None:
+        return None
+    return lambda call: call.args[0] * (1 / call.args[1])
+
+
+def extreme_of_negatives(node: fx.Node) -> Spelling | None:
+    """Write maximum(a, b) as -minimum(-a, -b), and a minimum in the same way."""
+    other = _OPPOSITES.get(node.target)
+    if other is None or result_of(node) is None:
+        return None
+    return lambda call: -other(-call.args[0], -call.args[1])
 
 
 def reciprocal(node: fx.Node) -> Spelling | None:
@@ -301,9 +333,11 @@ def _named(call: Call) -> dict[str, Any]:
 
 RULES: tuple[Rule, ...] = (
     swapped_operands,
-    sum_in_another_order,
+    in_another_order,
     difference_as_sum,
-    sum_of_a_stack,
+    of_a_stack,
+    quotient_as_product,
+    extreme_of_negatives,
     reciprocal,
     linear_as_matmul,
     linear_as_einsum,

@@ -1,11 +1,11 @@
-"""Where a call begins that adds up functions of several earlier values.
+"""Where a call begins that adds up functions of several earlier values, or multiplies them.
 
 A sum is flat: summands of inner sums that nothing else reads are its own, through whatever adds
 them up (a stack that is reduced, a product with constants), and those that are functions of one
-tensor meet in a unit before the others do. So the graph may let a call begin at values far behind
-its operands. They are found here from the graph alone: one walks back from what has units that the
-call does not read, until all that it reads is there. Whether the call adds up functions of these
-values, each by itself, is seen by running it; see `Connections`.
+tensor meet in a unit before the others do. So are products, maxima and minima. So the graph may let
+a call begin at values far behind its operands. They are found here from the graph alone: one walks
+back from what has units that the call does not read, until all that it reads is there. Whether the
+call is flat in functions of these values, each by itself, is seen by running it; see `Connections`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def sums_behind(step: Step, path: Sequence[Value], edges: Edges, tensors: Tensor
         tensors: behind the values of the lowering.
 
     Yields:
-        At most two: reductions in between are statistics in one, and add up in the other.
+        At most two: reductions in between are statistics in one, and let parts meet in the other.
     """
     for adding in (False, True):
         found = _Walk(step, edges, tensors, adding=adding).back(path)
@@ -94,15 +94,29 @@ class _Walk:
         return False
 
     def _passed_on(self) -> list[Value]:
-        """Values that pass on the units of another one, such as -v and v: they meet in v."""
+        """Values that pass on the units of another one, such as -v and v: they meet in v.
+
+        And those that a mask of another one chose from.
+        """
         found = []
         for value in self._frontier.values():
             passes = value.call is not None and not self._edges.made_by(value.call)
             if passes and value.softmax != "whole" and kind_of(value) in _PASSING:
                 others = [v for v in self._frontier.values() if v is not value]
-                if np.isin(units_of([value]), units_of(others)).any():
+                shared = np.isin(units_of([value]), units_of(others)).any()
+                if shared or any(self._is_a_mask(read) for read in _read(value)):
                     found.append(value)
         return found
+
+    def _is_a_mask(self, value: Value) -> bool:
+        """Whether a value without paths is computed from one at which the walk has arrived."""
+        stack = [] if value.is_path else [value]
+        while stack:
+            current = stack.pop()
+            if id(current) in self._frontier:
+                return True
+            stack += _read(current) if kind_of(current) in _BY_ELEMENT else []
+        return False
 
     def _look_behind(self, value: Value) -> list[Value]:
         del self._frontier[id(value)]
@@ -128,7 +142,7 @@ class _Walk:
         if not is_whole or not are_read or not all(map(self._comes_from, self._held)):
             return None
         held = {id(value) for value in self._held}
-        return Cut(self._step, values, self._moving(held), sums=True)
+        return Cut(self._step, values, self._moving(held), flat="unknown")
 
     def _is_a_statistic(self, value: Value) -> bool:
         """Whether a value reduces others: also as a product with equal numbers, or of squares."""

@@ -97,6 +97,13 @@ class Builder:
     def sum(self, *args: int, factors: Sequence[float] | None = None) -> int:
         return self.like("sum", *args, factors=tuple(factors or (1.0,) * len(args)))
 
+    def product(self, *args: int) -> int:
+        return self.like("product", *args)
+
+    def quotient(self, above: int, *below: int) -> int:
+        """One divided by all others."""
+        return self.like("quotient", above, *below, inverted=(False, *(True for _ in below)))
+
     def attention(self, q: int, k: int, v: int, heads: int) -> int:
         shape = (self.shape(q)[0], self.shape(v)[1])
         return self.add("attention", (q, k, v), shape, "tc", heads=heads)

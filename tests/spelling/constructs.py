@@ -6,6 +6,7 @@ the layout or name the new one, and tensors stay small: 2 to 4 tokens, 1 to 6 ch
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -247,7 +248,7 @@ def dense_concatenation(d: Draw, x: int) -> int:
 @construct("c tc ct chw")
 def gate(d: Draw, x: int) -> int:
     h = d.layer(x, 3)
-    return d.like("product", h, d.act(d.layer(x, 3), "sigmoid"))
+    return d.product(h, d.act(d.layer(x, 3), "sigmoid"))
 
 
 @construct("c tc ct chw")
@@ -255,24 +256,89 @@ def glu(d: Draw, x: int) -> int:
     h = d.layer(x, 4)
     axis = channel_axis(d.layout(h))
     left, right = d.slice(h, axis, 0, 2), d.slice(h, axis, 2, 4)
-    return d.like("product", left, d.act(right, d.choose(("sigmoid", "silu", "gelu", "relu"))))
+    return d.product(left, d.act(right, d.choose(("sigmoid", "silu", "gelu", "relu"))))
 
 
 @construct("ct chw")
 def squeeze_and_excitation(d: Draw, x: int) -> int:
     pooled = d.reduce(x, "mean", d.position_axes(x))
     hidden = d.act(d.conv(pooled, 2, 1), "relu")
-    return d.like("product", x, d.act(d.conv(hidden, d.channels(x), 1), "sigmoid"))
+    return d.product(x, d.act(d.conv(hidden, d.channels(x), 1), "sigmoid"))
 
 
 @construct("c tc ct chw")
 def product_of_two_layers(d: Draw, x: int) -> int:
-    return d.like("product", d.layer(x, 2), d.any_act(d.layer(x, 2)))
+    return d.product(d.layer(x, 2), d.any_act(d.layer(x, 2)))
 
 
 @construct("c tc")
 def quotient(d: Draw, x: int) -> int:
-    return d.like("quotient", d.layer(x, 2), d.act(d.layer(x, 2), "sigmoid"))
+    return d.quotient(d.layer(x, 2), d.act(d.layer(x, 2), "sigmoid"))
+
+
+def _in_some_order(d: Draw, *args: int) -> list[int]:
+    """Arguments in an order that is drawn."""
+    order = d.choose(list(itertools.permutations(range(len(args)))))
+    return [args[place] for place in order]
+
+
+@construct("c tc ct chw")
+def product_of_three(d: Draw, x: int) -> int:
+    factors = [d.layer(x, 2), d.any_act(d.layer(x, 2)), d.layer(x, 2)]
+    return d.product(*_in_some_order(d, *factors))
+
+
+@construct("c tc ct chw")
+def nested_product(d: Draw, x: int) -> int:
+    one, other, third = _in_some_order(d, d.layer(x, 2), d.layer(x, 2), d.any_act(d.layer(x, 2)))
+    inner = d.product(one, other)
+    if d.choose((True, False)):
+        inner = d.affine(inner, d.choose((-0.5, 2.0)))
+    return d.product(*_in_some_order(d, inner, third))
+
+
+@construct("c tc ct chw")
+def gate_apart_from_its_entry(d: Draw, x: int) -> int:
+    h = d.layer(x, 3)
+    other, gate = d.any_act(d.layer(x, 3)), d.act(h, d.choose(("sigmoid", "tanh", "softplus")))
+    one, other, third = _in_some_order(d, h, other, gate)
+    return d.product(d.product(one, other), third)
+
+
+@construct("c tc ct chw")
+def factor_that_is_squared(d: Draw, x: int) -> int:
+    h = d.layer(x, 2)
+    return d.product(d.product(h, d.layer(x, 2)), h)
+
+
+@construct("c tc ct chw")
+def product_with_two_readers(d: Draw, x: int) -> int:
+    inner = d.product(d.layer(x, 2), d.layer(x, 2))
+    return d.sum(d.layer(d.any_act(inner), 2), d.product(inner, d.layer(x, 2)))
+
+
+@construct("c tc ct chw")
+def masked_factor(d: Draw, x: int) -> int:
+    masked = d.like("masked", d.layer(x, 2), d.layer(x, 2))
+    return d.product(*_in_some_order(d, masked, d.any_act(d.layer(x, 2))))
+
+
+@construct("c tc")
+def quotient_by_two(d: Draw, x: int) -> int:
+    one, other = (d.act(d.layer(x, 2), "sigmoid") for _ in range(2))
+    above = d.layer(x, 2)
+    if d.choose((True, False)):
+        return d.quotient(above, one, other)
+    if d.choose((True, False)):
+        return d.quotient(above, d.product(one, other))
+    return d.quotient(d.quotient(above, one), other)
+
+
+@construct("c tc")
+def quotient_apart_from_its_entry(d: Draw, x: int) -> int:
+    h, other = d.layer(x, 2), d.layer(x, 2)
+    below = d.act(h, d.choose(("sigmoid", "softplus")))
+    return d.product(*_in_some_order(d, d.quotient(other, below), h))
 
 
 @construct("c tc ct chw")
@@ -281,12 +347,35 @@ def product_with_itself_moved(d: Draw, x: int) -> int | None:
     if not axes:
         return None
     h = d.layer(x)
-    return d.like("product", h, d.act(d.flip(h, axes[0]), "sigmoid"))
+    return d.product(h, d.act(d.flip(h, axes[0]), "sigmoid"))
 
 
 @construct("c tc ct chw")
 def maxout(d: Draw, x: int) -> int:
     return d.like("maximum", d.layer(x, 3), d.layer(x, 3))
+
+
+@construct("c tc ct chw")
+def extreme_of_three(d: Draw, x: int) -> int:
+    parts = [d.layer(x, 2), d.any_act(d.layer(x, 2)), d.layer(x, 2)]
+    return d.like(d.choose(("maximum", "minimum")), *_in_some_order(d, *parts))
+
+
+@construct("c tc ct chw")
+def nested_maximum(d: Draw, x: int) -> int:
+    one, other, third = _in_some_order(d, d.layer(x, 2), d.layer(x, 2), d.any_act(d.layer(x, 2)))
+    inner = d.like("maximum", one, other)
+    if d.choose((True, False)):
+        inner = d.affine(d.like("minimum", one, other), d.choose((-1.0, -0.5)), 0.5)
+    return d.like("maximum", *_in_some_order(d, inner, third))
+
+
+@construct("c tc ct chw")
+def maximum_of_functions_of_one(d: Draw, x: int) -> int:
+    h = d.layer(x, 3)
+    parts = [d.affine(h, -1.0), h, d.layer(x, 3)]
+    one, other, third = _in_some_order(d, *parts)
+    return d.like("maximum", d.like("maximum", one, other), third)
 
 
 @construct("c tc ct chw")
@@ -398,7 +487,7 @@ def softmax(d: Draw, x: int) -> int:
 @construct("c tc")
 def weighted_by_softmax(d: Draw, x: int) -> int:
     h = d.layer(x, 3)
-    return d.like("product", h, d.like("softmax", h, axis=channel_axis(d.layout(h))))
+    return d.product(h, d.like("softmax", h, axis=channel_axis(d.layout(h))))
 
 
 @construct("c tc ct chw")
@@ -420,16 +509,16 @@ def gate_by_a_statistic(d: Draw, x: int) -> int:
     h = d.layer(x)
     axes = [channel_axis(d.layout(h))] if d.layout(h) == "c" else d.position_axes(h)
     statistic = d.reduce(h, d.choose(("mean", "std", "norm", "logsumexp")), axes)
-    return d.like("product", h, d.act(statistic, "sigmoid"))
+    return d.product(h, d.act(statistic, "sigmoid"))
 
 
 @construct("c tc ct chw")
 def divided_by_the_maximum(d: Draw, x: int) -> int:
     h = d.act(d.layer(x), "softplus")
-    return d.like("quotient", h, d.reduce(h, "amax", [channel_axis(d.layout(h))]))
+    return d.quotient(h, d.reduce(h, "amax", [channel_axis(d.layout(h))]))
 
 
 @construct("tc ct chw")
 def style_of_another(d: Draw, x: int) -> int:
     other = d.reduce(d.any_act(d.layer(x, 3)), d.choose(("mean", "std")), d.position_axes(x))
-    return d.like("product", d.layer(x, 3), other)
+    return d.product(d.layer(x, 3), other)

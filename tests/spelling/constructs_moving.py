@@ -56,7 +56,7 @@ def channels_flipped(d: Draw, x: int) -> int:
 @construct("c tc")
 def channels_rolled(d: Draw, x: int) -> int:
     h = d.layer(x, 3)
-    return d.like("product", h, d.roll(d.any_act(h), channel_axis(d.layout(h))))
+    return d.product(h, d.roll(d.any_act(h), channel_axis(d.layout(h))))
 
 
 @construct("tc ct chw")
@@ -248,7 +248,7 @@ def gated_cell_unrolled(d: Draw, x: int) -> int:
         token = d.step(x, at)
         update = d.act(d.sum(d.linear(token, 2), d.linear(state, 2)), "sigmoid")
         new = d.act(d.linear(token, 2), "tanh")
-        state = d.sum(state, d.like("product", update, new))
+        state = d.sum(state, d.product(update, new))
         states.append(state)
     return d.stack(states)
 

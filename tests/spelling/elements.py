@@ -1,4 +1,4 @@
-"""What an element of a tensor is: a scalar function of a root, or a sum of several of these.
+"""What an element of a tensor is: a scalar function of a root, or several of these that meet.
 
 An element of a network is written as an expression over *atoms*, the elements that are a unit at a
 position. Expressions are made once each (`Expressions.make`), so that equal ones are one object.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -58,14 +59,29 @@ class Meeting:
 
 
 @dataclass(frozen=True, eq=False)
-class Sum:
-    """A flat sum of scalar functions of different roots."""
+class Inverse:
+    """A factor that a product is divided by."""
 
+    child: Element
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A factor 1 where an element is positive, else 0: it carries no path."""
+
+    child: Element
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A flat sum, product, maximum or minimum of scalar functions of different roots."""
+
+    operation: str
     site: Hashable
     terms: frozenset[Element]
 
 
-Element = Atom | Scaled | Function | Meeting | Sum
+Element = Atom | Scaled | Function | Meeting | Inverse | Mask | Flat
 
 
 class Expressions:
@@ -116,9 +132,11 @@ class Expressions:
             return ("scaled", self.without_positions(element.child), element.tags, scalars)
         if isinstance(element, Function):
             return (element.name, element.site, element.tag, self.without_positions(element.child))
+        if isinstance(element, (Inverse, Mask)):
+            return (type(element).__name__, self.without_positions(element.child))
         members = element.parts if isinstance(element, Meeting) else element.terms
-        kind = element.operation if isinstance(element, Meeting) else "sum"
-        return (kind, element.site, frozenset(map(self.without_positions, members)))
+        counted = Counter(map(self.without_positions, members))
+        return (element.operation, element.site, frozenset(counted.items()))
 
 
 def unscaled(element: Element) -> Element:
@@ -128,7 +146,7 @@ def unscaled(element: Element) -> Element:
 def root(element: Element) -> Atom:
     """The atom that an element is a scalar function of."""
     while not isinstance(element, Atom):
-        assert not isinstance(element, Sum), "a sum of several roots has none"
+        assert not isinstance(element, Flat), "what several roots meet in has none"
         element = element.below if isinstance(element, Meeting) else element.child
     return element
 
@@ -141,7 +159,7 @@ def chain(element: Element) -> list[Element]:
     element = unscaled(element)
     if isinstance(element, Atom):
         return [element]
-    assert not isinstance(element, Sum)
+    assert not isinstance(element, Flat)
     return [element, *chain(element.below if isinstance(element, Meeting) else element.child)]
 
 
@@ -217,7 +235,7 @@ FUNCTIONS: dict[str, Callable[[float, float], float]] = {
     "fourier": lambda x, frequency: math.sin(frequency * x),
 }
 
-_GRID = [n / 8 for n in range(-64, 65)]
+_GRID = [n / 8 + 0.01 for n in range(-64, 65)]  # not 0, which may be divided by
 
 
 def value(element: Element, below: Element, x: float) -> float:
@@ -228,6 +246,10 @@ def value(element: Element, below: Element, x: float) -> float:
         return element.factor * value(element.child, below, x) + element.offset
     if isinstance(element, Function):
         return FUNCTIONS[element.name](value(element.child, below, x), element.parameter)
+    if isinstance(element, Inverse):
+        return 1 / value(element.child, below, x)
+    if isinstance(element, Mask):
+        return float(value(element.child, below, x) > 0)
     assert isinstance(element, Meeting)
     parts = [value(part, below, x) for part in element.parts]
     if element.operation == "sum":

@@ -6,15 +6,17 @@ Constants, and what carries no path, are None.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from tests.spelling.elements import (
     Atom,
     Element,
     Expressions,
+    Flat,
+    Inverse,
+    Mask,
     Meeting,
     Scaled,
-    Sum,
     all_reduced,
     chain,
     is_affine,
@@ -33,16 +35,17 @@ class Meetings:
     """Makes units, and elements of elements that meet, in one pass over a program.
 
     Args:
-        sums_that_are_units: Sums, by their functions, that have other readers than one sum.
+        read_by_others: Flat sums and products, by their functions, that have other readers than
+            one of their kind.
     """
 
-    def __init__(self, sums_that_are_units: frozenset[Hashable]) -> None:
-        self.sums_that_are_units = sums_that_are_units
+    def __init__(self, read_by_others: frozenset[Hashable]) -> None:
+        self.read_by_others = read_by_others
         self.dag = PathDag()
         self.expressions = Expressions()
         self.open_cases: set[str] = set()
-        self.settled: set[Hashable] = set()  # sums that something other than a sum read
-        self.absorbed: dict[Hashable, set[Hashable]] = defaultdict(set)  # sum: sums that read it
+        self.settled: set[Hashable] = set()  # sums that something other than a sum read, and so on
+        self.absorbed: dict[Hashable, set[Hashable]] = defaultdict(set)  # and what it is part of
         self.met: dict[tuple[Hashable, Atom], set[Atom]] = defaultdict(set)
         self.orders: dict[Hashable, set[Hashable]] = defaultdict(set)
         self.roots_met: dict[Hashable, set[int]] = defaultdict(set)
@@ -85,30 +88,35 @@ class Meetings:
         return self.expressions.make(Atom, label, root(self.single(element)).position, frozenset())
 
     def single(self, element: Element) -> Element:
-        """An element as a function of one root: a sum of several becomes a unit."""
+        """An element as a function of one root: what several meet in becomes a unit."""
         if isinstance(element, Scaled):
             child = self.single(element.child)
             return self.scaled_like(element, child)
-        return self.unit_of_sum(element) if isinstance(element, Sum) else element
+        return self.unit_of_flat(element) if isinstance(element, Flat) else element
 
     def scaled_like(self, element: Scaled, child: Element) -> Element:
         return self.expressions.scaled(
             child, element.factor, element.offset, element.tags, element.soft
         )
 
-    def unit_of_sum(self, total: Sum) -> Element:
+    def unit_of_flat(self, total: Flat) -> Element:
         function = self.expressions.without_positions(total)
         self.settled.add(function)
-        atoms = frozenset(self.atom(term) for term in total.terms)
+        terms = [term for term in total.terms if not isinstance(term, Mask)]
+        if len(terms) == 1:
+            return self.held_fixed(total.site, terms[0], "masked")
+        plain = (term.child if isinstance(term, Inverse) else term for term in terms)
+        atoms = frozenset(map(self.atom, plain))  # division is a merge
         labels = frozenset(atom.unit for atom in atoms)
-        if len(labels) == 1:  # one unit at several positions: at another position it is the same
+        if len(labels) == 1 and total.operation != "product":
+            # one unit at several positions: at another position it is the same
             return self.expressions.make(Atom, next(iter(labels)), ("mixed", atoms), frozenset())
-        self.orders["sum", total.site, labels].add(function)
+        self.orders[total.operation, total.site, labels].add(function)
         unit = self.dag.node(("merge", function), labels)
         return self.expressions.make(Atom, unit, total.terms, frozenset())
 
-    def sums_with_other_readers(self) -> frozenset[Hashable]:
-        """Sums that something other than one sum reads."""
+    def with_other_readers(self) -> frozenset[Hashable]:
+        """Flat sums (products, and so on) that something other than one sum reads."""
 
         def ends(function: Hashable) -> set[Hashable]:
             found = set()
@@ -162,48 +170,96 @@ class Meetings:
         if len(parts) > 1:
             self.pairs_met[site, roots].add(functions)
 
-    def total(self, site: Hashable, elements: Iterable[Element | None]) -> Element | None:
-        """A flat sum: inner sums dissolve, functions of one root meet first."""
+    def total(
+        self, operation: str, site: Hashable, elements: Iterable[Element | None]
+    ) -> Element | None:
+        """A flat sum, product, maximum or minimum.
+
+        Inner ones that nothing else reads dissolve, and functions of one root meet first.
+        """
         terms, inner = [], []
-        for element in elements:
-            if element is None:
-                continue
-            if isinstance(unscaled(element), Sum):
-                inner.append(self.expressions.without_positions(unscaled(element)))
-                sums = unscaled(element).terms
-                terms += [
-                    self.scaled_like(element, term) if isinstance(element, Scaled) else term
-                    for term in sums
-                ]
+        given = [element for element in elements if element is not None]
+        for element in given:
+            opened = self.opened(operation, element)
+            twice = operation != "sum" and given.count(element) > 1
+            if opened is None or twice:
+                terms.append(self.each_factor(self.single, element))
             else:
-                terms.append(element)
+                inner.append(self.expressions.without_positions(unscaled(uninverted(element))))
+                terms += opened
         kept = self.without_statistics(site, terms)
         self.count_roots(site, kept)
         by_root: dict[Atom, list[Element]] = defaultdict(list)
-        for term in kept:
+        for term in kept if operation in ("sum", "product") else dict.fromkeys(kept):
             by_root[root(term)].append(term)
-        parts = [
-            self.meeting("sum", site, group) if len(group) > 1 else group[0]
-            for group in by_root.values()
-        ]
+        parts = []
+        for group in by_root.values():
+            if all(isinstance(term, Mask) for term in group):
+                parts += group
+            else:
+                parts.append(self.meeting(operation, site, group) if group[1:] else group[0])
         if len(parts) < 2:
             result = parts[0] if parts else None
+            if isinstance(result, Inverse):
+                self.open_cases.add("a constant that is divided by an element")
             if result is not None and len(kept) < len(terms):
                 result = self.held_fixed(site, result)
             function: Hashable = ("one", site)
         else:
-            result = self.expressions.make(Sum, site, frozenset(parts))
+            result = self.expressions.make(Flat, operation, site, frozenset(parts))
             function = self.expressions.without_positions(result)
         for other in inner:
             self.absorbed[other].add(function)
-        return self.single(result) if function in self.sums_that_are_units else result
+        return self.single(result) if result and function in self.read_by_others else result
+
+    def opened(self, operation: str, element: Element) -> list[Element] | None:
+        """The terms of an inner sum (product, maximum, minimum) where a scaled one has them."""
+        factor = uninverted(element)
+        flat = unscaled(factor)
+        if not isinstance(flat, Flat):
+            return None
+        scaled = factor if isinstance(factor, Scaled) else None
+        if scaled is not None and scaled.tags and operation in ("maximum", "minimum"):
+            return None  # tensors of constants may have any sign
+        negative = scaled is not None and scaled.factor < 0
+        turned = {"maximum": "minimum", "minimum": "maximum"}
+        if flat.operation != (turned.get(operation, operation) if negative else operation):
+            return None
+        terms = sorted(flat.terms, key=lambda term: repr(self.expressions.without_positions(term)))
+        if operation == "product":
+            if scaled is not None and scaled.offset:
+                return None
+            if scaled is not None:  # one of the factors is scaled, it is no matter which
+                at = next(
+                    i for i, term in enumerate(terms) if not isinstance(term, (Inverse, Mask))
+                )
+                terms[at] = self.scaled_like(scaled, terms[at])
+        elif scaled is not None:
+            terms = [self.scaled_like(scaled, term) for term in terms]
+        return terms if factor is element else [self.inverse(term) for term in terms]
+
+    def inverse(self, element: Element) -> Element:
+        """An element as a divisor."""
+        if isinstance(element, Mask):  # 0 where the mask is 0: nothing to divide by
+            return element
+        return (
+            element.child
+            if isinstance(element, Inverse)
+            else self.expressions.make(Inverse, element)
+        )
+
+    def each_factor(self, function: Callable[[Element], Element], element: Element) -> Element:
+        """A function of an element, or of what it is the inverse of, as a divisor again."""
+        if isinstance(element, Inverse):
+            return self.inverse(function(element.child))
+        return function(element)
 
     def held_fixed(self, site: Hashable, element: Element, by: str = "fixed") -> Element:
         """An element times or plus something that carries no path."""
         return self.expressions.scaled(element, HELD_FIXED, 0.5, ((by, site),))
 
-    def meet(self, operation: str, site: Hashable, *elements: Element | None) -> Element | None:
-        """Elements in a product, a quotient, a maximum or a choice."""
+    def choice(self, site: Hashable, elements: Iterable[Element | None]) -> Element | None:
+        """Either of some elements, by a mask of another."""
         parts = [self.single(element) for element in elements if element is not None]
         if not parts:
             return None
@@ -212,17 +268,15 @@ class Meetings:
         if len(kept) == 1:
             return self.held_fixed(site, kept[0])
         if len({root(part) for part in kept}) == 1:
-            if operation in ("quotient", "choice"):
-                self.open_cases.add(f"a {operation} of functions of one element")
-            return self.meeting(operation, site, kept)
-        functions = tuple(self.expressions.without_positions(part) for part in kept)
-        atoms = tuple(self.atom(part) for part in kept)
+            self.open_cases.add("a choice of functions of one element")
+            return self.meeting("choice", site, kept)
+        functions = frozenset(map(self.expressions.without_positions, kept))
+        atoms = frozenset(map(self.atom, kept))
         labels = frozenset(atom.unit for atom in atoms)
-        if len(labels) == 1 and operation in ("maximum", "minimum"):  # as in a pooling by maxima
-            position = (operation, frozenset(atoms))
-            return self.expressions.make(Atom, atoms[0].unit, position, frozenset())
-        self.orders[operation, site, labels].add(functions)
-        if operation != "quotient":
-            functions, atoms = frozenset(functions), frozenset(atoms)  # type: ignore[assignment]
-        unit = self.dag.node((operation, site, functions), labels)
+        self.orders["choice", site, labels].add(functions)
+        unit = self.dag.node(("choice", site, functions), labels)
         return self.expressions.make(Atom, unit, atoms, frozenset())
+
+
+def uninverted(element: Element) -> Element:
+    return element.child if isinstance(element, Inverse) else element

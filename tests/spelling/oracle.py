@@ -15,7 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.spelling.elements import Atom, Element, Function, Scaled, root, unscaled
+from tests.spelling.elements import (
+    Atom,
+    Element,
+    Flat,
+    Function,
+    Mask,
+    Scaled,
+    root,
+    unscaled,
+)
 from tests.spelling.features import input_features
 from tests.spelling.meetings import HELD_FIXED, Meetings
 from tests.spelling.path_dag import Numbers
@@ -39,14 +48,14 @@ def answer(program: Program) -> Answer:
 def last_pass(program: Program) -> tuple[Oracle, list[list[Hashable]]]:
     """The graph of a program, and the distinct units of each output.
 
-    A sum that has one reader, another sum, is part of that; who reads what shows only when all has
-    been read, so this goes on until nothing changes.
+    A sum that has one reader, another sum, is part of that, and so are products, maxima and minima;
+    who reads what shows only when all has been read, so this goes on until nothing changes.
     """
     units: frozenset[Hashable] = frozenset()
     while True:
         oracle = Oracle(units)
         outputs = oracle.run(program)
-        more = oracle.sums_with_other_readers()
+        more = oracle.with_other_readers()
         if more <= units:
             return oracle, outputs
         units |= more
@@ -265,18 +274,43 @@ class Oracle(Meetings):
                 element and self.expressions.scaled(element, float(factor))
                 for element, factor in zip(elements, factors, strict=True)
             ]
-            return self.total(place, scaled)
+            return self.total("sum", place, scaled)
 
         return self.each(add, *tensors)
 
-    def _binary(self, place: int, node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return self.each(lambda *elements: self.meet(node.op, place, *elements), a, b)
+    def product(self, place: int, node: Node, *tensors: np.ndarray) -> np.ndarray:
+        """Of some tensors, and of the reciprocals of those that are `inverted`."""
+        inverted = node.attrs.get("inverted", (False,) * len(tensors))
 
-    product = quotient = maximum = minimum = _binary
+        def times(*elements: Element | None) -> Element | None:
+            factors = [
+                self.inverse(element) if element is not None and below else element
+                for element, below in zip(elements, inverted, strict=True)
+            ]
+            return self.total("product", place, factors)
+
+        return self.each(times, *tensors)
+
+    def _extreme(self, place: int, node: Node, *tensors: np.ndarray) -> np.ndarray:
+        return self.each(lambda *elements: self.total(node.op, place, elements), *tensors)
+
+    quotient = product
+    maximum = minimum = _extreme
 
     def masked(self, place: int, node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """b where a > 0, else 0: the comparison carries no path."""
-        return self.choose(place, node, a, b, np.full(b.shape, None))
+        """b where a > 0, else 0: a factor that carries no path."""
+
+        def times(mask: Element | None, option: Element | None) -> Element | None:
+            if mask is None or option is None:
+                self.open_cases.add("a choice between constants")
+                return None
+            mask, inner = self.single(mask), unscaled(option)
+            terms = inner.terms if isinstance(inner, Flat) else [option]
+            if root(mask) in map(root, terms):
+                self.open_cases.add("a choice by a mask of one of the choices")
+            return self.total("product", place, [self.expressions.make(Mask, mask), option])
+
+        return self.each(times, a, b)
 
     def choose(
         self, place: int, node: Node, a: np.ndarray, b: np.ndarray, c: np.ndarray
@@ -292,7 +326,7 @@ class Oracle(Meetings):
                 self.open_cases.add("a choice by a mask of one of the choices")
             if len(parts) == 1:
                 return self.held_fixed(place, parts[0], "masked")
-            return self.meet("choice", place, *parts)
+            return self.choice(place, parts)
 
         return self.each(choice, a, b, c)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce as fold
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
 
 from tests.spelling.program import LAYERS, Program
-from tests.spelling.rules import Call, rule, rules
+from tests.spelling.rules import Call, Spelling, rule, rules
 from tests.spelling.spellings_layers import SOFTMAX
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -134,48 +135,92 @@ def _same(*tensors: Tensor) -> bool:
     return len({tensor.shape for tensor in tensors}) == 1
 
 
+def _first_in_place(write: str) -> Spelling:
+    def spelling(c: Call, *xs: Tensor) -> Tensor | None:
+        return fold(lambda total, x: getattr(total, write)(x), xs[1:], xs[0].clone())
+
+    return lambda c, *xs: spelling(c, *xs) if _same(*xs) else None
+
+
+def _folded(function: Callable[[Tensor, Tensor], Tensor], last: bool = False) -> Spelling:
+    """Two by two, from the first on or from the last."""
+    if last:
+        return lambda c, *xs: fold(lambda total, x: function(x, total), xs[::-1])
+    return lambda c, *xs: fold(function, xs)
+
+
+def _reduced(reduce: Callable[[Tensor], Tensor], axis: int) -> Spelling:
+    return lambda c, *xs: reduce(torch.stack(xs, axis)) if _same(*xs) else None
+
+
+def _by_reciprocals(c: Call, above: Tensor, *below: Tensor) -> Tensor:
+    total = above
+    for x, form in zip(below, ("divided", "power"), strict=False):
+        total = total * (1 / x if form == "divided" else x**-1)
+    return total
+
+
 rules(
     "product",
     **{
-        "product: plain": lambda c, a, b: a * b,
-        "product: other order": lambda c, a, b: torch.mul(b, a),
-        "product: einsum": lambda c, a, b: torch.einsum("...,...->...", a, b),
-        "product: addcmul": lambda c, a, b: torch.addcmul(torch.zeros(()), a, b),
-        "product: in place": lambda c, a, b: a.clone().mul_(b) if _same(a, b) else None,
-        "product: through views": lambda c, a, b: (a[..., None] * b[..., None])[..., 0],
-        "product: stack": lambda c, a, b: torch.stack(torch.broadcast_tensors(a, b)).prod(0),
+        "product: plain": _folded(torch.mul),
+        "product: other order": lambda c, *xs: fold(torch.mul, xs[::-1]),
+        "product: from the right": _folded(torch.mul, last=True),
+        "product: einsum": lambda c, *xs: torch.einsum(",".join(["..."] * len(xs)) + "->...", *xs),
+        "product: addcmul": _folded(lambda a, b: torch.addcmul(torch.zeros(()), a, b)),
+        "product: in place": _first_in_place("mul_"),
+        "product: through views": lambda c, *xs: fold(torch.mul, [x[..., None] for x in xs])[
+            ..., 0
+        ],
+        "product: stack": lambda c, *xs: torch.stack(torch.broadcast_tensors(*xs)).prod(0),
+        "product: divided by a reciprocal": _folded(lambda a, b: a / b.reciprocal()),
+        "product: scaled in between": _folded(lambda a, b: (2 * a) * (b / -4) * -2),
     },
 )
 rules(
     "quotient",
     **{
-        "quotient: plain": lambda c, a, b: a / b,
-        "quotient: addcdiv": lambda c, a, b: torch.addcdiv(torch.zeros(()), a, b),
-        "quotient: in place": lambda c, a, b: a.clone().div_(b) if _same(a, b) else None,
-        "quotient: negated": lambda c, a, b: (-a) / (-b),
+        "quotient: plain": _folded(torch.div),
+        "quotient: addcdiv": _folded(lambda a, b: torch.addcdiv(torch.zeros(()), a, b)),
+        "quotient: in place": _first_in_place("div_"),
+        "quotient: negated": _folded(lambda a, b: (-a) / (-b)),
+        "quotient: by a product": lambda c, a, *bs: a / fold(torch.mul, bs),
+        "quotient: times reciprocals": _by_reciprocals,
+        "quotient: times the reciprocal of a product": lambda c, a, *bs: (
+            fold(torch.mul, bs).reciprocal() * a
+        ),
+        "quotient: reciprocals first": lambda c, a, *bs: (
+            fold(torch.mul, [b.pow(-1) for b in bs]) * a
+        ),
     },
 )
 rules(
     "maximum",
     **{
-        "maximum: plain": lambda c, a, b: torch.maximum(a, b),
-        "maximum: other order": lambda c, a, b: torch.max(b, a),
-        "maximum: where": lambda c, a, b: torch.where(a > b, a, b),
-        "maximum: stack": lambda c, a, b: torch.stack([a, b]).amax(0) if _same(a, b) else None,
-        "maximum: of a stack with indices": lambda c, a, b: (
-            torch.stack([a, b], -1).max(-1).values if _same(a, b) else None
+        "maximum: plain": _folded(torch.maximum),
+        "maximum: other order": lambda c, *xs: fold(torch.max, xs[::-1]),
+        "maximum: from the right": _folded(torch.maximum, last=True),
+        "maximum: where": _folded(lambda a, b: torch.where(a > b, a, b)),
+        "maximum: where, turned round": _folded(lambda a, b: torch.where(b >= a, b, a), last=True),
+        "maximum: stack": _reduced(lambda stacked: stacked.amax(0), 0),
+        "maximum: of a stack with indices": _reduced(lambda stacked: stacked.max(-1).values, -1),
+        "maximum: minimum": _folded(lambda a, b: -torch.minimum(-a, -b)),
+        "maximum: of negatives": lambda c, *xs: -fold(torch.minimum, [-x for x in xs]),
+        "maximum: fmax": _folded(torch.fmax),
+        "maximum: clamp": _folded(lambda a, b: a.clamp(min=b)),
+        "maximum: shifted in between": _folded(
+            lambda a, b: torch.maximum(2 * a + 1, 2 * b + 1) / 2 - 0.5
         ),
-        "maximum: minimum": lambda c, a, b: -torch.minimum(-a, -b),
-        "maximum: fmax": lambda c, a, b: torch.fmax(a, b),
     },
 )
 rules(
     "minimum",
     **{
-        "minimum: plain": lambda c, a, b: torch.minimum(a, b),
-        "minimum: where": lambda c, a, b: torch.where(b < a, b, a),
-        "minimum: stack": lambda c, a, b: torch.stack([a, b], 1).amin(1) if _same(a, b) else None,
-        "minimum: maximum": lambda c, a, b: -torch.maximum(-a, -b),
+        "minimum: plain": _folded(torch.minimum),
+        "minimum: from the right": _folded(torch.minimum, last=True),
+        "minimum: where": _folded(lambda a, b: torch.where(b < a, b, a)),
+        "minimum: stack": _reduced(lambda stacked: stacked.amin(1), 1),
+        "minimum: maximum": _folded(lambda a, b: -torch.maximum(-a, -b)),
     },
 )
 rules(
