@@ -337,7 +337,7 @@ def test_numbers_are_those_of_all_paths():
 
 
 def test_the_grammar_draws_all_constructs():
-    drawn = Counter(name for seed in range(1500) for name in draw(Random(seed).choice).constructs)
+    drawn = Counter(name for seed in range(2500) for name in draw(Random(seed).choice).constructs)
     assert len(CONSTRUCTS) >= 60
     assert {*CONSTRUCTS, *STEMS} <= set(drawn)
 
