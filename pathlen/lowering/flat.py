@@ -85,14 +85,17 @@ def _parts(
     """The parts of an inner value where another one has them; none where that is not known."""
     names = {one.call.name for one in between if one.call and kind_of(one) != "movement"}
     scales_out = inner.operator in ("sum", "product") and not names & CHOICES.keys()
-    if not between or (scales_out and _stays(inner, between, constants)):
+    stays = bool(between) and _stays(inner, between, constants)
+    if not between or (scales_out and stays):
         found = [_unviewed(part, value.shape) for part in inner.parts]
         if None not in found:
             return [(part, inverted(part) or part) for part in found if part is not None]
-    if weighted and not names <= SAME:
+    if weighted and not stays and not names <= SAME:
         return []
     found = [_along(part, inner, between, constants) for part in inner.parts if between]
-    return [] if None in found else [(one, value) for one in found if one is not None]
+    carriers = inner.parts if stays else [value] * len(found)
+    pairs = zip(found, carriers, strict=True)
+    return [] if None in found else [(one, carrier) for one, carrier in pairs if one is not None]
 
 
 def _inner(
@@ -125,7 +128,7 @@ def _behind_calls(inner: Value, between: list[Value], constants: Constants) -> O
     """The operator that does behind affine calls what that of a value does before them.
 
     A sum is one of scaled parts, a product has a factor more, and the largest of what is negated is
-    the smallest, negated. Empty where there is none; parameters and buffers may have any sign.
+    the smallest, negated. Empty where there is none; parameters may have any sign.
     """
     calls = [one.call for one in between if one.call is not None and kind_of(one) != "movement"]
     if inner.operator == "sum" or all(call.name in SAME - NEGATIONS for call in calls):
@@ -134,9 +137,7 @@ def _behind_calls(inner: Value, between: list[Value], constants: Constants) -> O
         return inner.operator
     last = between[-1].call
     whole = None if last is None else region_of(last, inner, between[:-1], constants)
-    if whole is None or (
-        inner.operator != "product" and constants.attributes_behind(whole.constants)
-    ):
+    if whole is None or (inner.operator != "product" and _reads_parameters(whole, constants)):
         return ""
     functions = function_values(whole, constants)
     if functions is None or functions[1].is_complex():
@@ -149,6 +150,11 @@ def _behind_calls(inner: Value, between: list[Value], constants: Constants) -> O
     if bool((slopes >= 0).all()):
         return inner.operator
     return TURNED[inner.operator] if bool((slopes <= 0).all()) else ""
+
+
+def _reads_parameters(region: Region, constants: Constants) -> bool:
+    read = constants.attributes_behind(region.constants).values()
+    return any(isinstance(tensor, torch.nn.Parameter) for tensor in read)
 
 
 def _stays(inner: Value, between: list[Value], constants: Constants) -> bool:

@@ -24,6 +24,7 @@ Terms = Mapping[int, torch.Tensor]
 _SIGNS = {"add": (1, 1), "sub": (1, -1), "subtract": (1, -1), "rsub": (-1, 1)}
 _FACTORS = frozenset(aten("mul multiply"))
 _DIVISIONS = frozenset(aten("div divide true_divide"))
+_EXTREMES = frozenset(aten("maximum minimum fmax fmin max min clamp clamp_min clamp_max"))
 _CHANNEL_NORMS = frozenset(aten("batch_norm instance_norm group_norm"))
 
 
@@ -177,6 +178,8 @@ class _Forms:
             return self._of_added_product(call)
         if name in ("aten.where", "aten.masked_fill", "aten.lerp"):
             return self._of_choice(call)
+        if name in _EXTREMES:
+            return _largest(*map(self.of, call.values()))
         return {
             key: torch.ones((), dtype=torch.float64) for v in call.values() for key in self.of(v)
         }
@@ -214,10 +217,7 @@ class _Forms:
         chosen, rest = self.of(call[if_true]), self.of(call[if_false])
         weight = call[control]
         if isinstance(weight, Value) and weight.varies:  # each element may come from either
-            return {
-                key: torch.maximum(*(side.get(key, _ZERO).abs() for side in (chosen, rest)))
-                for key in {**chosen, **rest}
-            }
+            return _largest(chosen, rest)
         share = self._number(weight, call)
         return _added(_scaled(chosen, share), _scaled(rest, 1 - share))
 
@@ -234,6 +234,15 @@ _ZERO = torch.zeros((), dtype=torch.float64)
 
 def _scaled(form: Terms, factor: Any) -> Terms:
     return {key: gain * factor for key, gain in form.items()}
+
+
+def _largest(one: Terms, *others: Terms) -> Terms:
+    """Factors where each element may come from any of some tensors."""
+    total = {key: gain.abs() for key, gain in one.items()}
+    for other in others:
+        for key, gain in other.items():
+            total[key] = torch.maximum(total.get(key, _ZERO), gain.abs())
+    return total
 
 
 def _added(*forms: Terms) -> Terms:

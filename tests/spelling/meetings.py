@@ -219,8 +219,6 @@ class Meetings:
         if not isinstance(flat, Flat):
             return None
         scaled = factor if isinstance(factor, Scaled) else None
-        if scaled is not None and scaled.tags and operation in ("maximum", "minimum"):
-            return None  # tensors of constants may have any sign
         negative = scaled is not None and scaled.factor < 0
         turned = {"maximum": "minimum", "minimum": "maximum"}
         if flat.operation != (turned.get(operation, operation) if negative else operation):
