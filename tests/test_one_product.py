@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -151,6 +152,20 @@ def test_all_functions_of_one_tensor_are_evaluated():
 
     body = Model(total, a=nn.Linear(4, 4))
     assert numbers(body, ROWS)[:2] == (16, 0)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_halves_of_one_tensor_are_no_statistic_of_it(order):
+    # p + relu(p), or relu(p), is a function of p, which meets q: 2 outputs of 2 * 4 ways
+    for meet in (torch.add, torch.maximum):
+
+        def total(m, x, meet=meet):
+            p, q = m.a(x).chunk(2, 1)
+            one, other, third = ((p, q, p.relu())[place] for place in order)
+            return meet(meet(one, other), third)
+
+        found = numbers(Model(total, a=nn.Linear(4, 4)), ROWS)
+        assert found == (16, Fraction(1, 2), Fraction(1, 2), 2)
 
 
 def test_products_with_weights_have_the_paths_of_products():

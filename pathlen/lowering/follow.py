@@ -23,13 +23,13 @@ from pathlen.lowering.lookups import (
 from pathlen.lowering.masks import mask_of, masked
 from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of, run_movement
 from pathlen.lowering.neighbours import restored
-from pathlen.lowering.places import MOST_ELEMENTS, identity, numbered
+from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
 from pathlen.lowering.stacks import over_pieces, stack_of
 from pathlen.lowering.states import CONSTANT, NONLINEAR, State, degree_by_name, meeting
-from pathlen.lowering.statistics import in_pieces, last_of_cumulated, reduced
+from pathlen.lowering.statistics import in_pieces, joins_as, last_of_cumulated, reduced
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -124,6 +124,8 @@ class Follower:
         places = meeting(list(states.values()), call.shape)
         if places is None:
             return in_pieces(call, states, self._entry)
+        if any(self._meets_a_part(call, call[n], s, places) for n, s in states.items()):
+            return None
         degree = degree_by_name(call, {name: state.degree for name, state in states.items()})
         return State(degree, places, part_of(call, states), scale_of(call, states))
 
@@ -141,6 +143,14 @@ class Follower:
         known = [state for state in states if state is not None]
         met = meeting(known, call.shape) if len(known) == len(states) else None
         return None if met is None else State(NONLINEAR, met)
+
+    def _meets_a_part(
+        self, call: Call, value: Any, state: State, places: tuple[Places, ...]
+    ) -> bool:
+        """Whether a sum of several elements is added to some of them: flat, it is no statistic."""
+        if state.degree or not state.places or not joins_as(call, value):
+            return False
+        return sum(one.count() for one in places) < max(one.count() for one in state.places)
 
     def _normalized(self, call: Call, kind: str) -> State | None:
         source = self._of(varying_operands(call)[0])

@@ -87,6 +87,14 @@ class Places:
         times = repeats.reshape(-1).bincount()
         return repeats.movedim(-1, axis) if len(times) > 1 and times.unique().numel() == 1 else None
 
+    def count(self) -> int:
+        """How many elements of the entry these are; of a statistic, how many went into it."""
+        inside = math.prod(size for size, _ in self.reduced)
+        if self.numbers is not None:
+            return inside * int((self.as_numbers().unique() >= 0).sum())
+        axes = zip(self.shape, self.strides, strict=False)
+        return inside * math.prod(size for size, stride in axes if stride)
+
     def meets(self, other: "Places") -> bool:
         """Whether an element is among both."""
         if self == other:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from pathlen.lowering.moving import run_movement
 from pathlen.lowering.operations import aten
 from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.states import CONSTANT, TOTALS, Of, State
+from pathlen.lowering.states import CONSTANT, SUMS, TOTALS, Of, State
 from pathlen.lowering.values import Call, Value, varying_operands
 
 REDUCTIONS = frozenset(
@@ -21,7 +22,8 @@ REDUCTIONS = frozenset(
     )
 )
 _ADD = aten("add")
-_JOIN_PARTS = frozenset((*_ADD, *aten("maximum minimum fmax fmin")))
+_EXTREMES = frozenset(aten("maximum minimum fmax fmin"))
+_JOIN_PARTS = frozenset((*_ADD, *_EXTREMES))
 _CUMULATED = {  # what their last elements are
     "aten.cumsum": (torch.ops.aten.sum.dim_IntList, "aten.sum"),
     "aten.logcumsumexp": (torch.ops.aten.logsumexp.default, "aten.logsumexp"),
@@ -74,6 +76,22 @@ def in_pieces(call: Call, states: Mapping[str, State], entry: Value) -> State | 
     parts = [state for state in known if state.part in ("exp", "sum")]
     adds = parts and call.name in _ADD and len({state.scale for state in parts}) == 1
     return State(0, (first,), "sum" if adds else "", parts[0].scale if adds else CONSTANT.scale)
+
+
+def joins_as(call: Call, value: Any) -> bool:
+    """Whether a value is a sum of several, scaled or moved since at most, and a call a sum too.
+
+    Or maxima, or minima.
+    """
+    kinds = [kind for kind in (SUMS, _EXTREMES) if call.name in kind]
+    while kinds and isinstance(value, Value) and value.call is not None:
+        if kind_of_call(value.call) not in ("elementwise", "movement"):
+            return False
+        operands = varying_operands(value.call)
+        if len(operands) != 1:
+            return value.call.name in kinds[0]
+        value = operands[0]
+    return False
 
 
 def last_of_cumulated(call: Call, item: int, of: Of, constants: Constants) -> Call | None:
