@@ -204,7 +204,8 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
         is_read += value.call.name in _READS
         is_added = over_neighbours and is_read and value.call.name in _ADDS
         is_held = kind_of(value) in _STATISTICS and value.function is None
-        is_held |= value.merge  # a statistic in pieces
+        # a statistic in pieces; but what is added up further is flat
+        is_held |= value.merge and value.call.name != call.name
         if is_held or is_added or value.softmax == "whole":
             held.add(id(value))
         for operand in operands(value.call):
