@@ -101,6 +101,24 @@ def test_all_that_is_wrong_is_told_with_its_place(tmp_path):
     assert "Measure the model that it was exported from" in told
 
 
+@pytest.mark.parametrize("entry", ["measure", "weights", "verify"])
+def test_a_traced_graph_is_checked_for_files(sentinel, entry):
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    mapped = graph.call_function(aten.from_file.default, (str(sentinel), True, 4))
+    slope = graph.call_function(aten.fill_.Scalar, (mapped, 0.75))
+    graph.output(graph.call_function(aten.prelu.default, (x, slope)))
+    traced = torch.fx.GraphModule(nn.Module(), graph)
+    run = {
+        "measure": pathlen.measure,
+        "weights": lambda model, x: pathlen.measure(model, x, edges="weights"),
+        "verify": pathlen.verify,
+    }[entry]
+    with pytest.raises(UnsafeProgram, match="not run"):
+        run(traced, torch.randn(2, 4))
+    assert sentinel.read_bytes() == BYTES
+
+
 # What may run, by schema.
 
 

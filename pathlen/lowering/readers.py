@@ -42,9 +42,10 @@ def _live(recording: Recording, targets: Mapping[fx.Node, fx.Node | None]) -> se
     live: set[fx.Node] = set()
     queue = [node for _, node in recording.outputs]
     to_new: dict[fx.Node, list[fx.Node]] = {}  # what writes to memory that a call has made
+    memories = _memories(recording.graph)
     for node, target in targets.items():
         if target is not None:
-            memory = _viewed(target)
+            memory = memories[target]
             (to_new.setdefault(memory, []) if _is_new(memory) else queue).append(node)
     while queue:
         node = queue.pop()
@@ -76,18 +77,18 @@ def _written(node: fx.Node) -> fx.Node | None:
     return written if isinstance(written, fx.Node) else None
 
 
-def _viewed(node: fx.Node) -> fx.Node:
-    """The node whose memory a node is a view of, or a write to, as far as schemas tell."""
-    while isinstance(node.target, torch._ops.OpOverload) or node.target is operator.getitem:
+def _memories(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """By node, the one whose memory it is a view of, or a write to, as far as schemas tell."""
+    memories: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        source: object = None
         if node.target is operator.getitem:
             source = node.args[0]
-        else:
+        elif isinstance(node.target, torch._ops.OpOverload):
             name = written_argument(node.target) or viewed_argument(node.target)
             source = name and bind_call(node.target, node.args, node.kwargs, node)[name]
-        if not isinstance(source, fx.Node):
-            break
-        node = source
-    return node
+        memories[node] = memories[source] if isinstance(source, fx.Node) else node
+    return memories
 
 
 def _is_new(node: fx.Node) -> bool:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import UnsafeProgram
 from pathlen.tracing.control_flow import KNOWN
 from pathlen.tracing.guard import MOST_CALLS
-from pathlen.tracing.pure import reason_against, reason_against_arguments, words
+from pathlen.tracing.pure import is_of_torch, reason_against, reason_against_arguments, words
 from pathlen.tracing.recording import module_path
 
 NUMBERS: dict[str, Callable[..., Any]] = {
@@ -82,6 +82,24 @@ def check_program(program: ExportedProgram) -> None:
         f" computation:{listed}{more}\nMeasure the model that it was exported from, or export it"
         " again without these calls."
     )
+
+
+def check_traced(module: fx.GraphModule) -> None:
+    """Check that a traced graph, which is code otherwise, calls no operator on a file or the like.
+
+    Raises:
+        UnsafeProgram: an operator of torch takes a text that is none of the words that it knows,
+            a generator, or an object.
+    """
+    for node in module.graph.nodes:
+        func = node.target
+        if isinstance(func, OpOverload) and is_of_torch(func):
+            reason = reason_against_arguments(func, node.args, node.kwargs)
+            if reason is not None:
+                raise UnsafeProgram(
+                    f"the graph is not run: {node.name!r}, a call of {func}, {reason}. Measure the"
+                    " model that it was traced from"
+                )
 
 
 def _offences(parts: Iterable[fx.GraphModule]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import ModelError, TraceError
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.autograd_mode import wants_gradients
-from pathlen.tracing.checked import check_program
+from pathlen.tracing.checked import check_program, check_traced
 from pathlen.tracing.choices import remarks_on
 from pathlen.tracing.draws import compare_draws
 from pathlen.tracing.eager import EndlessError, record
@@ -50,7 +51,8 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
         ModelError: the model's forward raises for these arguments on every tracer.
         TraceError: the model cannot be traced; the message says what each tracer met. Or an
             exported program of fixed sizes is given arguments of others.
-        UnsafeProgram: an exported program holds more than computations.
+        UnsafeProgram: an exported program holds more than computations, or a traced graph calls
+            an operator on a file.
     """
     positional, named = as_tuple(args), dict(kwargs or {})
     if isinstance(model, ExportedProgram):
@@ -64,6 +66,8 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
         )
     if isinstance(model, torch.nn.Module):
         refuse_sharded(model)
+    if isinstance(model, fx.GraphModule):
+        check_traced(model)
     return _climb(model, (positional, named), outputs, _rungs(model, positional, named))
 
 
