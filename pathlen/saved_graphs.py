@@ -18,12 +18,10 @@ from pathlen.saved_sizes import SYMBOL, is_arithmetic
 MOST_TEXT = 128 << 20
 """Bytes of the text of a program."""
 
-MOST_CALLS = 100_000
 MOST_LETTERS_OF_SIZES = 20_000_000
 _MOST_DEPTH = 100
 _OPERATOR = re.compile(r"torch\.ops\.[a-z_]\w*\.[A-Za-z_]\w*(\.\w+)?")
 _TAKING_FUNCTIONS = "torch.ops.higher_order."
-_PLACE = re.compile(r"[^\x00-\x1f\x7f\"'\\]*")  # of a parameter; stands between quotes in code
 _FACTORIES = ("list", "dict", "set", "tuple", "int", "float", "str")
 _DIALECTS = ("ATEN", "TRAINING", "")
 _REFUSED_KINDS = ("as_custom_obj", "custom_obj", "as_operator")
@@ -55,6 +53,8 @@ def read_json(content: bytes) -> Any:
 
 def checked_program(tree: Any) -> tuple[Any, str | None]:
     """A program's text with what is needed, and why it is refused, if it is."""
+    from pathlen.tracing.guard import MOST_CALLS
+
     module = tree["graph_module"]
     tree["guards_code"] = []
     module["metadata"] = {}
@@ -119,6 +119,8 @@ def _reason_against_sizes(tree: Any) -> str | None:
 
 
 def _reason_against_names(module: Any) -> str | None:
+    from pathlen.tracing.checked import PLACE
+
     for key in ("name", "as_name"):
         for name in _values_of(key, module):
             if isinstance(name, str) and name and not _is_name(name):
@@ -130,7 +132,7 @@ def _reason_against_names(module: Any) -> str | None:
     keys = ("parameter_name", "buffer_name", "tensor_constant_name", "user_input_name", "fqn")
     for key in keys:
         for name in _values_of(key, module):
-            if not isinstance(name, str) or _PLACE.fullmatch(name) is None:
+            if not isinstance(name, str) or PLACE.fullmatch(name) is None:
                 return f"has the {key.replace('_', ' ')} {str(name)[:60]!r}"
     return None
 

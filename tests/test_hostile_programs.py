@@ -84,6 +84,22 @@ def test_guards_on_the_inputs_of_a_program_are_not_run(sentinel, entry):
     assert sentinel.exists()
 
 
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_names_that_torch_would_write_into_code_are_refused(tmp_path, entry):
+    mark = tmp_path / "was_run"
+    name = f'x")\ngetattr(__import__("os"), "mkdir")({str(mark)!r})\n#'
+
+    def change(member: str, content: bytes) -> bytes:
+        if not member.endswith(".json"):
+            return content
+        return content.replace(b'"slope"', json.dumps(name).encode())
+
+    program = torch.export.load(written(tmp_path / "named.pt2", change=change))
+    with pytest.raises(UnsafeProgram, match="is no name of a parameter"):
+        ENTRIES[entry](program)
+    assert not mark.exists()
+
+
 def test_all_that_is_wrong_is_told_with_its_place(tmp_path):
     calls = [
         Call(

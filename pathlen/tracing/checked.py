@@ -7,6 +7,7 @@ functions and is written out here (`control_flow`), or of one of a few functions
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -53,6 +54,9 @@ BATCHES: dict[str, Callable[..., Any]] = {
 """What stands for `torch.vmap` in programs, in pairs that begin and end it."""
 
 _FUNCTIONS = frozenset({*NUMBERS.values(), round})
+PLACE = re.compile(r"[^\x00-\x1f\x7f\"'\\]*")
+"""Names of parameters, which stand between quotes in code."""
+
 _RANDOMNESS = ("error", "different", "same")
 _PLAIN = (fx.Node, bool, int, float, type(None))
 _SHOWN = 5
@@ -72,7 +76,7 @@ def check_program(program: ExportedProgram) -> None:
             f"the exported program has {calls:,} calls, and {MOST_CALLS:,} are read at most;"
             " measure the model that it was exported from instead"
         )
-    found = [*_offences(parts)]
+    found = [*_offences(parts), *_offensive_names(program, parts)]
     if not found:
         return
     more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -110,6 +114,25 @@ def _offences(parts: Iterable[fx.GraphModule]) -> Iterator[str]:
             if reason is not None:
                 place = module_path(node) or "(top level)"
                 yield f"{node.name!r} in module {place!r}: {_target(node)} {reason}"[:500]
+
+
+def _offensive_names(program: ExportedProgram, parts: Iterable[fx.GraphModule]) -> Iterator[str]:
+    """What is wrong with names, in words: torch writes them into code that it runs."""
+    signature = program.graph_signature
+    for spec in (*signature.input_specs, *signature.output_specs):
+        if spec.target is not None and PLACE.fullmatch(spec.target) is None:
+            yield f"{spec.target[:60]!r} is no name of a parameter, buffer or constant"
+    names = [node.name for part in parts for node in part.graph.nodes]
+    call = program.module_call_graph[0].signature if program.module_call_graph else None
+    if call is not None:
+        names += call.forward_arg_names or ()
+        nest = call.in_spec
+        if nest is not None and nest.num_children == 2:
+            keywords = nest.child(1).context if hasattr(nest, "child") else ()
+            names += [name for name in keywords or () if isinstance(name, str)]
+    for name in names:
+        if not name.isidentifier():
+            yield f"{name[:60]!r} is no name of a node or an argument"
 
 
 def _target(node: fx.Node) -> str:
