@@ -14,13 +14,13 @@ import io
 import json
 import math
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import PathlenError, SpecError
+from pathlen.one_thread import unwarned
 from pathlen.saved_archives import UnsafeArchiveError, copy_member, members_of
 from pathlen.saved_examples import Arguments, read_examples
 from pathlen.saved_graphs import checked_program, read_json
@@ -75,8 +75,7 @@ def load_exported_program(path: Path) -> ExportedProgram:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             content, examples = _checked(archive, path.stat().st_size)
-        with warnings.catch_warnings():  # torch 2.11 warns of how it reads tensors itself
-            warnings.simplefilter("ignore", UserWarning)
+        with unwarned(UserWarning):  # torch 2.11 warns of how it reads tensors itself
             program = torch.export.load(io.BytesIO(content))
         program.example_inputs = examples
     except (_RefusedError, UnsafeArchiveError) as error:

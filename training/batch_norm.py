@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from pathlen.tracing.own_numbers import own_numbers
+
 Forward = Callable[[nn.Module, tuple[Tensor, ...]], Any]
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -59,7 +61,7 @@ def renew_batch_norm(
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     count = 0
-    with torch.random.fork_rng(_accelerators(model)):
+    with own_numbers(None):
         try:
             for arguments in batches:
                 if not count:
@@ -75,12 +77,6 @@ def renew_batch_norm(
             for module, training in modes.items():
                 module.training = training
     return count
-
-
-def _accelerators(model: nn.Module) -> list[int]:
-    """Indices of the GPUs that a model is on, whose random numbers it may draw."""
-    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
-    return [device.index for device in devices]
 
 
 class _Sum(torch.autograd.Function):

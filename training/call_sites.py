@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.hooks import RemovableHandle
 
 from pathlen.errors import ModelError
 from pathlen.lowering.labels import compact
@@ -263,6 +264,7 @@ class _Observer(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = model
+        self._thread = get_ident()
         self._paths = {id(module): path for path, module in model.named_modules()}
         self.seen = Observed()
         self._frames: list[_Frame] = []
@@ -270,11 +272,12 @@ class _Observer(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch what runs in the block."""
-        handles = [
-            module_hooks.register_module_forward_pre_hook(self._enter),
-            module_hooks.register_module_forward_hook(self._leave, always_call=True),
-        ]
+        handles: list[RemovableHandle] = []
         try:
+            for module in self._model.modules():  # what is next to forward: a slope goes there
+                handles.append(module.register_forward_pre_hook(self._enter))
+                leave = module.register_forward_hook(self._leave, prepend=True, always_call=True)
+                handles.append(leave)
             with self:
                 yield
         finally:
@@ -312,6 +315,8 @@ class _Observer(TorchFunctionMode):
         return result
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if get_ident() != self._thread:  # who serves the model meanwhile
+            return
         if module is self._model and not self._frames:
             self.seen = Observed()
         path = self._paths.get(id(module), "?")
@@ -325,6 +330,8 @@ class _Observer(TorchFunctionMode):
         self._frames.append(_Frame((path, number), _node_of(tensor), tensor, index))
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        if get_ident() != self._thread:
+            return
         frame = self._frames.pop()
         if self._frames and result is not None:
             self.seen.modules.append(

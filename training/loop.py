@@ -17,6 +17,7 @@ from pathlen.training.batches import seed_step, train_batches
 from pathlen.training.evaluate import added_up, decode, depth, evaluate, renew_statistics, width
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.libraries import library
+from pathlen.training.process_settings import settings_put_back
 from pathlen.training.recipe import Recipe
 from pathlen.training.run import LOOK, Run, make_fabric, versions
 from pathlen.training.run_folder import RunFolder
@@ -42,13 +43,16 @@ class Result:
     history: list[dict[str, Any]]
 
 
+@settings_put_back()
 def train(
     recipe: Recipe, folder: Path | str, watcher: Watcher | None = None, *, wait: bool = False
 ) -> Result:
     """Carry out a recipe, or go on where an earlier call stopped.
 
     What a run computes is a function of its recipe: a run that was killed and goes on ends with the
-    same weights, slopes and metrics, bit for bit, on the same machine.
+    same weights, slopes and metrics, bit for bit, on the same machine. It has the process for
+    itself: it seeds the generators of random numbers, which are put back in the end, and so are
+    `machine.threads` and `machine.deterministic`.
 
     Args:
         recipe: What to do.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pathlen.errors import CheckpointError
 from pathlen.printable import shown
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.training.linearizable import make_linearizable
 from pathlen.training.models import build_model
 from pathlen.training.recipe import Recipe, Weights
@@ -25,8 +26,7 @@ _COUNTER = "num_batches_tracked"
 
 def make_model(recipe: Recipe, task: Task) -> nn.Module:
     """The model of a recipe with its first weights, and slopes if it is to be linearized."""
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-        torch.manual_seed(recipe.seed)
+    with own_numbers(recipe.seed):  # the caller's random numbers stay as they are
         model = build_model(recipe.model, task)
     if recipe.linearize.epochs:
         make_linearizable(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import SettingsError
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.training.tasks.translation import evaluating
 
 
@@ -66,7 +67,7 @@ def _is_image(tensor: Tensor) -> bool:
 @torch.no_grad()
 def _takes_channels_last(model: nn.Module, example: Sequence[Tensor]) -> bool:
     try:
-        with torch.random.fork_rng(devices=[]), evaluating(model):
+        with own_numbers(None), evaluating(model):
             model(*laid_out(example, torch.channels_last))
     except RuntimeError:  # "view size is not compatible with input tensor's size and stride"
         return False

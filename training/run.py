@@ -19,6 +19,7 @@ from pathlen.errors import CheckpointError, PathlenError, SettingsError
 from pathlen.monitor import DepthMonitor
 from pathlen.printable import shown
 from pathlen.training.attachment import add_gradient
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
@@ -245,7 +246,7 @@ class Run:
             device=fabric.device,
         )
         counter = SignCounter(self.model)
-        with torch.random.fork_rng(devices=[]), evaluating(self.model), counter:
+        with own_numbers(None), evaluating(self.model), counter:
             for _, batch in zip(range(batches), found, strict=False):
                 self.forward(self.model, self.inputs(batch))
         return self.sum_over_processes(counter.counts)

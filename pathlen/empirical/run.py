@@ -24,8 +24,9 @@ from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.checked import check_program
 from pathlen.tracing.guard import Limits, guarded
 from pathlen.tracing.programs import module_of
+from pathlen.tracing.own_numbers import drawing, own_numbers
 from pathlen.tracing.recording import EAGER
-from pathlen.tracing.state import on_cpu, same_random_state, untouched
+from pathlen.tracing.state import on_cpu, untouched
 
 _MOST_SHAPES = 16  # of batches that are remembered; one more is traced again
 _MOST_PROGRAMS = 8  # that are remembered of a shape
@@ -91,14 +92,25 @@ def from_data(
     place = torch.device(device) if device is not None else batches.device_of(model)
     if place is not None and place.type == "meta":
         raise DataError("the model is on the meta device: it has no values to run on data with")
-    with same_random_state():
+    with own_numbers(None, calls=False):
         watching = _Watching(model, policy, outputs, input_axis, unseen)
-        for number, batch in enumerate(batches.batches_of(loader, max_batches)):
+        for number, batch in enumerate(_drawn(batches.batches_of(loader, max_batches))):
             told = f"batch {number}"
             arguments = batches.arguments_of(batch, args_of, told)
             with guarded(limits, _TIMES_MEASURED):
                 watching.add(batches.on_device(arguments, place), told)
     return watching.result()
+
+
+def _drawn(loaded: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, for which no number of the process's generators is used up."""
+    end = object()
+    while True:
+        with drawing():
+            batch = next(loaded, end)
+        if batch is end:
+            return
+        yield batch
 
 
 class _Watching:
@@ -292,7 +304,7 @@ def _run(
         args, kwargs = pytree.tree_map_only(Tensor, enter, arguments)
         follower = Follower(plan.recording, inputs, state, observer.run)
         try:
-            with follower:
+            with drawing(), follower:
                 model(*args, **kwargs)
             follower.finish()
         except Exception as error:  # a model may raise anything, also about a departure

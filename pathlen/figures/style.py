@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathlen.exporting import file_target, written
+from pathlen.one_thread import exclusive
 from pathlen.optional import optional
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def panels_for(count: int, height: float) -> Iterator[list[Axes]]:
     from matplotlib import pyplot
 
     width = COLUMN_WIDTH if count == 1 else max(PAGE_WIDTH, _LEAST_PANEL * count)
-    with matplotlib.rc_context(_PAPER):
+    with exclusive(), matplotlib.rc_context(_PAPER):
         _, made = pyplot.subplots(
             1, count, figsize=(width, height), layout="constrained", squeeze=False
         )
@@ -227,6 +228,6 @@ def save(figure: Figure | Axes, path: str | PathLike[str], **options: Any) -> No
     if undated is not None:
         options["metadata"] = {**undated, **options.get("metadata", {})}
     drawn = io.BytesIO()
-    with matplotlib.rc_context(_SAVED):
+    with exclusive(), matplotlib.rc_context(_SAVED):
         whole.savefig(drawn, format=form, **{"dpi": 300, **options})
     written(target, [drawn.getvalue()])

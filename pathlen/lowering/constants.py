@@ -20,6 +20,7 @@ from pathlen.lowering.operations import (
     written_argument,
 )
 from pathlen.lowering.values import Value, bind_call
+from pathlen.tracing.own_numbers import drawing
 from pathlen.tracing.pure import reason_against_schema
 
 Given = Mapping[fx.Node, Value]
@@ -217,7 +218,8 @@ class _ConstantProgram:
         args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
         # wherever the model was, here everything is on the CPU
         args, kwargs = pytree.tree_map_only(torch.device, lambda _: _CPU, (args, kwargs))
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        with drawing(node.target):
+            return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _forget_written(self, node: fx.Node) -> None:
         """What an unknown tensor is written to is unknown from then on, and all its views are."""

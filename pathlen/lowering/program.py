@@ -16,7 +16,7 @@ from pathlen.lowering.steps import Steps
 from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import Recording
-from pathlen.tracing.state import seeded
+from pathlen.tracing.own_numbers import own_numbers
 
 for _module in (  # each fills its part of the table of rules
     "attention",
@@ -88,7 +88,7 @@ def _lower(
     """Lower a program into a lowering that has seen nothing yet."""
     check_input_axis(recording.graph, input_axis)
     interpreter = Interpreter(recording, lowering, input_axis)
-    with seeded():  # constants may be drawn
+    with own_numbers(calls=False):  # constants may be drawn
         interpreter.run()
     for remark in recording.remarks:
         lowering.remark(remark, "example")

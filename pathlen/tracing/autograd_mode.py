@@ -9,10 +9,8 @@ multiply by tangents of parameters that are 0, which would count as connections.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -20,16 +18,18 @@ from torch._functorch import eager_transforms
 from torch.autograd import forward_ad, functional
 
 from pathlen.errors import TraceError
+from pathlen.one_thread import Diverted
 
 
-def _require_autograd() -> None:
+def _require_autograd(name: str, original: Any, args: Any, kwargs: Any) -> Any:
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "the forward takes derivatives, for which its tensors have to require grad"
         )
+    return original(*args, **kwargs)
 
 
-def _refuse_tangents() -> None:
+def _refuse_tangents(name: str, original: Any, args: Any, kwargs: Any) -> Any:
     raise TraceError(
         "the forward takes derivatives in forward mode (dual numbers, torch.func.jvp, jacfwd,"
         " hessian), whose paths cannot be counted: it multiplies by tangents of parameters, which"
@@ -38,12 +38,10 @@ def _refuse_tangents() -> None:
 
 
 _WANTS = re.compile(r"requires?[ _]grad|inference ?(tensor|mode)", re.IGNORECASE)
-_ENTRANCES = (
-    (functional, "_grad_preprocess", _require_autograd),
-    (eager_transforms, "grad_increment_nesting", _require_autograd),
-    (forward_ad, "enter_dual_level", _refuse_tangents),
-    (eager_transforms, "jvp_increment_nesting", _refuse_tangents),
+_REVERSE = Diverted(
+    [(functional, "_grad_preprocess"), (eager_transforms, "grad_increment_nesting")]
 )
+_FORWARD = Diverted([(forward_ad, "enter_dual_level"), (eager_transforms, "jvp_increment_nesting")])
 
 
 @contextmanager
@@ -56,7 +54,8 @@ def autograd_mode(gradients: bool) -> Iterator[None]:
     with (
         torch.inference_mode(not gradients),
         torch.set_grad_enabled(gradients),
-        _REFUSAL.in_this_thread(),
+        _REVERSE.to(_require_autograd),
+        _FORWARD.to(_refuse_tangents),
     ):
         yield
 
@@ -69,53 +68,3 @@ def wants_gradients(error: Exception) -> bool:
 def as_given(own: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """A copy of an input, which requires grad where the input did and gradients are on."""
     return own.requires_grad_() if given.requires_grad and torch.is_grad_enabled() else own
-
-
-class _Refusal:
-    """The entrances to torch's derivatives, shut to threads in which we run a model."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._threads: list[int] = []
-        self._originals: list[tuple[Any, str, Callable[..., Any]]] = []
-
-    @contextmanager
-    def in_this_thread(self) -> Iterator[None]:
-        """Shut them inside of the block; to whoever else calls them they are what they were."""
-        own = get_ident()
-        with self._lock:
-            if not self._threads:
-                self._shut()
-            self._threads.append(own)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._threads.remove(own)
-                if not self._threads:
-                    self._open()
-
-    def _shut(self) -> None:
-        for owner, name, check in _ENTRANCES:
-            original = getattr(owner, name)
-            self._originals.append((owner, name, original))
-            setattr(owner, name, self._guarded(original, check))
-
-    def _open(self) -> None:
-        while self._originals:
-            owner, name, original = self._originals.pop()
-            setattr(owner, name, original)
-
-    def _guarded(
-        self, original: Callable[..., Any], check: Callable[[], None]
-    ) -> Callable[..., Any]:
-        @wraps(original)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if get_ident() in self._threads:
-                check()
-            return original(*args, **kwargs)
-
-        return guarded
-
-
-_REFUSAL = _Refusal()

@@ -1,22 +1,21 @@
 """Random numbers that a program draws past torch, by Python's `random` or by numpy.
 
-No call of a recording tells of them. That some were drawn shows by the states of the generators;
-what they decide shows by running the program again, for other numbers.
+No call of a recording tells of them. That some were drawn shows by the generators; what they decide
+shows by running the program again, for other numbers.
 """
 
 import pickle
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from pathlen.tracing.generators import own_generators, reseed, state_of
+from pathlen.tracing.own_numbers import draws_by_name, own_numbers
 from pathlen.tracing.recording import Recording
 
 OTHER_DRAWS = 8
@@ -42,22 +41,27 @@ class Draws:
 
 
 @contextmanager
-def watched_draws(model: Any, seed: int | None = None) -> Iterator[Draws]:
-    """Watches the generators of Python and numpy, and those of them that a model has as attributes.
+def watched_draws(model: Any, seed: int | None = None, *, calls: bool = True) -> Iterator[Draws]:
+    """Runs a model on random numbers of its own, and watches whether it draws some past torch.
 
     Args:
         model: what is run in the block.
-        seed: for the model's own generators, None for the numbers that they would draw next.
+        seed: of all generators; None is 0, and for those that the model has as attributes the
+            numbers that they would draw next.
+        calls: see `own_numbers`.
     """
     own = own_generators(model)
     if seed is not None:
         for generator in own:
             reseed(generator, seed)
     draws, before = Draws(), _fingerprint(own)
-    try:
+    with own_numbers(seed or 0, calls=calls) as numbers:
         yield draws
-    finally:
-        draws.seen = _fingerprint(own) != before
+    draws.seen = (
+        numbers.past_torch
+        or _fingerprint(own) != before
+        or (numbers.by_others and draws_by_name(model))
+    )
 
 
 def compare_draws(
@@ -115,9 +119,8 @@ def _other_constants(recording: Recording, other: Recording) -> set[fx.Node]:
 
 
 def _fingerprint(own: list[Any]) -> Any:
-    """The states of all generators but torch's, to be compared; arrays in them as bytes.
+    """The states of a model's generators but torch's, to be compared; arrays in them as bytes.
 
     What torch's draw is seen by the calls that draw.
     """
-    states = [state_of(one) for one in own if not isinstance(one, torch.Generator)]
-    return random.getstate(), pickle.dumps([np.random.get_state(), *states])
+    return pickle.dumps([state_of(one) for one in own if not isinstance(one, torch.Generator)])

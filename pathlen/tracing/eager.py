@@ -8,10 +8,9 @@ at values.
 
 import operator
 import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import fx
 from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx.node import map_aggregate
-from torch.nn.modules import module as module_hooks
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -32,6 +30,7 @@ from pathlen.tracing.control_flow import as_python
 from pathlen.tracing.draws import watched_draws
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.meta_values import MetaValues
+from pathlen.tracing.module_stack import ModuleStack, Place
 from pathlen.tracing.recording import (
     FAKE_TENSORS,
     GRADIENTS,
@@ -40,7 +39,7 @@ from pathlen.tracing.recording import (
     Recording,
     computes_nothing,
 )
-from pathlen.tracing.state import seeded, untouched, untouched_process
+from pathlen.tracing.state import untouched, untouched_process
 
 
 class EndlessError(TraceError):
@@ -111,21 +110,21 @@ def _record(
 ) -> Recording:
     """One try of `record`."""
     mode = LazyFakeMode() if fake else None
-    recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None)
+    recorder = _Recorder(model, MOST_FAKE_CALLS if fake else None, ModuleStack(sys._getframe()))
     collection = uncollected if fake else nullcontext  # real tensors may be large
     with (
         untouched(model),
-        seeded(seed or 0),
-        watched_draws(model, seed) as drawn,
+        watched_draws(model, seed, calls=not fake) as drawn,
         autograd_mode(gradients),
         collection(),
     ):
         args, kwargs = recorder.enter_inputs(model, args, kwargs, mode)
         try:
-            with mode or nullcontext(), recorder, _module_stack(recorder), recorder.values():
+            with mode or nullcontext(), recorder, recorder.values():
                 run = model if call is None else partial(call, recorder.at)
                 result = run(*args, **kwargs)
         finally:
+            recorder.stack.forget()
             recorder.restore_written()
     tensors = select_outputs(named_tensors(result, ""), outputs)
     named = tuple((name or "output", recorder.node_of(tensor)) for name, tensor in tensors)
@@ -149,7 +148,7 @@ def record_operator(
     """
     mode = LazyFakeMode()
     recorder = _Recorder(None)
-    recorder.stack = list(stack)
+    recorder.at(list(stack))
     # under a torch function mode, such as a default device, an operator is made of itself
     with untouched_process(), torch.inference_mode(), torch._C.DisableTorchFunction():
         entered = [recorder.enter(value, f"operand_{n}", mode) for n, value in enumerate(values)]
@@ -168,12 +167,14 @@ class _Recorder(TorchDispatchMode):
     identity nor a storage is used twice. An in-place call makes its target stand for the result.
     """
 
-    def __init__(self, model: Any, most_calls: int | None = None) -> None:
+    def __init__(
+        self, model: Any, most_calls: int | None = None, stack: ModuleStack | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self._calls_left = most_calls
         self.attributes: dict[str, torch.Tensor] = {}
-        self.stack: list[tuple[str, type]] = []
+        self.stack = ModuleStack() if stack is None else stack
         self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
         self._by_storage: dict[int, list[int]] = {}
         state = _state(model)
@@ -230,17 +231,15 @@ class _Recorder(TorchDispatchMode):
             return
         self._calls_left -= 1
         if self._calls_left < 0:
-            place = self.stack[-1][0] if self.stack else ""
             raise EndlessError(
                 f"more than {MOST_FAKE_CALLS:,} operations on tensors without data, the last in"
-                f" module {place or '(top level)'!r}; a loop there may wait for a value"
+                f" {self._place()}; a loop there may wait for a value"
             )
 
     def _refuse_nested(self, func: Any, result: Any) -> None:
         if isinstance(result, torch.Tensor) and result.is_nested:
-            place = self.stack[-1][0] if self.stack else ""
             raise TraceError(
-                f"{func} in module {place or '(top level)'!r} makes a nested tensor, of which no"
+                f"{func} in {self._place()} makes a nested tensor, of which no"
                 " element has a place of its own; pad the sequences to one length instead"
             )
 
@@ -263,7 +262,7 @@ class _Recorder(TorchDispatchMode):
                 return self._attribute(tensor, f"_constant_{len(self.attributes)}", tensor.constant)
             raise TraceError(
                 f"a tensor of shape {tuple(tensor.shape)} came from no recorded call"
-                f" in module {self.stack[-1][0] if self.stack else ''!r}"
+                f" in {self._place()}"
             )
         return self._attribute(tensor, f"_constant_{len(self.attributes)}")
 
@@ -299,9 +298,13 @@ class _Recorder(TorchDispatchMode):
         values = list(entered.values())
         return tuple(values[: len(args)]), {key: entered[key] for key in kwargs}
 
-    def at(self, stack: list[tuple[str, type]]) -> None:
+    def at(self, places: list[Place]) -> None:
         """Say in which modules the calls to come are."""
-        self.stack = stack
+        self.stack.put(places)
+
+    def _place(self) -> str:
+        places = self.stack.now()
+        return f"module {(places[-1][0] if places else '') or '(top level)'!r}"
 
     def values(self) -> AbstractContextManager[Any]:
         """Keeps the numbers that a program on the meta device writes down; elsewhere they are."""
@@ -363,41 +366,13 @@ class _Recorder(TorchDispatchMode):
         return node
 
     def _module_stack_entry(self) -> OrderedDict[str, tuple[str, type]]:
-        return OrderedDict((path, (path, kind)) for path, kind in self.stack)
+        return OrderedDict((path, (path, kind)) for path, kind in self.stack.now())
 
 
 def _state(model: Any) -> list[tuple[str, torch.Tensor]]:
     if not isinstance(model, torch.nn.Module):
         return []
     return [*model.named_parameters(), *model.named_buffers()]
-
-
-@contextmanager
-def _module_stack(recorder: _Recorder) -> Iterator[None]:
-    """Keeps `recorder.stack` at the chain of modules whose forward is running in this thread."""
-    model_thread = threading.get_ident()
-    paths: dict[int, str] = {}
-
-    def before(module: torch.nn.Module, args: Any) -> None:
-        if threading.get_ident() == model_thread:
-            if not paths:  # the first module to be called is the model itself
-                paths.update({id(m): path for path, m in module.named_modules()})
-            path = paths.get(id(module), recorder.stack[-1][0] if recorder.stack else "")
-            recorder.stack.append((path, type(module)))
-
-    def after(module: torch.nn.Module, args: Any, result: Any) -> None:
-        if threading.get_ident() == model_thread:
-            recorder.stack.pop()
-
-    handles = [
-        module_hooks.register_module_forward_pre_hook(before),
-        module_hooks.register_module_forward_hook(after, always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _on_its_own(func: Any, tensor: torch.Tensor) -> Any:

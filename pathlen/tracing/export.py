@@ -1,6 +1,5 @@
 """The second tracer: torch.export, and models that come as exported programs already."""
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,12 +8,14 @@ import torch
 from torch import fx
 
 from pathlen.errors import TraceError
+from pathlen.one_thread import unwarned
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.draws import watched_draws
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.tracing.programs import is_plain, record_program
 from pathlen.tracing.recording import EXPORT, Recording, computes_nothing
-from pathlen.tracing.state import seeded, untouched
+from pathlen.tracing.state import untouched
 
 
 def record_export(
@@ -37,7 +38,7 @@ def record_export(
         TraceError: no floating-point output.
         Exception: whatever torch.export or the model raises.
     """
-    with untouched(model), seeded(seed or 0), watched_draws(model, seed) as drawn:
+    with untouched(model), watched_draws(model, seed) as drawn:
         program = _export(model, args, kwargs)
     if is_plain(program):
         recording = from_program(program, outputs, EXPORT)
@@ -54,15 +55,14 @@ def export_program(
     Raises:
         Exception: whatever torch.export or the model raises.
     """
-    with untouched(model), seeded():
+    with untouched(model), own_numbers():
         return _export(model, args, kwargs)
 
 
 def _export(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> torch.export.ExportedProgram:
-    with autograd_mode(gradients=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's advice is for deployment, not for us
+    with autograd_mode(gradients=True), unwarned():  # torch.export's advice is for deployment
         return torch.export.export(model, args, kwargs, strict=False)
 
 

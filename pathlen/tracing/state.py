@@ -1,18 +1,21 @@
-"""Leaves the model and the process as they were: modes, switches, random state."""
+"""Leaves the model as it was, and the process untouched: modes, switches, what is compiled."""
 
-import logging
+import importlib
 import operator
-import random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
+from pathlen.one_thread import Diverted, exclusive, unlogged
 from pathlen.tracing.generators import untouched_generators
+
+_CONVERSIONS = Diverted([(torch.nn.Module, "_apply")])
+_FAST_PATHS = Diverted([(torch.backends.mha, "get_fastpath_enabled")])
+_compiled: list[Diverted] = []
 
 
 @contextmanager
@@ -95,96 +98,63 @@ def on_cpu() -> Iterator[None]:
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
-    """What is drawn inside the block is given back, on all devices in use."""
-    states = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """What is drawn inside the block is the same each time, and given back after it."""
-    with same_random_state():
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        yield
-
-
-@contextmanager
 def _compiling_nothing() -> Iterator[None]:
-    """What `torch.compile` made runs as it was written.
+    """What `torch.compile` made runs as it was written, in this thread.
 
     Tried while something records, its compilation would be given up for good.
     """
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
+    if (of_calls := _compiled_calls()) is not None:
+        with of_calls.to(lambda *_: None):
             yield
         return
     try:
         yield
     finally:
-        compiler = sys.modules.get("torch._dynamo")
-        if compiler is not None:  # an operator may have loaded it, and tried
-            compiler.reset()
+        if "torch._dynamo" in sys.modules:  # an operator may have loaded it, and tried
+            importlib.import_module("torch._dynamo").reset()
+
+
+def _compiled_calls() -> Diverted | None:
+    """What each call of something compiled asks for how to run; None before it is loaded."""
+    frames = sys.modules.get("torch._dynamo.eval_frame")
+    if frames is None or not hasattr(frames, "_callback_from_stance"):
+        return None
+    if not _compiled:
+        _compiled.append(Diverted([(frames, "_callback_from_stance")]))
+    return _compiled[0]
 
 
 @contextmanager
 def untouched_process() -> Iterator[None]:
-    """Random state is restored, and modules take the paths that are written out in Python.
+    """In this thread, modules take the paths that are written out in Python.
 
     The fused transformer kernels would hide the activations of a whole encoder layer in one call.
     What torch logs about a call that fails is held back: the error itself is raised, or shown by
     the report of the tracer that succeeded.
     """
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    silenced = logger.disabled
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    logger.disabled = True
-    try:
-        with _compiling_nothing(), same_random_state():
-            yield
-    finally:
-        logger.disabled = silenced
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-@contextmanager
-def _fixed_parameters() -> Iterator[None]:
-    """Calls of `module.to(...)` and its like inside a forward leave the module as it is.
-
-    On fake tensors they would put fake parameters into the user's model.
-    """
-    apply = torch.nn.Module._apply
-
-    def leave(module: torch.nn.Module, *_: Any, **__: Any) -> torch.nn.Module:
-        return module
-
-    torch.nn.Module._apply = leave  # type: ignore[method-assign, assignment]
-    try:
+    with (
+        unlogged("torch._subclasses.fake_tensor"),
+        _FAST_PATHS.to(lambda *_: False),
+        _compiling_nothing(),
+    ):
         yield
-    finally:
-        torch.nn.Module._apply = apply  # type: ignore[method-assign]
 
 
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
-    """The model in eval mode inside the block; model and process as they were after it."""
+    """The model in eval mode inside the block; model and process as they were after it.
+
+    Calls of `module.to(...)` and its like inside a forward leave the module as it is: on fake
+    tensors they would put fake parameters into the user's model. One thread at a time is inside,
+    for models may share modules.
+    """
     with (
+        exclusive(),
         untouched_attributes(model),
         untouched_gradients(model),
         untouched_generators(model),
         eval_mode(model),
         untouched_process(),
-        _fixed_parameters(),
+        _CONVERSIONS.to(lambda name, original, args, kwargs: args[0]),
     ):
         yield

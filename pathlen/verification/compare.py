@@ -4,7 +4,6 @@ The model runs once more, under a dispatch mode that runs the recorded program b
 call: so the first call whose result deviates is known, and with it where the tracer went wrong.
 """
 
-import warnings
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathlen.errors import VerificationError
+from pathlen.one_thread import unwarned
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.arguments import named_tensors, select_outputs
 from pathlen.tracing.autograd_mode import as_given, autograd_mode
-from pathlen.tracing.state import seeded, untouched
+from pathlen.tracing.own_numbers import own_numbers
+from pathlen.tracing.state import untouched
 from pathlen.verification.replay import Replay, input_tensors
 from pathlen.verification.verdict import Check, Offence
 
@@ -45,8 +46,7 @@ def compare_with_model(
     beside = _Beside(replay)
     state = _buffers(model)
     gradients = recording.takes_gradients
-    with untouched(model), seeded(), autograd_mode(gradients), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with untouched(model), own_numbers(), autograd_mode(gradients), unwarned():
         args, kwargs = pytree.tree_map_only(
             torch.Tensor, lambda own: as_given(_copied(own), own), (args, kwargs)
         )

@@ -26,6 +26,7 @@ from pathlen.lowering.operations import (
 from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Value, bind_call
 from pathlen.tracing import Recording
+from pathlen.tracing.own_numbers import drawing
 from pathlen.verification.statistics import holds_statistics, with_held_statistics
 
 _WIDE = {
@@ -97,7 +98,7 @@ def call_differentiably(func: Any, arguments: dict[str, Any]) -> Any:
     arguments = pytree.tree_map_only(torch.dtype, lambda dtype: _WIDE.get(dtype, dtype), arguments)
     arguments = pytree.tree_map_only(torch.device, lambda _: torch.device("cpu"), arguments)
     if not isinstance(func, torch._ops.OpOverload):  # tensors put together in memory
-        return func(**arguments)
+        return pytree.tree_map_only(torch.Tensor, _widened, func(**arguments))
     name = operation_name(func)
     if name == "aten.detach":
         return arguments["self"].clone()
@@ -105,7 +106,8 @@ def call_differentiably(func: Any, arguments: dict[str, Any]) -> Any:
         return arguments["src"].to(arguments["self"].dtype).expand(arguments["self"].shape)
     called = functional(func)
     try:
-        return call_by_name(called, arguments, func)  # names differ: dropout_ and dropout
+        with drawing(called):
+            result = call_by_name(called, arguments, func)  # names differ: dropout_ and dropout
     except Exception:
         narrow = pytree.tree_map_only(torch.Tensor, _narrow, arguments)
         try:
@@ -122,7 +124,8 @@ def _narrow(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.double() if tensor.dtype == torch.float32 else tensor
+    """The tensor in double precision, also one that was made without a dtype."""
+    return tensor.to(_WIDE[tensor.dtype]) if tensor.dtype in _WIDE else tensor
 
 
 class Replay:
@@ -198,10 +201,10 @@ class Replay:
         args, kwargs = pytree.tree_map_only(
             fx.Node, self.nodes.__getitem__, (node.args, node.kwargs)
         )
-        if node.target is operator.getitem or self._plain:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-        if not isinstance(node.target, torch._ops.OpOverload):
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+        plain = self._plain or not isinstance(node.target, torch._ops.OpOverload)
+        if plain or node.target is operator.getitem:
+            with drawing(node.target):
+                return node.target(*args, **kwargs)  # type: ignore[operator]
         step = self._steps.get(node)
         if step is not None:
             self._keep_operands(step)

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.tracing import Recording
 from pathlen.tracing.eager import record
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.tracing.recording import REAL_TENSORS
 
 
@@ -147,8 +148,7 @@ def run(
     """
     program = Respelled(recording, spellings or {}, watch).eval()
     given = pytree.tree_map_only(torch.Tensor, torch.clone, inputs)
-    torch.manual_seed(0)  # callers put the state of the generator back
-    with torch.no_grad():
+    with own_numbers(), torch.no_grad():
         outputs: tuple[Any, ...] = program(*given)
     return outputs
 

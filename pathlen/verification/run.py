@@ -1,5 +1,6 @@
 """`verify`: all checks of one model."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.guard import guarded
 from pathlen.tracing.programs import module_of
+from pathlen.tracing.own_numbers import own_numbers
 from pathlen.tracing.state import untouched_process
 from pathlen.verification.activities import Activities
 from pathlen.verification.compare import compare_with_model
@@ -101,20 +103,19 @@ def verify(
         lowered = lower_watched(recording, policy, input_axis)
     seconds["trace and lower"] = time.perf_counter() - start
     callable_model = module_of(model) if isinstance(model, ExportedProgram) else model
-    with untouched_process(), _one_thread(), guarded(recording.limits, TIMES_MEASURED):
-        torch.manual_seed(seed)
+    limits = guarded(recording.limits, TIMES_MEASURED)
+    with untouched_process(), own_numbers(seed, calls=False), _unshared(), limits:
         start = time.perf_counter()
         checks = [compare_with_model(callable_model, positional, named, recording, outputs)]
         seconds["replay"] = time.perf_counter() - start
         inputs = input_tensors(recording, positional, named)
         steps = lowered[1].steps
         assert steps is not None
-        with _wide_by_default():
-            checks += _structure(recording, lowered, inputs, policy, (samples, seed), seconds)
-            start = time.perf_counter()
-            features = Features(recording, steps.inputs, input_axis, seed)
-            checks.append(features.check(inputs))
-            seconds["input features"] = time.perf_counter() - start
+        checks += _structure(recording, lowered, inputs, policy, (samples, seed), seconds)
+        start = time.perf_counter()
+        features = Features(recording, steps.inputs, input_axis, seed)
+        checks.append(features.check(inputs))
+        seconds["input features"] = time.perf_counter() - start
         if spellings:
             start = time.perf_counter()
             others = Spellings(recording, policy, input_axis, range(seed, seed + spellings))
@@ -167,25 +168,25 @@ def _structure(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Thousands of backward passes through small calls: sharing each costs more than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _unshared() -> Iterator[None]:
+    """Calls in this thread share their work with no other.
+
+    There are thousands of passes backward through small calls, and sharing each costs more than it
+    saves. How many threads take part is kept for each thread that calls, and beside that for those
+    that are still to be started: for these it is set back at once, which takes another thread.
+    """
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    apart = threading.Thread(target=torch.set_num_threads, args=(before,))
     try:
+        torch.set_num_threads(1)
+        apart.start()
+        apart.join()
         yield
     finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _wide_by_default() -> Iterator[None]:
-    """Tensors that a program makes without a dtype (`torch.zeros(3)`) fit those of float64."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
+        torch.set_num_threads(before)
 
 
 def _require_values(model: Any, args: Any, kwargs: Any) -> None:

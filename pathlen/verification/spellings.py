@@ -5,7 +5,6 @@ at random (`respell`). What each of them gives on numbers is proved by running i
 measured as if it were a model of its own.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pathlen.api import measure
 from pathlen.lowering import lower
+from pathlen.one_thread import unwarned
 from pathlen.policy import Policy
 from pathlen.report_layers import LayerRow
 from pathlen.tracing import Recording, module_path
@@ -112,8 +112,7 @@ class Spellings:
             self._tally.leave(why, "model")
             return self._tally.check()
         self._own = self._measured(self._recording)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with unwarned():
             known = [
                 self._try(name, make, inputs)
                 for name, make in self._ways(model, args, kwargs, outputs).items()

@@ -228,5 +228,6 @@ def drawn_parameter(tensor: torch.Tensor, number: int, draws: Draws) -> torch.Te
     if not (own.is_floating_point() or own.is_complex()):
         return own
     if own.ndim < 2:
-        return own * 0.8 + 0.1 + 0.3 * torch.rand(own.shape, generator=draws.generator)
+        numbers = torch.rand(own.shape, dtype=own.dtype, generator=draws.generator)
+        return own * 0.8 + 0.1 + 0.3 * numbers
     return draws.normal(own) / math.sqrt(own[0].numel())
