@@ -22,6 +22,7 @@ from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.report import Report
 from pathlen.tracing import trace_model
 from pathlen.tracing.state import on_cpu
+from pathlen.wrappers import unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class DepthMonitor:
     is lowered again; the model is never run.
 
     Args:
-        model: The model. It is run once, in eval mode, and left as it was.
+        model: The model. It is run once, in eval mode, and left as it was. Wrappers for several
+            devices and compilation are seen through: names are those of the model inside.
         args: A tensor, or a tuple of positional arguments. Only shapes and dtypes matter.
         kwargs: Keyword arguments.
         policy: What counts as a nonlinearity.
@@ -91,6 +93,7 @@ class DepthMonitor:
                 f"a monitor follows a torch.nn.Module, not {type(model).__name__}: slopes are read"
                 " where the modules hold them"
             )
+        model = unwrapped(model)
         self._solver = None if backend == "auto" else backends.get(backend)
         self._policy = policy
         self._input_axis = input_axis

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import MonitorError
-from pathlen.tracing.sharded import is_sharded
+from pathlen.tracing.sharded import PART, holds_shards, is_sharded
 
 Place = tuple[Mapping[str, Any], tuple[Any, ...]]  # the attributes of a module, and keys from there
 _AGAIN = "make a new DepthMonitor for the model as it is now"
@@ -47,15 +47,19 @@ class Source:
                 f" the model was traced; {_AGAIN}"
             )
         if is_sharded(tensor):
-            raise MonitorError(
-                f"{self.name!r} is sharded over devices since the model was traced, so that this"
-                " process has a part of it only; depth cannot be followed then"
-            )
+            raise _sharded(self.name)
         if any(_at(place) is not tensor for place in self.tied):
             raise MonitorError(
                 f"{self.name!r} was one tensor in several places, and these differ now; {_AGAIN}"
             )
         return tensor
+
+
+def _sharded(name: str) -> MonitorError:
+    return MonitorError(
+        f"{name!r} is sharded over devices since the model was traced, {PART}; depth cannot be"
+        " followed then"
+    )
 
 
 def _at(place: Place) -> Any:
@@ -137,6 +141,12 @@ class Structure:
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
         modules = dict(model.named_modules())
+        own = set(paths)
+        self._holders = [
+            (f"{path}.{next(iter(module._parameters))}".strip("."), vars(module))
+            for path, module in sorted(modules.items(), key=lambda item: item[0] not in own)
+            if module._parameters
+        ]
         self._children = [module._modules for module in modules.values() if module._modules]
         self._modules = [child for own in self._children for child in own.values()]
         self._names = [
@@ -144,7 +154,7 @@ class Structure:
         ]
         self._numbers = [
             (path, vars(modules[path]), key)
-            for path in sorted(set(paths) & modules.keys())
+            for path in sorted(own & modules.keys())
             for key, value in vars(modules[path]).items()
             if _is_option(modules[path], key, value)
         ]
@@ -154,8 +164,12 @@ class Structure:
         """Check that modules and numbers are still there; a few microseconds.
 
         Raises:
-            MonitorError: A module was replaced, added or removed, or a number has changed.
+            MonitorError: A module was replaced, added or removed, a number has changed, or
+                parameters are sharded over devices.
         """
+        for name, attributes in self._holders:
+            if holds_shards(attributes):
+                raise _sharded(name)
         children = [child for own in self._children for child in own.values()]
         if children != self._modules:
             raise MonitorError(f"{self._difference(children)}; {_AGAIN}")

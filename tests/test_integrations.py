@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import pathlen
 from pathlen import MonitorError, PathlenError, TraceError
 from pathlen.integrations import DepthLogger, DepthScalars
-from pathlen.integrations.scalars import unwrapped
 from pathlen.training import SparsityPrior, make_linearizable, parameter_groups
+from pathlen.wrappers import unwrapped
 from tests.vision import import_torchvision
 
 EXAMPLE = torch.zeros(1, 4)
@@ -94,6 +94,21 @@ def test_wrappers_are_seen_through(one_process):
     assert depth.read() == pytest.approx(measured(model, EXAMPLE), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, nn.parallel.DistributedDataParallel, torch.compile]
+)
+def test_monitors_and_priors_take_wrapped_models_as_those_inside(one_process, wrap):
+    model = network()
+    wrapped = wrap(model)
+    for followed in (model, wrapped):
+        for trained in (model, wrapped):
+            monitor = pathlen.DepthMonitor(followed, EXAMPLE)
+            prior = SparsityPrior(trained, omega=0.1, weights="napl", monitor=monitor)
+            assert set(prior.state_dict()["frozen"]) == {"1.slope", "3.slope"}
+            assert prior.num_units == 14
+
+
 @pytest.fixture
 def one_process(tmp_path):
     torch.distributed.init_process_group(
@@ -103,19 +118,52 @@ def one_process(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_a_model_whose_parameters_are_sharded_is_refused(one_process):
+def sharded(model):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    return fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+
+
+# after a forward, and until the next pass backward, FSDP shows whole parameters
+USES = {
+    "at once": lambda model: None,
+    "after a forward": lambda model: model(EXAMPLE),
+    "after a forward without gradients": lambda model: forward_alone(model),
+    "after a step": lambda model: model(EXAMPLE).sum().backward(),
+}
+
+
+def forward_alone(model):
+    with torch.no_grad():
+        model(EXAMPLE)
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_model_whose_parameters_are_sharded_is_refused(one_process, use, inside):
     model = network()
     linearize_some(model, 3)
     depth = DepthScalars(model, EXAMPLE)
-    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-    with pytest.raises(MonitorError, match="slope' is sharded over devices since"):
+    prior = SparsityPrior(model, omega=0.1)
+    whole = sharded(nn.Sequential(model)) if inside else sharded(model)
+    USES[use](whole)
+    with pytest.raises(MonitorError, match=r"slope' is sharded over devices since .* so that this"):
         depth.read()
-    for ask in (DepthScalars, pathlen.measure):
+    for ask in (DepthScalars, pathlen.measure, pathlen.DepthMonitor):
         with pytest.raises(TraceError, match=r"is sharded over devices \('0.weight' and 7 more\)"):
             ask(model, EXAMPLE)
+    for act in (prior.penalty, prior.step, lambda: SparsityPrior(model, omega=0.1)):
+        with pytest.raises(PathlenError, match=r"slope' is sharded over devices, so that this"):
+            act()
+
+
+def test_a_monitor_without_slopes_refuses_a_sharded_model(one_process):
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    monitor = pathlen.DepthMonitor(model, torch.ones(1, 4))
+    sharded(model)(torch.ones(1, 4))
+    with pytest.raises(MonitorError, match="sharded over devices since"):
+        monitor.update()
 
 
 @pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`", "ignore:.*deprecated")

@@ -176,6 +176,7 @@ def find_call_sites(
             f"{type(model).__name__} can only be traced by {recording.tracer}, which does not run"
             " the model's own Python, where the slopes have to go: " + "; ".join(recording.attempts)
         )
+    seen = observer.seen_of(recording.graph)
     with on_cpu():
         graph, lowering, _ = lower_watched(recording, policy, input_axis)
     assert lowering.steps is not None
@@ -190,7 +191,7 @@ def find_call_sites(
         labels = _live_labels(value, numbers)
         shape = CallSite(layer, labels, value.shape, value.dtype)
         places = (
-            _place(shape, entry, step.call.node, observer.seen)
+            _place(shape, entry, step.call.node, seen)
             for entry in _entries(value, value.function.region)
         )
         found = next((place for place in places if place is not None), None)
@@ -199,7 +200,7 @@ def find_call_sites(
             left.append(Unplaced(layer, step.call.operation, path))
         else:
             sites.append(found)
-    return sites, left, observer.seen
+    return sites, left, seen
 
 
 def _entries(value: Value, region: Region) -> Iterator[fx.Node]:
@@ -259,7 +260,7 @@ class _Frame:
 
 
 class _Observer(TorchFunctionMode):
-    """Writes down the calls of a forward. Each attempt to run the model begins anew."""
+    """Writes down the calls of a forward, of each for itself where several are run."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -267,7 +268,16 @@ class _Observer(TorchFunctionMode):
         self._thread = get_ident()
         self._paths = {id(module): path for path, module in model.named_modules()}
         self.seen = Observed()
+        self._runs = [self.seen]
         self._frames: list[_Frame] = []
+
+    def seen_of(self, graph: fx.Graph) -> Observed:
+        """What the forward did that a graph records; others failed, or drew other numbers."""
+        for run in self._runs:
+            results = [*(one.result for one in run.functions), *(one.result for one in run.modules)]
+            if any(node is not None and node.graph is graph for node in results):
+                return run
+        return self.seen
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -319,6 +329,7 @@ class _Observer(TorchFunctionMode):
             return
         if module is self._model and not self._frames:
             self.seen = Observed()
+            self._runs.append(self.seen)
         path = self._paths.get(id(module), "?")
         number = self.seen.calls[path]
         self.seen.calls[path] += 1

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from pathlen.monitor import DepthMonitor
 
@@ -43,7 +42,7 @@ class DepthScalars:
         prefix: str = "depth",
         **options: Any,
     ) -> None:
-        self.monitor = DepthMonitor(unwrapped(model), args, kwargs, **options)
+        self.monitor = DepthMonitor(model, args, kwargs, **options)
         self._layers = layers
         self._prefix = prefix
 
@@ -68,16 +67,3 @@ class DepthScalars:
             for name, active in reading.active_units.items():
                 scalars[f"{self._prefix}/active_units/{name}"] = active
         return scalars
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of DistributedDataParallel, DataParallel and torch.compile."""
-    while True:
-        if isinstance(model, DistributedDataParallel | DataParallel):
-            model = model.module
-            continue
-        # The class of compiled modules is not imported: torch._dynamo takes seconds.
-        original = getattr(model, "_orig_mod", None)
-        if not isinstance(original, nn.Module):
-            return model
-        model = original

@@ -13,10 +13,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from pathlen.errors import CheckpointError, PathlenError
 from pathlen.integrations.plain_state import from_plain, to_plain
-from pathlen.integrations.scalars import DepthScalars, unwrapped
+from pathlen.integrations.scalars import DepthScalars
 from pathlen.training.attachment import Attachment
 from pathlen.training.averages import copy_frozen_slopes
 from pathlen.training.prior import SparsityPrior
+from pathlen.wrappers import unwrapped
 
 
 class DepthTrainerCallback(TrainerCallback):
