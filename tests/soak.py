@@ -66,7 +66,9 @@ def measured(model: nn.Module, x: Tensor) -> Work:
 
 def verified(model: nn.Module, x: Tensor) -> Work:
     def work() -> Any:
-        verdict = pathlen.verify(model, x, samples=1, spellings=0)
+        verdict = pathlen.verify(
+            model, x, samples=1, spellings=0
+        )  # torch.export is not for threads
         return verdict.ok, [(check.name, check.count) for check in verdict.checks]
 
     return work

@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import random as python_draw
@@ -23,9 +24,12 @@ from torch.nn import functional
 
 import pathlen
 from pathlen.one_thread import Diverted, exclusive, unlogged, unwarned
+from pathlen.tracing.export import export_program
 from pathlen.tracing.own_numbers import own_numbers
+from pathlen.tracing.state import untouched_process
 from pathlen.training import CifarResNet, make_linearizable
 from tests.process_state import changed, functions, settings, snapshot
+from tests.soak import soak
 
 PATIENCE = 60  # seconds
 from_data = pathlen.activity.from_data
@@ -245,6 +249,36 @@ def test_filters_put_back_by_another_thread_hold_nothing_back() -> None:
         done.set()
         thread.join()
     assert warnings.filters == before
+
+
+def test_modules_are_themselves_while_another_thread_exports() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(2, 4)
+    layers = {"first": nn.Linear(4, 4), "act": nn.GELU(), "last": nn.Linear(4, 4)}
+    model = make_linearizable(nn.Sequential(OrderedDict(layers)), x)
+    expected = model(x)
+    with in_the_midst(lambda other, x: export_program(other, (x,), {})):
+        assert type(model.first) is nn.Linear
+        assert model.first is layers["first"]
+        assert torch.allclose(model(x), expected)
+        with pytest.raises(AttributeError, match="no attribute 'missing'"):
+            _ = model.missing
+
+
+def test_what_fx_puts_in_the_place_of_methods_is_there_for_one_thread() -> None:
+    apart, x = nn.Linear(4, 4), torch.ones(2, 4)
+    expected, found = apart(x), []
+
+    class Starting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            thread = threading.Thread(target=lambda: found.append(apart(torch.ones(2, 4))))
+            thread.start()
+            thread.join()
+            return x + 1
+
+    with untouched_process():
+        torch.fx.symbolic_trace(Starting())
+    assert torch.equal(found[0], expected)  # the tracer knows no path of that module
 
 
 def test_a_model_that_two_threads_trace_is_left_as_it_was() -> None:
@@ -489,6 +523,13 @@ def test_a_process_forked_off_meanwhile_is_free() -> None:
         child.join(PATIENCE)
         assert child.exitcode == 0
     assert queue.get() == (torch.float64, [], 1)
+
+
+def test_eight_threads_find_no_wrong_number_and_no_change() -> None:
+    found = soak(6)
+    assert found.failures == []
+    assert found.changed == []
+    assert len(found.rounds) == 8
 
 
 def test_the_lock_nests() -> None:

@@ -68,7 +68,7 @@ def _like(tensor: Tensor, other: Tensor) -> Tensor:
 def _is_by_hand(x: Tensor, slope: Tensor) -> bool:
     """Whether operators of our own keep less than torch's would, and only backward asks them."""
     return not (
-        torch.compiler.is_compiling()
+        torch.compiler.is_dynamo_compiling()
         or not torch.is_grad_enabled()
         or type(x) is not Tensor
         or is_in_torch_dispatch_mode()
@@ -82,7 +82,7 @@ def _is_transformed(x: Tensor, slope: Tensor) -> bool:
     They need the plainest spelling: torch's own PReLU has another derivative forward than backward
     where its input is exactly 0.
     """
-    return not torch.compiler.is_compiling() and (
+    return not torch.compiler.is_dynamo_compiling() and (
         torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch._C._are_functorch_transforms_active()
         or unpack_dual(x).tangent is not None

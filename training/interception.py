@@ -357,7 +357,7 @@ def _refuse_symbols(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _refuse_checkpoint(plan: Plan) -> None:
     """Refuse a call that gradient checkpointing would repeat where nobody intercepts it."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return
     frame = sys._getframe(2)
     while frame is not None and frame.f_code is not Caller.forward.__code__:

@@ -45,8 +45,12 @@ class Frame:
 
 
 def backward_pass() -> int:
-    """Number of the pass backward that this thread is in, -1 outside of any."""
-    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+    """Number of the pass backward that this thread is in, -1 outside of any.
+
+    A compiler, which does not know the operator, is at work in this thread: `is_compiling` is also
+    true where `torch.export` runs in another one.
+    """
+    return -1 if torch.compiler.is_dynamo_compiling() else torch._C._current_graph_task_id()
 
 
 @dataclass(slots=True, eq=False)

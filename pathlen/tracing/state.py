@@ -3,18 +3,22 @@
 import importlib
 import operator
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
+from torch.fx._symbolic_trace import _Patcher
 
 from pathlen.one_thread import Diverted, exclusive, unlogged
 from pathlen.tracing.generators import untouched_generators
 
 _CONVERSIONS = Diverted([(torch.nn.Module, "_apply")])
 _FAST_PATHS = Diverted([(torch.backends.mha, "get_fastpath_enabled")])
+_PATCHES = Diverted([(_Patcher, "patch_method")])
 _compiled: list[Diverted] = []
 
 
@@ -124,6 +128,21 @@ def _compiled_calls() -> Diverted | None:
     return _compiled[0]
 
 
+def _patch_for_this_thread(name: str, original: Any, args: Any, kwargs: Any) -> Any:
+    """Let what torch.fx puts in the place of a method be that in this thread only.
+
+    While `torch.export` traces, it replaces `nn.Module.__call__` and `nn.Module.__getattr__`.
+    """
+    patcher, kind, method, new, *rest = args
+    before, own = getattr(kind, method), threading.get_ident()
+
+    @wraps(new)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return (new if threading.get_ident() == own else before)(*args, **kwargs)
+
+    return original(patcher, kind, method, patched, *rest, **kwargs)
+
+
 @contextmanager
 def untouched_process() -> Iterator[None]:
     """In this thread, modules take the paths that are written out in Python.
@@ -135,6 +154,7 @@ def untouched_process() -> Iterator[None]:
     with (
         unlogged("torch._subclasses.fake_tensor"),
         _FAST_PATHS.to(lambda *_: False),
+        _PATCHES.to(_patch_for_this_thread),
         _compiling_nothing(),
     ):
         yield
