@@ -18,8 +18,8 @@ import pathlen
 from pathlen.errors import CheckpointError, PathlenError, SettingsError
 from pathlen.monitor import DepthMonitor
 from pathlen.printable import shown
-from pathlen.training.attachment import add_gradient
 from pathlen.tracing.own_numbers import own_numbers
+from pathlen.training.attachment import add_gradient
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches

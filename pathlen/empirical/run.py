@@ -23,8 +23,8 @@ from pathlen.tracing import Recording, trace_model, trace_values
 from pathlen.tracing.autograd_mode import as_given, autograd_mode
 from pathlen.tracing.checked import check_program
 from pathlen.tracing.guard import Limits, guarded
-from pathlen.tracing.programs import module_of
 from pathlen.tracing.own_numbers import drawing, own_numbers
+from pathlen.tracing.programs import module_of
 from pathlen.tracing.recording import EAGER
 from pathlen.tracing.state import on_cpu, untouched
 

@@ -17,8 +17,8 @@ from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.guard import guarded
-from pathlen.tracing.programs import module_of
 from pathlen.tracing.own_numbers import own_numbers
+from pathlen.tracing.programs import module_of
 from pathlen.tracing.state import untouched_process
 from pathlen.verification.activities import Activities
 from pathlen.verification.compare import compare_with_model
