@@ -144,6 +144,13 @@ def root_mean_square(squares):
     return (squares / 6 + 1e-6).sqrt()
 
 
+def test_a_part_of_a_product_meets_another_tensor():
+    # h and its 6 ways through the product, of which the first rows are taken
+    model = Model(lambda m, x: (lambda h: (h @ m.p)[:1] * h[:1])(m.a(x)), a=nn.Linear(4, 6))
+    model.register_parameter("p", nn.Parameter(torch.randn(6, 6)))
+    assert answer(model, ROWS)[0] == 4 * 6 * (1 + 6)
+
+
 NORMS = {
     "running sum": lambda h: h / root_mean_square((h * h).cumsum(-1)[..., -1:]),
     "unbound": lambda h: h / root_mean_square(sum(c * c for c in h.unbind(-1)))[..., None],

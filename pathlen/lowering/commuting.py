@@ -113,7 +113,8 @@ def _before_views(value: Value, lowering: Lowering) -> Value | None:
                 return None
             places = found
         before = moved
-    return first if places == identity(value.shape) else None
+    whole = first.shape.numel() == value.shape.numel()
+    return first if whole and places == identity(value.shape) else None
 
 
 def _divided(
