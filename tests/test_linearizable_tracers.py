@@ -244,6 +244,56 @@ def test_like_blocks_that_are_compiled_by_themselves_share_what_is_compiled() ->
     assert counts[1] == counts[0]
 
 
+class Broken(nn.Module):
+    """A forward that Dynamo cannot follow in one piece, before, between and behind activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(functional.gelu(self.layer(x)))
+        torch._dynamo.graph_break()
+        h = self.act(self.layer(functional.relu(functional.gelu(h) + 1)))
+        h = self.layer(h)
+        h = h * torch.sigmoid(h)
+        torch._dynamo.graph_break()
+        return torch.tanh(self.layer(self.act(self.layer(h))))
+
+
+class Around(nn.Module):
+    """Blocks, and functions of the model's own."""
+
+    def __init__(self, block: type[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(block() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return functional.gelu(torch.tanh(x))
+
+
+@torch.no_grad()  # torch warns of itself where a compiled part follows another one
+@pytest.mark.parametrize("by_parts", [False, True])
+@pytest.mark.parametrize("block", [Broken, Mixed])
+def test_what_is_compiled_in_pieces_computes_the_same(
+    block: type[nn.Module], by_parts: bool
+) -> None:
+    torch.manual_seed(0)
+    model = make_linearizable(Around(block), X)
+    for own in slopes_of(model):
+        nn.init.uniform_(own.parameter, 0.1, 0.9)
+    inputs = [torch.randn(size, 4) for size in (3, 3, 5)]
+    expected = [model(x) for x in inputs]
+    if by_parts:
+        for part in model.blocks:
+            part.compile(backend="eager")
+    else:
+        model.compile(backend="eager")
+    torch.testing.assert_close([model(x) for x in inputs], expected)
+
+
 def test_what_is_compiled_already_is_to_be_compiled_later() -> None:
     whole: Any = torch.compile(Modules(), backend="eager")
     for made in (whole, nn.Sequential(whole)):

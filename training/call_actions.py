@@ -110,9 +110,11 @@ class Plan:
         tables: What the calls in it are to do, for each call of it in one forward.
         whole: Whether it is the model.
         repeated: Whether one forward calls it several times, with slopes of their own.
+        intercepts: Whether it calls activations as functions.
     """
 
     path: str
     tables: tuple[Table, ...] = ()
     whole: bool = False
     repeated: bool = False
+    intercepts: bool = False

@@ -47,7 +47,7 @@ _OPERATORS: dict[Any, tuple[Any, Any]] = {  # with a tensor first, and without
 
 def key_of(function: Any, args: tuple[Any, ...]) -> Any:
     """What a call of a function is counted under."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         for wrapped, name in _PAIRS:
             if function is wrapped:
                 return name

@@ -20,11 +20,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, fx, nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -114,7 +116,11 @@ class Linearization:
         A part that is compiled by itself does not: it would be compiled anew for each.
         """
         calls = self.opened.here()
-        if calls is None or not calls.whole or calls.compiled != torch.compiler.is_compiling():
+        if (
+            calls is None
+            or not calls.whole
+            or calls.compiled != torch.compiler.is_dynamo_compiling()
+        ):
             return
         if calls.number(plan.path) > 0:
             raise LinearizationError(
@@ -175,7 +181,7 @@ def _departs(path: str, name: str, found: int, traced: int) -> str:
         f" {name} {found} time(s) so far, and did {traced} time(s). Slopes belong to calls in their"
         " order; make the model call the same activations each time"
     )
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         said += (
             ". (torch.compile does not show calls of abs, F.hardswish, F.sigmoid and F.tanh: call"
             " torch.sigmoid, torch.tanh or a module instead)"
@@ -203,7 +209,7 @@ class _Interception(TorchFunctionMode):
             return func(*args, **kwargs)  # a call of its own, within this one
         called = key_of(func, args)
         actions = frame.table.functions.get(called)
-        if actions is None:
+        if actions is None or _is_compiled(frame.plan):
             return func(*args, **kwargs)
         number = frame.count(called)
         if number >= len(actions):
@@ -215,7 +221,6 @@ class _Interception(TorchFunctionMode):
     def _act(self, frame: Frame, action: Action, func: Any, args: Any, kwargs: Any) -> Any:
         if not action.keep and action.slot is None:
             return func(*args, **kwargs)
-        _refuse_checkpoint(frame.plan)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         slot = action.slot
         for own, position in action.keep:
@@ -261,7 +266,7 @@ class _Interception(TorchFunctionMode):
 
 def _version(tensor: Tensor) -> int:
     """How often a tensor was written to; a compiler does not know these numbers."""
-    return 0 if torch.compiler.is_compiling() else tensor._version
+    return 0 if torch.compiler.is_dynamo_compiling() else tensor._version
 
 
 class Linearized(nn.Module):
@@ -304,6 +309,12 @@ class Caller(Linearized):
         if plan.tables:
             _refuse_symbols(plan, args, kwargs)
         with state.frame(plan, self):
+            # a compiler that waits for the next call, and does not follow this one
+            waits = (
+                not torch.compiler.is_dynamo_compiling() and get_eval_frame_callback() is not None
+            )
+            if waits and plan.intercepts:
+                return _uncompiled()(super().forward, args, kwargs)
             return super().forward(*args, **kwargs)
 
 
@@ -343,6 +354,20 @@ class Activation(Linearized):
             return blend(x, slope, phi, slot.form, in_place=self._writes_in_place)
 
 
+@cache
+def _uncompiled() -> Any:
+    """What runs a forward whose functions are intercepted without a compiler.
+
+    What could not be compiled as a whole is not compiled in pieces: a compiler that begins in the
+    midst of it does not know what was counted and kept.
+    """
+    return torch.compiler.disable(_call)
+
+
+def _call(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return forward(*args, **kwargs)
+
+
 def _refuse_symbols(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse to be traced by torch.fx where slopes belong to calls that it does not show."""
     if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
@@ -355,12 +380,18 @@ def _refuse_symbols(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         )
 
 
-def _refuse_checkpoint(plan: Plan) -> None:
-    """Refuse a call that gradient checkpointing would repeat where nobody intercepts it."""
+def _is_compiled(plan: Plan) -> bool:
+    """Whether a program that torch.compile has made calls a function: its slopes are in there.
+
+    Raises:
+        LinearizationError: Gradient checkpointing would repeat the call where nobody intercepts it.
+    """
     if torch.compiler.is_dynamo_compiling():
-        return
+        return False
     frame = sys._getframe(2)
     while frame is not None and frame.f_code is not Caller.forward.__code__:
+        if frame.f_code.co_filename.startswith("<eval_with_key>"):  # code of torch.fx
+            return True
         if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
             raise LinearizationError(
                 f"{_shown(plan.path)} calls activations as functions inside a part of its forward"
@@ -368,3 +399,4 @@ def _refuse_checkpoint(plan: Plan) -> None:
                 " Checkpoint whole modules, or make the activation a module"
             )
         frame = frame.f_back  # type: ignore[assignment]
+    return False

@@ -72,7 +72,7 @@ class Calls:
     numbers: dict[str, int] = field(default_factory=dict)
     kept: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     within: int = field(default_factory=backward_pass)
-    compiled: bool = field(default_factory=torch.compiler.is_compiling)
+    compiled: bool = field(default_factory=torch.compiler.is_dynamo_compiling)
 
     def number(self, path: str) -> int:
         """How often a module was called before this call of it."""

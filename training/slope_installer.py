@@ -302,7 +302,13 @@ class Installer:
     def _plan(self, path: str, tables: Mapping[FrameKey, Table]) -> Plan:
         own = [tables.get((path, number), Table()) for number in range(self._seen.calls[path])]
         there = any(table.functions or table.modules for table in own)
-        return Plan(path, tuple(own) if there else (), path == "", there and len(own) > 1)
+        return Plan(
+            path,
+            tuple(own) if there else (),
+            whole=path == "",
+            repeated=there and len(own) > 1,
+            intercepts=any(table.functions for table in own),
+        )
 
     def _callers(
         self, tables: Mapping[FrameKey, Table], slots: Mapping[CallSite, Slot]
