@@ -1,7 +1,8 @@
 """Sums that keep the rounding error of every addition, for the compiled sweeps.
 
 A number is a pair of float64, high + low (Knuth, TAOCP 2, 4.2.2), so results do not lose digits
-with the width or depth of a graph. Path counts also carry a power of 2**512: they do not overflow.
+with the width or depth of a graph. Path counts also carry a power of 2**512 (BIG): they do not
+overflow.
 """
 
 from pathlen.backends._compiled import compiled
@@ -17,33 +18,6 @@ def add(high, low, term, term_low):  # type: ignore[no-untyped-def]
     total = high + term
     part = total - high
     return total, low + ((high - (total - part)) + (term - part)) + term_low
-
-
-@compiled(inline="always")
-def add_count(high, low, power, term, term_low, term_power):  # type: ignore[no-untyped-def]
-    """The same for counts times 2**(512 power); the smaller power is brought to the larger.
-
-    Counts are whole numbers times their power and settled ones are below 2**512, so two powers
-    apart the smaller is below 2**-400 of the larger and is left out.
-    """
-    if term_power > power:
-        factor = SMALL if term_power == power + 1 else 0.0
-        high, low, power = high * factor, low * factor, term_power
-    elif term_power < power:
-        factor = SMALL if term_power == power - 1 else 0.0
-        term, term_low = term * factor, term_low * factor
-    high, low = add(high, low, term, term_low)
-    return high, low, power
-
-
-@compiled(inline="always")
-def settle(high, low, power):  # type: ignore[no-untyped-def]
-    """Bring a count's low part below the last digit of high, and high below 2**512."""
-    total = high + low
-    low -= total - high
-    if total >= BIG:
-        return total * SMALL, low * SMALL, power + 1
-    return total, low, power
 
 
 @compiled()
@@ -70,3 +44,15 @@ def split(number):  # type: ignore[no-untyped-def]
     """The same number with 20 bits in high: sums of such parts are exact in 53 bits."""
     high = top(number[0] + number[1])
     return high, (number[0] - high) + number[1]
+
+
+@compiled(inline="always", error_model="numpy")
+def part(number, divisor):  # type: ignore[no-untyped-def]
+    """A pair divided by a whole number below 2**33, as a pair.
+
+    20 bits times the divisor are exact, and so is what they leave of the high part, which is 2**19
+    times smaller than the whole.
+    """
+    inverse = 1.0 / divisor
+    high = top((number[0] + number[1]) * inverse)
+    return high, ((number[0] - high * divisor) + number[1]) * inverse

@@ -17,7 +17,6 @@ from pathlen.backends._exact_classes import Classes, classes_of, fraction_sum, i
 from pathlen.backends._exact_distribution import distribution
 from pathlen.backends._exact_magnitude import weighted_counts, weighted_sum
 from pathlen.backends.protocol import (
-    Averages,
     Capabilities,
     Solution,
     out_degrees,
@@ -33,7 +32,6 @@ class ExactBackend:
     capabilities = Capabilities(
         exact=True,
         summary="Python integers and fractions, the oracle",
-        averages=True,
         distribution=True,
     )
 
@@ -75,30 +73,7 @@ class ExactBackend:
             ),
             walk_share=[chances[node] for node in walk.of_node],
         )
-        return solution if graph.weights is None else _with_magnitudes(graph, solution)
-
-    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
-        """Both averages from one grouping of the nodes; see `HasAverages`.
-
-        Paths are counted from where the walk ends, so that what a walk expects is known as well.
-        """
-        starts = walk_starts(graph, direction)
-        activity, scale = integer_activity(graph)
-        classes = classes_of(graph, zip(activity, strict=True), reverse=direction == "forward")
-        counts = _path_counts(classes)
-        lengths, expected = _length_sums(classes, counts), _expected_lengths(classes)
-        begun = [(classes.of_node[v], int(starts[v])) for v in np.flatnonzero(starts).tolist()]
-        total = sum(counts[number] for number, _ in begun)
-        walk_length = fraction_sum(
-            (expected[number] / start, times) for (number, start), times in Counter(begun).items()
-        )
-        return Averages(
-            direction=direction,
-            average=Fraction(sum(lengths[number] for number, _ in begun), total * scale),
-            normalized_average=walk_length / scale,
-            path_count=total,
-            log10_path_count=math.log10(total),
-        )
+        return solution if graph.weights is None else with_exact_magnitudes(graph, solution)
 
     def distribution(
         self,
@@ -137,7 +112,7 @@ class _Shares(Sequence[Fraction]):
         return self._known[key]
 
 
-def _with_magnitudes(graph: PathGraph, solution: Solution) -> Solution:
+def with_exact_magnitudes(graph: PathGraph, solution: Solution) -> Solution:
     """The same solution with the measures of paths weighted by their edges."""
     activity, scale = integer_activity(graph)
     before = classes_of(graph, zip(activity, strict=True), weighted=True)
@@ -174,16 +149,6 @@ def _length_sums(classes: Classes, counts: list[int]) -> list[int]:
     for (activity, *_), count, reads in zip(classes.labels, counts, classes.reads, strict=True):
         sums.append(activity * count + sum(times * sums[other] for other, times in reads))
     return sums
-
-
-def _expected_lengths(classes: Classes) -> list[Fraction]:
-    """E(v) = activity(v) + the mean of E over what v reads, the length that a walk expects."""
-    expected: list[Fraction] = []
-    for (activity, *_), reads in zip(classes.labels, classes.reads, strict=True):
-        degree = sum(times for _, times in reads)
-        following = fraction_sum((expected[other], times) for other, times in reads)
-        expected.append(activity + following / max(degree, 1))
-    return expected
 
 
 def _extremes(classes: Classes, best: Callable[..., int]) -> list[int]:

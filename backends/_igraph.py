@@ -9,7 +9,6 @@ import numpy as np
 from pathlen.backends._igraph_distribution import distribution
 from pathlen.backends._igraph_order import Counts, Order
 from pathlen.backends.protocol import (
-    Averages,
     Capabilities,
     FloatArray,
     Solution,
@@ -26,7 +25,6 @@ class IgraphBackend:
     capabilities = Capabilities(
         exact=False,
         summary="igraph's order and shortest paths",
-        averages=True,
         distribution=True,
     )
 
@@ -61,22 +59,6 @@ class IgraphBackend:
             magnitudes=magnitudes,
         )
 
-    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
-        """Both averages in one sweep from where the walk ends; see `HasAverages`."""
-        chances, activity = start_chances(graph, direction), graph.activity.tolist()
-        order = Order.of(graph.to_igraph(), reverse=direction == "forward")
-        counts = Counts.of(order)
-        lengths, expected = _mean_lengths(order, activity, counts)
-        starts = chances > 0
-        shares, log10_paths = counts.shares_of(starts)
-        return Averages(
-            direction=direction,
-            average=math.fsum(shares * lengths),
-            normalized_average=math.fsum(chances * expected),
-            path_count=None,
-            log10_path_count=log10_paths,
-        )
-
     def distribution(
         self,
         graph: PathGraph,
@@ -95,26 +77,6 @@ def _walk(order: Order, degrees: Sequence[int], starts: Sequence[float]) -> Floa
         chances[node] = math.fsum([starts[node], *(steps[other] for other in order.read[node])])
         steps[node] = chances[node] / max(degrees[node], 1)
     return np.array(chances)
-
-
-def _mean_lengths(
-    order: Order, activity: Sequence[float], counts: Counts
-) -> tuple[list[float], list[float]]:
-    """D(v), the mean length of the ways to v, and E(v), what a walk from v expects.
-
-    D(v) = activity(v) + the sum of share(u, v) D(u) over what v reads, E(v) likewise with equal
-    shares.
-    """
-    lengths, expected = list(activity), list(activity)
-    for node in order.nodes:
-        others = order.read[node]
-        if others:
-            shares = counts.shares(order, node)
-            lengths[node] += math.fsum(
-                share * lengths[other] for share, other in zip(shares, others, strict=True)
-            )
-            expected[node] += math.fsum(expected[other] for other in others) / len(others)
-    return lengths, expected
 
 
 def _longest(order: Order, lengths: Sequence[float]) -> float:

@@ -16,8 +16,6 @@ from pathlen.backends._residues_rows import largest_of_rows
 from pathlen.backends.protocol import FloatArray, IntArray, walk_starts
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
-from pathlen.graph_check import row_numbers
-from pathlen.graph_sort import compressed_weights
 
 MOST_BITS = 1 << 22
 """The longest number that is computed: 1.2 million digits."""
@@ -61,17 +59,20 @@ def reading_of(graph: PathGraph, direction: str, *, weighted: bool = False) -> R
             f" layer or degree; the graph has {size} nodes, so use the backend 'exact'"
         )
     weights = graph.weights if weighted else None
-    if direction == "backward":
-        return Reading(graph.indptr, graph.indices, weights, graph.activity, starts)
-    indptr, readers, weights = compressed_weights(
-        graph.indices, row_numbers(graph.indptr), weights, size
-    )
+    reading = Reading(graph.indptr, graph.indices, weights, graph.activity, starts)
+    return reading if direction == "backward" else turned(reading)
+
+
+def turned(reading: Reading) -> Reading:
+    """The same graph read from its other end: nodes in the opposite order, edges turned round."""
+    weights = np.zeros(0) if reading.weights is None else reading.weights
+    indptr, indices, weights = _turned(reading.indptr, reading.indices, weights)
     return Reading(
-        np.ascontiguousarray(indptr[-1] - indptr[::-1]),
-        np.ascontiguousarray(size - 1 - readers[::-1]),
-        None if weights is None else np.ascontiguousarray(weights[::-1]),
-        np.ascontiguousarray(graph.activity[::-1]),
-        np.ascontiguousarray(starts[::-1]),
+        indptr,
+        indices,
+        None if reading.weights is None else weights,
+        np.ascontiguousarray(reading.activity[::-1]),
+        np.ascontiguousarray(reading.starts[::-1]),
     )
 
 
@@ -174,6 +175,27 @@ def _valuations(numbers: IntArray, factors: IntArray) -> npt.NDArray[np.uint32]:
         times += divisible
         left = np.where(divisible, left // factors, left)
     return times
+
+
+@compiled()
+def _turned(indptr, indices, weights):  # type: ignore[no-untyped-def]
+    """Rows of what reads each node, ascending, all nodes numbered from the last to the first."""
+    size = len(indptr) - 1
+    starts, weight_of = np.zeros(size + 1, np.int64), np.empty_like(weights)
+    for before in indices:
+        starts[size - before] += 1
+    for node in range(size):
+        starts[node + 1] += starts[node]
+    next_place, readers = starts[:-1].copy(), np.empty_like(indices)
+    for node in range(size - 1, -1, -1):
+        for edge in range(indptr[node], indptr[node + 1]):
+            before = size - 1 - indices[edge]
+            place = next_place[before]
+            next_place[before] += 1
+            readers[place] = size - 1 - node
+            if len(weights):
+                weight_of[place] = weights[edge]
+    return starts, readers, weight_of
 
 
 # V(v) = valuation of degree(v) + the largest V over what v reads, for several primes at once.

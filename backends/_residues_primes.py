@@ -30,11 +30,11 @@ class Batch(NamedTuple):
 
     Attributes:
         primes: uint32[lanes].
-        negated: uint64[lanes], -1 / p mod 2**32.
+        negated: uint32[lanes], -1 / p mod 2**32.
     """
 
     primes: Residues
-    negated: npt.NDArray[np.uint64]
+    negated: Residues
 
 
 def primes_for(bits: int) -> int:
@@ -73,7 +73,7 @@ def batches_of(primes: Residues, lanes: int) -> list[Batch]:
         inverse = odd.copy()  # right in 3 bits; each step doubles them
         for _ in range(4):
             inverse *= 2 - odd * inverse
-        batches.append(Batch(row.copy(), (0 - inverse) & _LOW))
+        batches.append(Batch(row.copy(), ((0 - inverse) & _LOW).astype(np.uint32)))
     return batches
 
 
@@ -81,7 +81,7 @@ def batches_of(primes: Residues, lanes: int) -> list[Batch]:
 def montgomery(one, other, prime, negated):  # type: ignore[no-untyped-def]
     """One * other / 2**32 modulo a prime, below it; both factors are below it too."""
     product = np.uint64(one) * np.uint64(other)
-    quotient = ((product & _LOW) * negated) & _LOW
+    quotient = ((product & _LOW) * np.uint64(negated)) & _LOW
     reduced = np.uint32((product + quotient * np.uint64(prime)) >> _WORD)
     return min(reduced, np.uint32(reduced - prime))
 
@@ -138,9 +138,13 @@ class Remainders:
     (Knuth, TAOCP 2, 4.3.2). The sum is taken in pairs up a tree of products, so that large numbers
     are multiplied by numbers of their own size. c(p) takes a product over all other primes:
     count**2 machine operations once.
+
+    Attributes:
+        primes: uint32[count].
     """
 
     def __init__(self, primes: Residues) -> None:
+        self.primes = primes
         self._factors = _cofactor_inverses(primes)
         self._primes = primes.astype(np.uint64)
         self._products: list[list[int]] = [primes.tolist()]
@@ -149,8 +153,22 @@ class Remainders:
 
     def number(self, residues: Residues) -> int:
         """The number below the product of all primes with these residues: one a prime."""
-        sums = (residues.astype(np.uint64) * self._factors % self._primes).tolist()
-        for products in self._products[:-1]:
+        return self.numbers(residues[None])[0]
+
+    def numbers(self, residues: Residues) -> list[int]:
+        """The same for several rows: uint32[rows, primes]."""
+        sums = residues.astype(np.uint64) * self._factors % self._primes
+        if len(self._products) > 1:  # pairs of primes still fit 64 bits
+            even, odd = sums[:, : len(self._primes) - 1 : 2], sums[:, 1::2]
+            count = odd.shape[1]
+            first, second = self._primes[: 2 * count : 2], self._primes[1::2]
+            pairs = even * second + odd * first
+            sums = np.concatenate([pairs, sums[:, 2 * count :]], axis=1)
+        return [self._together(row) for row in sums.tolist()]
+
+    def _together(self, sums: list[int]) -> int:
+        """The number from sums over pairs of primes."""
+        for products in self._products[1:-1]:
             sums = [
                 sums[at] * products[at + 1] + sums[at + 1] * products[at]
                 if at + 1 < len(sums)

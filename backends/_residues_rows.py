@@ -1,4 +1,4 @@
-"""Sums and maxima of rows of 32 residues, one a prime."""
+"""Sums and largest values of rows of 32 residues, one a prime."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ def sum_modulo(  # type: ignore[no-untyped-def]
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         modulus = builder.load(_vector(context, builder, signature, arguments, 4), align=4)
 
-        def add(sums: Row, row: Row) -> Row:
+        def add(sums: Row, row: Any) -> Row:
             # Below 2**32; what is below 0 wraps round to what is larger.
-            whole = builder.add(sums[0], row[0])
+            whole = builder.add(sums[0], row)
             return [_extreme(builder, "umin", whole, builder.sub(whole, modulus))]
 
         _fold(context, builder, signature, arguments, add)
@@ -55,8 +55,8 @@ def largest_of_rows(  # type: ignore[no-untyped-def]
     check_rows(state, indices, types.uint32)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def larger(largest: Row, row: Row) -> Row:
-            return [_extreme(builder, "umax", largest[0], row[0])]
+        def larger(largest: Row, row: Any) -> Row:
+            return [_extreme(builder, "umax", largest[0], row)]
 
         _fold(context, builder, signature, arguments, larger)
         return context.get_dummy_value()
@@ -66,7 +66,7 @@ def largest_of_rows(  # type: ignore[no-untyped-def]
 
 def _fold(context: Any, builder: Any, signature: Any, arguments: Any, combine: Any) -> None:
     """Combine rows with zeros, and store what comes out in the last argument."""
-    rows = PickedRows(context, builder, signature.args[:4], arguments[:4], [_RESIDUES])
+    rows = PickedRows(context, builder, signature.args[:4], arguments[:4], _RESIDUES)
     zeros = ir.Constant(_RESIDUES, [0] * LANES)
     _, [[found]] = rows.fold(rows.first, [[zeros]], combine)
     builder.store(found, _vector(context, builder, signature, arguments, -1), align=4)

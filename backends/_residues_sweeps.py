@@ -1,12 +1,12 @@
-"""Averages modulo primes: the recurrences of the float sweep on rows of 32 residues."""
+"""Averages modulo primes, layer by layer: sweeps from both ends on rows of 32 residues."""
 
 import numpy as np
+import numpy.typing as npt
 
 from pathlen.backends._compiled import compiled
 from pathlen.backends._residues_bounds import Reading, distinct, dyadic
 from pathlen.backends._residues_primes import (
     LANES,
-    Batch,
     Residues,
     added,
     batches_of,
@@ -17,9 +17,12 @@ from pathlen.backends._residues_primes import (
 from pathlen.backends._residues_rows import sum_modulo
 from pathlen.backends.protocol import FloatArray, IntArray
 
-BYTES_PER_NODE = 4 * LANES + 48
-"""The row of a node, and the numbers of its degree and activity."""
-_HALF = LANES // 2
+BYTES_PER_NODE = 8 * LANES + 48
+"""Two rows of a node, and the numbers of its degree, activity and start."""
+
+
+Rows = npt.NDArray[np.int32]
+"""Row of the layers table of each node."""
 
 
 class Fractions:
@@ -60,45 +63,73 @@ def inverses(numbers: IntArray, primes: Residues) -> Residues:
     return in_montgomery_form(least, primes)
 
 
-def path_counts(reading: Reading, primes: Residues) -> tuple[Residues, Residues]:
-    """Number of paths and sum of their lengths modulo each prime; O(primes * edges)."""
-    activity = Fractions(reading.activity)
-    state = rows_of_residues(reading.nodes)
-    found = []
-    for half in batches_of(primes, _HALF):
-        # F and S of a node are one row, each with the same primes.
-        batch = Batch(np.tile(half.primes, 2), np.tile(half.negated, 2))
-        table = in_montgomery_form(activity.modulo(half.primes), half.primes)
-        ends = reading.starts > 0
-        found.append(
-            _counts(reading.indptr, reading.indices, activity.which, table, ends, batch, state)
-        )
-    sums = np.array(found).reshape(-1, 2, _HALF)
-    paths, lengths = (sums[:, row].ravel()[: len(primes)] for row in (0, 1))
-    return paths, lengths
+def path_sums(
+    reading: Reading, back: Reading, layer: Rows, layers: int, primes: Residues
+) -> tuple[Residues, Residues]:
+    """Modulo each prime, the number of paths, and the lengths of all paths summed up by layer.
 
+    O(primes * (nodes + edges)).
 
-def walk_lengths(reading: Reading, primes: Residues) -> Residues:
-    """Expected length of the random walk modulo each prime; O(primes * edges)."""
-    activity = Fractions(reading.activity)
-    degrees, of_node = distinct(np.maximum(np.diff(reading.indptr), 1))
-    starts, start_of_node = distinct(np.maximum(reading.starts, 1))
-    state = rows_of_residues(reading.nodes)
-    found = [
-        _walks(
-            reading.indptr,
-            reading.indices,
-            (activity.which, activity.modulo(batch.primes)),
-            (of_node, inverses(degrees, batch.primes)),
-            (start_of_node, inverses(starts, batch.primes)),
-            reading.starts > 0,
+    Args:
+        reading: Of a graph of n nodes.
+        back: The same turned round.
+        layer: int[n], row of the layers table of each node, in the order of `back`.
+        layers: Number of its rows.
+        primes: uint32[p].
+
+    Returns:
+        uint32[p] and uint32[layers, p].
+    """
+    activity, ends = Fractions(back.activity), reading.starts > 0
+    nowhere, starts = np.zeros(back.nodes, np.int32), (back.starts > 0).astype(np.int32)
+    counts, state = rows_of_residues(back.nodes), rows_of_residues(back.nodes)
+    one, paths, sums = np.ones((1, LANES), np.uint32), [], []
+    for batch in batches_of(primes, LANES):
+        paths.append(_counts(reading.indptr, reading.indices, ends, batch, counts))
+        found = np.zeros((layers, LANES), np.uint32)
+        _sums_of_layers(
+            back.indptr,
+            back.indices,
+            layer,
+            (activity.which, in_montgomery_form(activity.modulo(batch.primes), batch.primes)),
+            (nowhere, in_montgomery_form(one, batch.primes)),
+            (starts, np.concatenate([one - one, one])),
+            counts,
             batch,
             state,
+            found,
         )
-        for batch in batches_of(primes, LANES)
-    ]
-    residues: Residues = np.concatenate(found)[: len(primes)]
-    return residues
+        # A share is a product of two residues neither of which was in that form.
+        sums.append(in_montgomery_form(found, batch.primes))
+    return np.concatenate(paths)[: len(primes)], np.hstack(sums)[:, : len(primes)]
+
+
+def walk_sums(back: Reading, layer: Rows, layers: int, primes: Residues) -> Residues:
+    """Modulo each prime, what the random walk expects to pass of each layer: uint32[layers, p].
+
+    O(primes * (nodes + edges)); arguments are those of `path_sums`.
+    """
+    activity = Fractions(back.activity)
+    degrees, degree_of = distinct(np.maximum(np.bincount(back.indices, minlength=back.nodes), 1))
+    starts, start_of = distinct(back.starts)
+    state = rows_of_residues(back.nodes)
+    sums = []
+    for batch in batches_of(primes, LANES):
+        found = np.zeros((layers, LANES), np.uint32)
+        _sums_of_layers(
+            back.indptr,
+            back.indices,
+            layer,
+            (activity.which, in_montgomery_form(activity.modulo(batch.primes), batch.primes)),
+            (degree_of, inverses(degrees, batch.primes)),
+            (start_of, powers_of(starts, np.full(len(starts), -1, dtype=np.int64), batch.primes)),
+            state[:0],
+            batch,
+            state,
+            found,
+        )
+        sums.append(found)
+    return np.hstack(sums)[:, : len(primes)]
 
 
 def rows_of_residues(count: int) -> Residues:
@@ -108,47 +139,51 @@ def rows_of_residues(count: int) -> Residues:
     return room[skipped : skipped + LANES * count].reshape(count, LANES)
 
 
-# F(v) = 1 at a terminal, else the sum of F over what v reads (first half of a row)
-# S(v) = activity(v) F(v) + the sum of S over what v reads (second half)
-@compiled(error_model="numpy")
-def _counts(indptr, indices, which, activity, ends, batch, state):  # type: ignore[no-untyped-def]
-    primes, negated = batch
+# F(v) = 1 at a terminal, else the sum of F over what v reads
+@compiled(error_model="numpy", nogil=True)
+def _counts(indptr, indices, ends, batch, counts):  # type: ignore[no-untyped-def]
+    primes, _ = batch
     total, result = np.empty(LANES, np.uint32), np.zeros(LANES, np.uint32)
-    for node in range(len(which)):
+    for node in range(len(ends)):
         first, last = indptr[node], indptr[node + 1]
-        sum_modulo(state, indices, first, last, primes, total)  # type: ignore[call-arg]
-        own = activity[which[node]]
-        for lane in range(_HALF):
-            count = total[lane] if first < last else np.uint32(1)
-            length = montgomery(count, own[lane], primes[lane], negated[lane])
-            state[node, lane] = count
-            state[node, _HALF + lane] = added(total[_HALF + lane], length, primes[lane])
+        total[:] = 1
+        if first < last:
+            sum_modulo(counts, indices, first, last, primes, total)  # type: ignore[call-arg]
+        counts[node] = total
         if ends[node]:
             for lane in range(LANES):
-                result[lane] = added(result[lane], state[node, lane], primes[lane])
+                result[lane] = added(result[lane], counts[node, lane], primes[lane])
     return result
 
 
-# E(v) = activity(v) + the mean of E over what v reads
-@compiled(error_model="numpy")
-def _walks(  # type: ignore[no-untyped-def]
-    indptr, indices, activities, degrees, starts, ends, batch, state
+# X(u) = start(u) at a terminal, else the sum of step(v) X(v) over the nodes v that u reads; what is
+# summed up by layer is activity(u) X(u) F(u). Factors of nodes are positions in tables of residues,
+# with nothing at position 0 of activities and starts; activities and steps are in the form that
+# `montgomery` takes. F, of nodes in the opposite order, is 1 where `counts` has no rows.
+@compiled(error_model="numpy", nogil=True)
+def _sums_of_layers(  # type: ignore[no-untyped-def]
+    indptr, indices, layer, activities, steps, starts, counts, batch, state, sums
 ):
     primes, negated = batch
-    which, activity = activities
-    degree_of_node, inverse = degrees
-    start_of_node, chance = starts
-    total, result = np.empty(LANES, np.uint32), np.zeros(LANES, np.uint32)
-    for node in range(len(which)):
+    own = np.empty(LANES, np.uint32)
+    for node in range(len(layer)):
         first, last = indptr[node], indptr[node + 1]
-        sum_modulo(state, indices, first, last, primes, total)  # type: ignore[call-arg]
-        own, step = activity[which[node]], inverse[degree_of_node[node]]
+        if first < last:
+            sum_modulo(state, indices, first, last, primes, own)  # type: ignore[call-arg]
+        else:
+            own[:] = starts[1][starts[0][node]]
+        if activities[0][node]:
+            activity, total = activities[1][activities[0][node]], sums[layer[node]]
+            if len(counts):
+                count = counts[len(layer) - 1 - node]
+                for lane in range(LANES):
+                    part = montgomery(own[lane], activity[lane], primes[lane], negated[lane])
+                    part = montgomery(part, count[lane], primes[lane], negated[lane])
+                    total[lane] = added(total[lane], part, primes[lane])
+            else:
+                for lane in range(LANES):
+                    part = montgomery(own[lane], activity[lane], primes[lane], negated[lane])
+                    total[lane] = added(total[lane], part, primes[lane])
+        step, passed = steps[1][steps[0][node]], state[node]
         for lane in range(LANES):
-            mean = montgomery(total[lane], step[lane], primes[lane], negated[lane])
-            state[node, lane] = added(mean, own[lane], primes[lane])
-        if ends[node]:
-            begun = chance[start_of_node[node]]
-            for lane in range(LANES):
-                part = montgomery(state[node, lane], begun[lane], primes[lane], negated[lane])
-                result[lane] = added(result[lane], part, primes[lane])
-    return result
+            passed[lane] = montgomery(own[lane], step[lane], primes[lane], negated[lane])

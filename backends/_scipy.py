@@ -11,15 +11,11 @@ from pathlen.backends._scipy_distribution import distribution
 from pathlen.backends._scipy_systems import (
     backward,
     count,
-    reads_nothing,
-    shifted,
     solve,
     swept,
-    well_scaled,
     with_entries,
 )
 from pathlen.backends.protocol import (
-    Averages,
     Capabilities,
     FloatArray,
     Scaled,
@@ -27,10 +23,8 @@ from pathlen.backends.protocol import (
     float_solution,
     out_degrees,
     start_chances,
-    total_of,
 )
 from pathlen.graph import Kind, PathGraph
-from pathlen.graph_check import row_numbers
 
 
 class ScipyBackend:
@@ -40,7 +34,6 @@ class ScipyBackend:
     capabilities = Capabilities(
         exact=False,
         summary="sparse triangular systems in float64",
-        averages=True,
         distribution=True,
     )
 
@@ -73,33 +66,6 @@ class ScipyBackend:
             longest=swept(edges, graph.activity, np.maximum)[ends].max(),
             shortest=-swept(edges, -graph.activity, np.maximum)[ends].max(),
             magnitudes=magnitudes,
-        )
-
-    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
-        """Both averages from three systems; see `HasAverages`.
-
-        Counts F, sums S of lengths and the length E that a walk expects, from where it ends:
-        (I - A) S = activity F, and E = activity + the mean of E over what is read.
-        """
-        chances, activity = start_chances(graph, direction), graph.activity
-        edges = with_entries(graph.to_scipy(), np.ones(graph.num_edges))
-        if direction == "forward":
-            edges, activity, chances = backward(edges), activity[::-1], chances[::-1]
-        scaled, power = well_scaled(edges)
-        counts = solve(scaled, reads_nothing(edges).astype(np.float64))
-        lengths = solve(scaled, activity * counts)
-        degrees = np.maximum(np.diff(edges.indptr), 1)[row_numbers(edges.indptr)]
-        expected = solve(with_entries(edges, 1.0 / degrees), activity)
-        starts = chances > 0
-        mantissa, exponent = np.frexp(counts)
-        total, log10_paths = total_of(Scaled(mantissa, exponent + power), starts)
-        sums = shifted(lengths[starts] / total.mantissa[0], power[starts] - total.exponent[0])
-        return Averages(
-            direction=direction,
-            average=float(np.sum(sums)),
-            normalized_average=float(np.sum(chances * expected)),
-            path_count=None,
-            log10_path_count=log10_paths,
         )
 
     def distribution(

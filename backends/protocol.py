@@ -29,35 +29,12 @@ class Capabilities:
     Attributes:
         exact: Whether results are integers and fractions instead of floats.
         summary: How it works, in one line.
-        solution: Whether it has `solve`.
-        averages: Whether it has `averages`, at less cost than `solve`.
         distribution: Whether it has `distribution`.
     """
 
     exact: bool
     summary: str
-    solution: bool = True
-    averages: bool = False
     distribution: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Averages:
-    """The three numbers that a solve without shares gives.
-
-    Attributes:
-        direction: Where the random walk goes.
-        average: Average path length.
-        normalized_average: Normalized average path length.
-        path_count: Number of paths, from exact backends only.
-        log10_path_count: Decimal logarithm of the number of paths.
-    """
-
-    direction: str
-    average: float | Fraction
-    normalized_average: float | Fraction
-    path_count: int | None
-    log10_path_count: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +58,11 @@ class Solution:
             its edges; None for a graph without weights, and so are the next two.
         magnitude_share: [n], share of that weight on the paths that pass each node.
         log10_magnitude: Decimal logarithm of the sum of those products (the path norm).
+        contribution: [layers], what the nodes of each row of the layers table add to the average;
+            None where a backend leaves that sum of activity * share to others, and so are the next
+            two.
+        normalized_contribution: [layers], to the normalized average.
+        magnitude_contribution: [layers], to the average weighted by magnitudes.
     """
 
     direction: str
@@ -95,6 +77,9 @@ class Solution:
     magnitude_average: float | Fraction | None = None
     magnitude_share: FloatArray | Sequence[Fraction] | None = None
     log10_magnitude: float | None = None
+    contribution: FloatArray | Sequence[Fraction] | None = None
+    normalized_contribution: FloatArray | Sequence[Fraction] | None = None
+    magnitude_contribution: FloatArray | Sequence[Fraction] | None = None
 
 
 @runtime_checkable
@@ -116,13 +101,6 @@ class Backend(Protocol):
             graph: The path graph.
             direction: "backward" (the walk starts at the outputs) or "forward".
         """
-
-
-class HasAverages(Backend, Protocol):
-    """A backend whose capabilities say `averages`."""
-
-    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
-        """Both averages and the number of paths, without the shares that lead to them."""
 
 
 class HasDistribution(Backend, Protocol):
@@ -274,9 +252,21 @@ def float_solution(
         path_share=path_share,
         walk_share=walk_share,
     )
-    if magnitudes is None:
-        return solution
-    share, log10_magnitude = _shares(graph, *magnitudes)
+    return solution if magnitudes is None else with_magnitudes(solution, graph, *magnitudes)
+
+
+def with_magnitudes(
+    solution: Solution, graph: PathGraph, from_inputs: Scaled, to_outputs: Scaled
+) -> Solution:
+    """The same solution with the measures of paths weighted by their edges.
+
+    Args:
+        solution: In floats.
+        graph: The path graph, of n nodes.
+        from_inputs: Numbers of paths from the inputs to each node, weighted: [n].
+        to_outputs: From each node to the outputs: [n].
+    """
+    share, log10_magnitude = _shares(graph, from_inputs, to_outputs)
     return dataclasses.replace(
         solution,
         magnitude_average=float(np.sum(graph.activity * share)),

@@ -18,14 +18,13 @@ from pathlen.errors import BackendError
 from pathlen.graph import Kind, PathGraph
 
 ENTRY_POINT_GROUP = "pathlen.backends"
-_METHODS = {"solution": "solve", "averages": "averages", "distribution": "distribution"}
+_METHODS = {"solution": "solve", "distribution": "distribution"}
 
 # Modules are imported when asked for; each holds its backend as BACKEND.
 _BUILT_IN = {
     "numba": "pathlen.backends._numba",
     "scipy": "pathlen.backends._scipy",
     "igraph": "pathlen.backends._igraph",
-    "torch": "pathlen.backends._torch",
     "residues": "pathlen.backends._residues",
     "exact": "pathlen.backends._exact",
 }
@@ -42,6 +41,7 @@ _CHOICES = {
 }
 # Edges from which "residues" repays loading compiled code (half a second): "exact" takes as long.
 _LARGE = 50_000
+_LARGE_LAYER = 200  # edges a layer
 _registered: dict[str, Backend] = {}
 
 
@@ -89,13 +89,15 @@ def get(name: str) -> Backend:
 def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tuple[Backend, str]:
     """The backend that "auto" stands for, and why.
 
-    Exact averages, and exact distributions of graphs without hubs, are left to "residues" from
-    50 000 edges on. Where layers have hubs most nodes are alike, and "exact" computes those once.
+    Where exact numbers are asked for, large graphs are left to "residues", unless its gain is lost:
+    where edges have weights, which only "exact" computes with; where layers with hubs are small,
+    since each layer's sum has to be put together; and for distributions where there are hubs, since
+    most nodes are then alike, and "exact" computes those once.
 
     Args:
         graph: The path graph to be measured.
         exact: Whether integers and fractions are asked for.
-        need: What is asked for: a "solution", "averages" or a "distribution".
+        need: What is asked for: a "solution" or a "distribution".
 
     Raises:
         BackendError: There is no such need, or no backend for it can be imported.
@@ -118,8 +120,12 @@ def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tup
 
 def _worth_residues(graph: PathGraph, need: str) -> bool:
     """Whether exact arithmetic modulo primes is the faster one for a graph."""
-    alike = need == "distribution" and bool((graph.kind == Kind.HUB).any())
-    return graph.num_edges >= _LARGE and not alike
+    if graph.num_edges < _LARGE:
+        return False
+    if need == "solution" and graph.weights is not None:
+        return False
+    large_layers = graph.num_edges >= _LARGE_LAYER * len(graph.layers)
+    return bool((graph.kind != Kind.HUB).all()) or (need == "solution" and large_layers)
 
 
 def built_in_that_give(need: str) -> list[str]:
@@ -159,7 +165,7 @@ def _load(point: metadata.EntryPoint) -> Backend:
 
 
 def _check(backend: object, where: str) -> None:
-    """Raise BackendError unless an object has what its capabilities say; by default `solve`."""
+    """Raise BackendError unless an object has `solve` and what its capabilities say."""
     capabilities = getattr(backend, "capabilities", None)
     named = isinstance(getattr(backend, "name", None), str)
     if isinstance(backend, type) or not named or not hasattr(capabilities, "exact"):
@@ -167,11 +173,10 @@ def _check(backend: object, where: str) -> None:
             f"{where} is {backend!r}, not a backend: it must be an object (not a class) with a "
             "name, capabilities and a method solve(graph, direction)"
         )
-    able = [need for need in NEEDS if getattr(capabilities, need, need == "solution")]
+    able = [need for need in NEEDS if gives(backend, need)]  # type: ignore[arg-type]
     missing = [_METHODS[need] for need in able if not callable(getattr(backend, _METHODS[need], 0))]
-    if missing or not able:
+    if missing:
         raise BackendError(
-            f"{where} is {backend!r}, whose capabilities say that it gives "
-            f"{', '.join(able) or 'nothing'}; it must be an object with "
-            f"{'the methods ' + ', '.join(missing) if missing else 'at least one method for that'}"
+            f"{where} is {backend!r}, which is to give a {' and a '.join(able)}; it must be an"
+            f" object with the methods {', '.join(missing)}"
         )

@@ -114,8 +114,6 @@ def measure(
     from pathlen import backends
 
     solver = None if backend == "auto" else backends.get(backend)
-    if solver is not None:
-        backends.require(solver, "solution")  # before a model is traced
     if exact and solver is not None and not solver.capabilities.exact:
         raise BackendError(
             f"backend {solver.name!r} computes in floating point; exact=True needs the backend"

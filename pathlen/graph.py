@@ -374,22 +374,22 @@ class PathGraph(Exports):
     @property
     def num_units(self) -> int:
         """Number of units between the inputs and the outputs."""
-        return int(np.count_nonzero(self.kind == Kind.UNIT))
+        return int(np.count_nonzero(self.kind == int(Kind.UNIT)))
 
     @property
     def num_active(self) -> int:
         """Number of nodes with an activity above 0."""
-        return int(np.count_nonzero(self.activity))
+        return int(np.count_nonzero(self.activity > 0))
 
     @property
     def num_inputs(self) -> int:
         """Number of input nodes."""
-        return int(np.count_nonzero(self.kind == Kind.INPUT))
+        return int(np.count_nonzero(self.kind == int(Kind.INPUT)))
 
     @property
     def num_outputs(self) -> int:
         """Number of output nodes."""
-        return int(np.count_nonzero(self.kind == Kind.OUTPUT))
+        return int(np.count_nonzero(self.kind == int(Kind.OUTPUT)))
 
     def __repr__(self) -> str:
         """Say in one line how large the graph is."""

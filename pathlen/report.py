@@ -129,7 +129,7 @@ class Report(Exports):
             longest_path=_length(solution.longest_path, exact),
             shortest_path=_length(solution.shortest_path, exact),
             num_units=graph.num_units,
-            num_active=graph.num_active,
+            num_active=sum(row.active for row in layers),
             effective_width=effective_width(layers, exact),
             layers=layers,
             status=graph.info.status if graph.info else "exact",
@@ -146,12 +146,13 @@ class Report(Exports):
         """The number of paths, exactly; counted when first read unless the backend knew it."""
         if self._solution.path_count is not None:
             return self._solution.path_count
-        # Imported here: a report whose count is never read does not need the exact backend.
+        # Imported here: a report whose count is never read does not need an exact backend.
         from pathlen import backends
 
-        count = backends.get("exact").solve(self.graph).path_count
+        solver, _ = backends.choose(self.graph, exact=True)
+        count = solver.solve(self.graph).path_count
         if count is None:
-            raise BackendError("the backend registered as 'exact' does not count paths exactly")
+            raise BackendError(f"the exact backend {solver.name!r} does not count paths exactly")
         return count
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -23,6 +24,8 @@ Number = float | Fraction
 AFFINE = ("conv", "_conv", "linear", "embedding", "addmm", "matmul", "mm", "bmm")
 """Beginnings of the names of linear layers: with one input channel, or one a group, their units
 read one unit each, too, and yet no nonlinearity ever was there."""
+
+_CHUNK = 1 << 14  # nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,36 +72,68 @@ class LayerTally:
 
 def layer_tally(graph: PathGraph) -> LayerTally:
     """Count the units of each layer of a graph."""
-    count = len(graph.layers)
-    units = np.bincount(graph.layer[graph.kind != Kind.HUB], minlength=count)
-    active = np.bincount(graph.layer[graph.activity > 0], minlength=count)
-    functions = np.bincount(graph.layer[_functions_of_one_unit(graph)], minlength=count)
+    counts = np.array([layer.count for layer in graph.layers], dtype=np.int64)
+    ends = np.cumsum(counts)
+    units = counts - _in_layers(np.flatnonzero(graph.kind == int(Kind.HUB)), ends)
+    functions = _in_layers(_functions_of_one_unit(graph, _led_by_a_function(graph)), ends)
+    is_active = graph.activity > 0
+    if graph.num_nodes >= _CHUNK * len(counts):  # large layers: nothing is written for each node
+        parts = zip(ends - counts, ends, strict=True)
+        active = np.array([np.count_nonzero(is_active[first:end]) for first, end in parts])
+    else:
+        active = _in_layers(np.flatnonzero(is_active), ends)
     affine = [layer.operation.startswith(AFFINE) for layer in graph.layers]
     return LayerTally(units, active, (functions == units) & ~np.array(affine, dtype=np.bool_))
+
+
+def _in_layers(nodes: IntArray, ends: IntArray) -> IntArray:
+    """How many of some nodes, ascending, each layer has: layers are consecutive: int64[layers]."""
+    found: IntArray = np.diff(np.searchsorted(nodes, ends), prepend=0)
+    return found
 
 
 def layer_rows(graph: PathGraph, solution: Solution, exact: bool) -> tuple[LayerRow, ...]:
     """One row for each layer that has a node other than hubs."""
     tally = layer_tally(graph)
-    uniform = layer_sums(graph, graph.activity, solution.path_share, exact)
-    normalized = layer_sums(graph, graph.activity, solution.walk_share, exact)
-    magnitudes: Sequence[Number | None] = [None] * len(graph.layers)
-    if solution.magnitude_share is not None:
-        magnitudes = layer_sums(graph, graph.activity, solution.magnitude_share, exact)
+    uniform, normalized, magnitudes = (
+        _contributions(graph, *found, exact)
+        for found in (
+            (solution.contribution, solution.path_share),
+            (solution.normalized_contribution, solution.walk_share),
+            (solution.magnitude_contribution, solution.magnitude_share),
+        )
+    )
     return tuple(
         LayerRow(
             name=layer.name,
             operation=layer.operation,
             units=int(tally.units[index]),
             active=int(tally.active[index]),
-            contribution=uniform[index],
-            normalized_contribution=normalized[index],
+            contribution=cast("Number", uniform[index]),
+            normalized_contribution=cast("Number", normalized[index]),
             activation=bool(tally.activation[index]),
             magnitude_contribution=magnitudes[index],
         )
         for index, layer in enumerate(graph.layers)
         if tally.units[index]
     )
+
+
+def _contributions(
+    graph: PathGraph,
+    known: FloatArray | Sequence[Fraction] | None,
+    share: FloatArray | Sequence[Fraction] | None,
+    exact: bool,
+) -> Sequence[Number | None]:
+    """What each row of the layers table adds to an average: what the backend knew, or from shares.
+
+    None for each where the backend has neither.
+    """
+    if known is not None:
+        return list(known) if exact else np.asarray(known, dtype=np.float64).tolist()
+    if share is None:
+        return [None] * len(graph.layers)
+    return layer_sums(graph, graph.activity, share, exact)
 
 
 def layer_sums(
@@ -128,25 +163,57 @@ def layer_sums(
 
 def effective_width(rows: Sequence[LayerRow], exact: bool) -> Number:
     """Average the active units of the layers with normalized contributions as weights."""
-    zero: Number = Fraction(0) if exact else 0.0
-    total = sum((row.normalized_contribution for row in rows), zero)
-    if not total:
-        return zero
-    return sum((row.normalized_contribution * row.active for row in rows), zero) / total
+    parts = [row.normalized_contribution for row in rows]
+    if not any(parts):
+        return Fraction(0) if exact else 0.0
+    if not exact:
+        return sum(row.normalized_contribution * row.active for row in rows) / sum(parts)
+    # As whole numbers: each sum of two long fractions would have to be reduced.
+    weights = _over_one_denominator([Fraction(part) for part in parts])
+    above = sum(weight * row.active for weight, row in zip(weights, rows, strict=True))
+    return Fraction(above, sum(weights))
 
 
-def _functions_of_one_unit(graph: PathGraph) -> BoolArray:
-    """Mark the units whose only predecessor is a unit or an input: shape [num_nodes].
+def _over_one_denominator(fractions: Sequence[Fraction]) -> list[int]:
+    """Numerators of fractions once they have a common denominator."""
+    common = 1
+    for fraction in fractions:
+        if common % fraction.denominator:
+            common = math.lcm(common, fraction.denominator)
+    return [fraction.numerator * (common // fraction.denominator) for fraction in fractions]
+
+
+def _led_by_a_function(graph: PathGraph) -> BoolArray:
+    """The layers whose first node may be a function of one unit: most others are seen at once."""
+    firsts = np.array([layer.first for layer in graph.layers], dtype=np.int64)
+    alone = graph.indptr[firsts + 1] - graph.indptr[firsts] == 1
+    before = graph.indices[np.minimum(graph.indptr[firsts], graph.num_edges - 1)]
+    of_hub = graph.kind[before] == int(Kind.HUB)
+    found: BoolArray = (graph.kind[firsts] == int(Kind.HUB)) | (alone & ~of_hub)
+    return found
+
+
+def _functions_of_one_unit(graph: PathGraph, layers: BoolArray) -> IntArray:
+    """The units of some layers whose only predecessor is a unit or an input: int64[functions].
 
     A linear layer's unit reads a hub and a merge's unit reads several nodes, so a layer of nothing
     but such units is a place where an activation is applied. A sum with a zero-padded shortcut
     has some of them, not all. Where a graph was cut (`PathGraph.between`), a unit reads an added
     node, which does not tell what it read before.
     """
-    alone: BoolArray = (np.diff(graph.indptr) == 1) & (graph.kind == Kind.UNIT)
-    before = graph.indices[graph.indptr[:-1][alone]]
-    functions = (graph.kind[before] == Kind.UNIT) | (graph.kind[before] == Kind.INPUT)
-    if graph.node_ids is not None:
-        functions &= graph.node_ids[before] >= 0
-    alone[alone] = functions
-    return alone
+    found = [np.zeros(0, dtype=np.int64)]
+    looked_at = np.repeat(layers, [layer.count for layer in graph.layers])
+    for first in range(0, graph.num_nodes, _CHUNK):  # what a part needs in between stays in caches
+        part = looked_at[first : first + _CHUNK]
+        if not part.any():
+            continue
+        ends = graph.indptr[first : first + _CHUNK + 1]
+        is_unit = graph.kind[first : first + _CHUNK] == int(Kind.UNIT)
+        alone = np.flatnonzero((ends[1:] - ends[:-1] == 1) & is_unit & part)
+        before = graph.indices[ends[alone]]
+        read = graph.kind[before]
+        functions = (read == int(Kind.UNIT)) | (read == int(Kind.INPUT))
+        if graph.node_ids is not None:
+            functions &= graph.node_ids[before] >= 0
+        found.append(first + alone[functions])
+    return np.concatenate(found)

@@ -132,7 +132,7 @@ def greedy_linearization(
     ):
         raise GraphError(f"the target must be a finite number of at least 0, not {target!r}")
     solver = backends.choose(graph)[0] if backend == "auto" else backends.get(backend)
-    shares = share_of(graph, backends.solution_of(solver, graph), weighting)
+    shares = share_of(graph, solver.solve(graph), weighting)
     exact = solver.capabilities.exact
     active = np.flatnonzero(graph.activity)
     added = _contributions(graph, active, shares, exact)

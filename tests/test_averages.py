@@ -1,5 +1,6 @@
-"""Averages alone: every backend that has them against enumeration, solutions and laws."""
+"""Averages to the last digit, and what each layer adds to them."""
 
+import dataclasses
 import math
 from fractions import Fraction
 from typing import Any
@@ -9,114 +10,72 @@ import pytest
 from hypothesis import given, settings
 
 from pathlen import backends
-from pathlen.backends import registry
-from pathlen.backends.protocol import Averages, HasAverages
-from pathlen.errors import BackendError
-from pathlen.graph import PathGraph
-from tests.path_enumeration import enumerate_measures
-from tests.path_graphs import (
-    RandomGraph,
-    figure_1,
-    random_graphs,
-    residual_blocks,
-    tenfold_chain,
-    tripling,
-)
+from pathlen.graph import Kind, Layer, PathGraph
+from tests.path_graphs import RandomGraph, random_graphs, tripling
 
-ABLE = [n for n in backends.available() if backends.get(n).capabilities.averages]
-EVERY_BACKEND = pytest.mark.parametrize("name", ABLE)
+EVERY_BACKEND = pytest.mark.parametrize("name", backends.available())
 EVERY_DIRECTION = pytest.mark.parametrize("direction", ["backward", "forward"])
 
 
-def averages(name: str, graph: PathGraph, direction: str = "backward") -> Averages:
-    backend: Any = backends.get(name)
-    able: HasAverages = backend
-    return able.averages(graph, direction)
-
-
-def is_exact(name: str) -> bool:
-    return backends.get(name).capabilities.exact
-
-
-def agree(value: Any, wanted: Any, exact: bool) -> bool:
-    if exact:
-        return isinstance(value, Fraction | int) and value == wanted
-    return isinstance(value, float) and math.isclose(value, wanted, rel_tol=1e-12, abs_tol=1e-300)
-
-
-def test_the_built_in_backends_have_them() -> None:
-    assert {"exact", "residues", "numba", "scipy", "igraph", "torch"} <= set(ABLE)
+def solve(name: str, graph: PathGraph, direction: str = "backward") -> backends.Solution:
+    return backends.get(name).solve(graph, direction)
 
 
 @EVERY_BACKEND
 @EVERY_DIRECTION
-@settings(deadline=None, max_examples=60)
-@given(case=random_graphs())
-def test_agrees_with_enumeration(name: str, direction: str, case: RandomGraph) -> None:
-    graph = case.build()
-    wanted = enumerate_measures(graph, direction)
-    found = averages(name, graph, direction)
-    assert found.direction == direction
-    assert agree(found.average, wanted.average, is_exact(name))
-    assert agree(found.normalized_average, wanted.normalized_average, is_exact(name))
-    assert found.path_count == (wanted.path_count if is_exact(name) else None)
-    logarithm = math.log10(wanted.path_count)
-    assert math.isclose(found.log10_path_count, logarithm, rel_tol=1e-12, abs_tol=1e-15)
-
-
-@EVERY_BACKEND
-@EVERY_DIRECTION
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 @given(case=random_graphs(weighted=True))
-def test_weights_change_nothing(name: str, direction: str, case: RandomGraph) -> None:
+def test_what_layers_add(name: str, direction: str, case: RandomGraph) -> None:
     graph = case.build()
-    solver = backends.get(name if backends.gives(backends.get(name), "solution") else "exact")
-    found, whole = averages(name, graph, direction), solver.solve(graph, direction)
-    assert agree(found.average, whole.average, is_exact(name))
-    assert agree(found.normalized_average, whole.normalized_average, is_exact(name))
+    found, oracle = solve(name, graph, direction), solve("exact", graph, direction)
+    exact = backends.get(name).capabilities.exact
+    for field, share, average in (
+        ("contribution", oracle.path_share, found.average),
+        ("normalized_contribution", oracle.walk_share, found.normalized_average),
+    ):
+        values: Any = getattr(found, field)
+        if values is None:  # left to who reads the shares
+            continue
+        wanted = [Fraction(0)] * len(graph.layers)
+        for node, activity in enumerate(graph.activity.tolist()):
+            wanted[graph.layer[node]] += Fraction(activity) * share[node]
+        if exact:
+            assert list(values) == wanted
+            assert sum(values) == average
+        else:
+            assert all(map(close, values, wanted))
+            assert math.isclose(math.fsum(values), average, rel_tol=1e-15)
 
 
-@EVERY_BACKEND
-def test_figure_1(name: str) -> None:
-    found = averages(name, figure_1())
-    assert agree(found.average, Fraction(1024, 257), is_exact(name))
-    assert agree(found.normalized_average, Fraction(2), is_exact(name))
+def close(value: float, wanted: Fraction) -> bool:
+    return math.isclose(value, wanted, rel_tol=1e-12, abs_tol=1e-300)
 
 
-@EVERY_BACKEND
-@EVERY_DIRECTION
-def test_ten_to_the_three_thousand_paths(name: str, direction: str) -> None:
-    found = averages(name, tenfold_chain(3000), direction)
-    assert agree(found.average, Fraction(9, 5) * 3000, is_exact(name))
-    assert agree(found.normalized_average, Fraction(3, 2) * 3000, is_exact(name))
-    assert math.isclose(found.log10_path_count, 3000, rel_tol=1e-12)
-    assert found.path_count == (10**3000 if is_exact(name) else None)
-
-
-@EVERY_BACKEND
-@EVERY_DIRECTION
-def test_wide_residual_blocks(name: str, direction: str) -> None:
-    found = averages(name, residual_blocks(300, 5, 70), direction)
-    assert agree(found.average, Fraction(300 * 350, 351), is_exact(name))
-    assert agree(found.normalized_average, Fraction(150), is_exact(name))
-
-
-@EVERY_BACKEND
-def test_one_unit_alone_is_soft(name: str) -> None:
-    # One path whose units count a third and a half; nothing else.
-    graph = PathGraph.from_edges([(0, 1), (1, 2), (2, 3)], activity=[0, 1 / 3, 0.5, 0])
-    wanted = Fraction(1 / 3) + Fraction(1, 2)
-    found = averages(name, graph)
-    assert agree(found.average, wanted, is_exact(name))
-    assert agree(found.normalized_average, wanted, is_exact(name))
-    assert found.log10_path_count == 0.0
+@pytest.mark.parametrize("name", ["numba", "residues"])
+def test_layers_are_added_up_where_they_are_swept(name: str) -> None:
+    assert solve(name, PathGraph.from_edges([(0, 1), (1, 2)])).contribution is not None
 
 
 # Where rounding errors might add up: the compiled sweep against residues, to the last digits.
 
 
+def in_one_layer(graph: PathGraph) -> PathGraph:
+    """The same with one layer of all nodes between the inputs, which come first, and the outputs.
+
+    A layer a node, each with a fraction of 200,000 bits, would fill memory.
+    """
+    inputs, outputs = graph.num_inputs, graph.num_outputs
+    counts = [inputs, graph.num_nodes - inputs - outputs, outputs]
+    firsts = np.cumsum([0, *counts]).tolist()
+    rows = zip(("input", "units", "output"), firsts, counts, strict=False)
+    layers = tuple(Layer(name, name, first, count) for name, first, count in rows)
+    which = np.repeat(np.arange(3, dtype=np.int32), counts)
+    return dataclasses.replace(graph, layer=which, layers=layers)
+
+
 def assert_the_last_digits_are_right(graph: PathGraph) -> None:
-    found, wanted = averages("numba", graph), averages("residues", graph)
+    graph = in_one_layer(graph)
+    found, wanted = solve("numba", graph), solve("residues", graph)
     assert math.isclose(found.average, wanted.average, rel_tol=1e-15)
     assert math.isclose(found.normalized_average, wanted.normalized_average, rel_tol=1e-15)
     assert wanted.path_count is not None
@@ -184,106 +143,49 @@ def test_few_paths_that_alone_are_active(name: str, linear: int, active: int) ->
     activity[ends[1]] = 1.0
     graph = PathGraph.from_edges(edges, activity=activity)
     wanted = Fraction(2**active, 2**linear + 2**active)
-    assert math.isclose(averages(name, graph).average, wanted, rel_tol=1e-12)
+    assert math.isclose(solve(name, graph).average, wanted, rel_tol=1e-12)
 
 
-@EVERY_BACKEND
-def test_unknown_direction(name: str) -> None:
-    with pytest.raises(BackendError, match="no direction 'sideways'"):
-        averages(name, figure_1(), "sideways")
-
-
-# What a backend is asked for, and what it gives.
-
-
-class Partial:
-    """A third-party backend with some methods."""
-
-    def __init__(self, name: str, **able: bool) -> None:
-        self.name = name
-        self.capabilities = backends.Capabilities(exact=False, summary="partial", **able)
-
-
-class Solving(Partial):
-    def solve(self, graph: PathGraph, direction: str = "backward") -> backends.Solution:
-        return backends.get("numba").solve(graph, direction)
-
-
-class Averaging(Partial):
-    def averages(self, graph: PathGraph, direction: str = "backward") -> Averages:
-        return averages("numba", graph, direction)
-
-
-@pytest.fixture
-def _no_leftovers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-
-
-@pytest.mark.usefixtures("_no_leftovers")
 @EVERY_DIRECTION
-def test_a_backend_that_only_solves_gives_averages(direction: str) -> None:
-    backends.register(Solving("solving"))
-    solving = backends.get("solving")
-    assert [need for need in backends.NEEDS if backends.gives(solving, need)] == [
-        "solution",
-        "averages",
+def test_shares_of_a_long_chain_are_right_to_the_last_digits(direction: str) -> None:
+    # Walks go by three ways at each step: a third is rounded at each of 30,000 nodes.
+    size = 30_000
+    edges = [(node - step, node) for node in range(1, size) for step in range(1, 4) if step <= node]
+    found = solve("numba", PathGraph.from_edges(edges), direction)
+    # Far from both ends a walk of steps 1, 2, 3 passes a node with chance 1 / (mean step).
+    middle = slice(10_000, 20_000)
+    assert np.allclose(found.walk_share[middle], 0.5, rtol=2e-15, atol=0)
+    # Every path passes one of two nodes in a row or leaps over both; ways satisfy one recurrence.
+    share = np.asarray(found.path_share)[middle]
+    root = max(np.roots([1, -1, -1, -1]).real)
+    wanted = 1 / (1 / root + 2 / root**2 + 3 / root**3)
+    assert np.allclose(share, wanted, rtol=1e-13, atol=0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(case=random_graphs(size=30))
+def test_what_is_shared_out_comes_together(case: RandomGraph) -> None:
+    graph = case.build()
+    found = solve("numba", graph)
+    for share in (np.asarray(found.path_share), np.asarray(found.walk_share)):
+        for kind in (Kind.INPUT, Kind.OUTPUT):
+            assert math.isclose(math.fsum(share[graph.kind == kind]), 1, rel_tol=1e-14)
+
+
+@pytest.mark.parametrize(("stages", "late"), [(600, 1), (1100, 0), (1300, 5), (2000, 40)])
+def test_shares_where_counts_change_their_power(stages: int, late: int) -> None:
+    # 3**stages paths come along; at `late` places near the end single paths from the input enter.
+    edges = tripling(1, stages)
+    last = 1 + 3 * stages
+    for node in range(last + 1, last + 1 + 2 * late, 2):
+        edges += [(0, node), (last, node + 1), (node, node + 1)]
+        last = node + 1
+    graph = PathGraph.from_edges(edges)
+    found, wanted = solve("numba", graph), solve("exact", graph)
+    nodes = [
+        *range(0, graph.num_nodes, 97),
+        *range(graph.num_nodes - 2 * late - 2, graph.num_nodes),
     ]
-    graph = residual_blocks(3, 2, 5)
-    found = backends.averages_of(solving, graph, direction)
-    wanted = averages("numba", graph, direction)
-    assert found.direction == direction
-    assert math.isclose(found.average, wanted.average, rel_tol=1e-14)
-    assert math.isclose(found.normalized_average, wanted.normalized_average, rel_tol=1e-14)
-    assert math.isclose(found.log10_path_count, wanted.log10_path_count, rel_tol=1e-14)
-    with pytest.raises(
-        BackendError, match=r"backend 'solving' gives no distribution; these do: 'numba', .*'exact'"
-    ):
-        backends.distribution_of(solving, graph)
-
-
-@pytest.mark.usefixtures("_no_leftovers")
-def test_a_backend_that_does_not_solve() -> None:
-    averaging: Any = Averaging("averaging", solution=False, averages=True)
-    backends.register(averaging)
-    assert backends.averages_of(averaging, figure_1()).normalized_average == 2.0
-    with pytest.raises(BackendError, match=r"backend 'averaging' gives no solution; these do"):
-        backends.solution_of(averaging, figure_1())
-    from pathlen import measure
-
-    with pytest.raises(BackendError, match="gives no solution"):
-        measure(figure_1(), backend="averaging")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (Partial("nothing", solution=False), "gives nothing; it must be an object with at least"),
-        (Partial("hollow"), "gives solution; it must be an object with the methods solve"),
-        (Solving("boasting", averages=True, distribution=True), "methods averages, distribution"),
-        (Averaging("silent", averages=True), "gives solution, averages; .* methods solve"),
-    ],
-)
-def test_register_checks_what_is_promised(wrong: Any, message: str) -> None:
-    with pytest.raises(BackendError, match=message):
-        backends.register(wrong)
-    assert wrong.name not in backends.available()
-
-
-@pytest.mark.parametrize("need", backends.NEEDS)
-@pytest.mark.parametrize("exact", [False, True])
-def test_choose_by_need(need: str, exact: bool) -> None:
-    backend, reason = backends.choose(figure_1(), exact, need)
-    assert backends.gives(backend, need)
-    assert backend.capabilities.exact == exact
-    assert ("integers and fractions" if exact else "fastest for floats") in reason
-
-
-def test_choose_an_unknown_need() -> None:
-    with pytest.raises(BackendError, match="no need 'speed'; use one of solution, averages"):
-        backends.choose(figure_1(), need="speed")
-
-
-def test_averages_read_off_a_solution_are_plain_floats() -> None:
-    found = backends.averages_of(Solving("solving"), figure_1())
-    assert type(found.average) is float
-    assert not isinstance(found.normalized_average, np.floating)
+    for node in nodes:
+        assert close(found.path_share[node], wanted.path_share[node])
+        assert close(found.walk_share[node], wanted.walk_share[node])

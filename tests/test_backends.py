@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathlen import backends
+from pathlen import backends, measure
 from pathlen.backends import registry
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
@@ -28,8 +28,7 @@ from tests.path_graphs import (
 )
 
 DIRECTIONS = ("backward", "forward")
-ABLE = [n for n in backends.available() if backends.gives(backends.get(n), "solution")]
-EVERY_BACKEND = pytest.mark.parametrize("name", ABLE)
+EVERY_BACKEND = pytest.mark.parametrize("name", backends.available())
 EVERY_DIRECTION = pytest.mark.parametrize("direction", DIRECTIONS)
 # What float64 cannot hold to twelve digits: numbers below its normal range.
 TINY = 1e-300
@@ -358,6 +357,24 @@ class Shouting:
         return backends.get("numba").solve(graph, direction)
 
 
+class Quiet(Shouting):
+    """One that gives the fields that every solution has, and nothing that came later."""
+
+    def solve(self, graph: PathGraph, direction: str = "backward") -> backends.Solution:
+        found = super().solve(graph, direction)
+        return backends.Solution(
+            found.direction,
+            found.average,
+            found.normalized_average,
+            found.path_count,
+            found.log10_path_count,
+            found.longest_path,
+            found.shortest_path,
+            found.path_share,
+            found.walk_share,
+        )
+
+
 BACKEND = Shouting("installed")
 
 
@@ -378,6 +395,45 @@ def test_register() -> None:
         backends.register(Shouting())
     with pytest.raises(BackendError, match="'exact' exists"):
         backends.register(Shouting("exact"))
+
+
+@pytest.mark.usefixtures("_no_leftovers")
+def test_a_backend_that_only_solves() -> None:
+    # Its solution has shares and no sums of layers: a report adds these up.
+    quiet = Quiet("quiet")
+    backends.register(quiet)
+    assert [need for need in backends.NEEDS if backends.gives(quiet, need)] == ["solution"]
+    with pytest.raises(
+        BackendError, match=r"'quiet' gives no distribution; these do: 'numba', .*'"
+    ):
+        backends.distribution_of(quiet, figure_1())
+    report, wanted = measure(residual_blocks(3, 2, 5), backend="quiet"), residual_blocks(3, 2, 5)
+    for row, other in zip(report.layers, measure(wanted).layers, strict=True):
+        assert math.isclose(row.contribution, other.contribution, rel_tol=1e-14)
+        assert math.isclose(row.normalized_contribution, other.normalized_contribution)
+    assert len(report.path_length_distribution()) == 4
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("need", backends.NEEDS)
+def test_choose_by_need(need: str, exact: bool) -> None:
+    backend, reason = backends.choose(figure_1(), exact, need)
+    assert backends.gives(backend, need)
+    assert backend.capabilities.exact == exact
+    assert ("integers and fractions" if exact else "fastest for floats") in reason
+
+
+def test_choose_an_unknown_need() -> None:
+    with pytest.raises(BackendError, match="no need 'speed'; use one of solution, distribution"):
+        backends.choose(figure_1(), need="speed")
+
+
+def test_register_checks_what_is_promised() -> None:
+    promising = Shouting("promising")
+    promising.capabilities = backends.Capabilities(exact=False, summary="", distribution=True)
+    with pytest.raises(BackendError, match="object with the methods distribution"):
+        backends.register(promising)
+    assert "promising" not in backends.available()
 
 
 @pytest.mark.parametrize("wrong", [object(), Shouting, "numba"])

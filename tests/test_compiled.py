@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 AVERAGES = """
 import json
 from pathlen import PathGraph
-from pathlen.backends import _numba_averages
+from pathlen.backends import _numba_sweeps, get
 
 edges = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)]
-found = _numba_averages.averages(PathGraph.from_edges(edges, activity=[0, 1, 1, 1, 0]))
-hits = _numba_averages._sweep.stats.cache_hits
+found = get("numba").solve(PathGraph.from_edges(edges, activity=[0, 1, 1, 1, 0]))
+hits = _numba_sweeps._sweep_down.stats.cache_hits
 print(json.dumps([found.average, 10**found.log10_path_count, sum(hits.values())]))
 """
 
@@ -73,10 +73,10 @@ def test_a_part_in_another_file_that_changes_makes_a_kernel_compile_anew(copy):
     sums = copy / "backends" / "_rows.py"
     text = sums.read_text()
     assert text.count("[0.0] * 4") == 1
-    # Each of four sums of high parts and of low parts begins at 1, so every sum is 8 too large:
-    # 9 paths to a unit and 35 in all; lengths of 9 + 8 at a unit and 59 in all.
+    # Each of four sums of high parts and of low parts begins at 1, and each of the three last rows
+    # adds 1 more: 14 paths instead of 3, of which three pass an active unit.
     sums.write_text(text.replace("[0.0] * 4", "[1.0] * 4"))
-    assert averages(copy) == [pytest.approx(59 / 35), 35.0, 0]
+    assert averages(copy) == [pytest.approx(3 / 14), 14.0, 0]
     sums.write_text(text)
     assert averages(copy) == [1.0, 3.0, 0]
 

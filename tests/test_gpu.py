@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import pathlen
-from pathlen import backends
 from pathlen.activity import from_data
 from pathlen.differentiable import DifferentiableAverage
 from pathlen.training import (
@@ -78,18 +76,6 @@ def test_a_monitor_of_a_model_that_moves() -> None:
         found = moved.update()
         assert found.active_units == expected.active_units
         assert math.isclose(found.average_path_length, expected.average_path_length, rel_tol=1e-12)
-
-
-def test_the_torch_backend() -> None:
-    graph = residual_blocks(20, 2, 8)
-    graph = dataclasses.replace(graph, weights=np.linspace(0.1, 10, graph.num_edges))
-    there, here = backends.TorchBackend("cuda", name="torch on a GPU"), backends.get("numba")
-    for direction in ("backward", "forward"):
-        expected, found = here.solve(graph, direction), there.solve(graph, direction)
-        assert math.isclose(found.average, expected.average, rel_tol=1e-12)
-        assert math.isclose(found.normalized_average, expected.normalized_average, rel_tol=1e-12)
-        np.testing.assert_allclose(found.path_share, expected.path_share, rtol=1e-12)
-        np.testing.assert_allclose(found.magnitude_share, expected.magnitude_share, rtol=1e-12)
 
 
 def test_a_differentiable_average() -> None:

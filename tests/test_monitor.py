@@ -192,7 +192,7 @@ def test_arguments_of_trace() -> None:
 
 def test_other_backends() -> None:
     model = CifarResNet(8, width=2, activation=channelwise_prelu)
-    for backend in ("exact", "scipy", "torch"):
+    for backend in ("exact", "scipy", "igraph"):
         scatter(model, 1)
         require_fresh(pathlen.DepthMonitor(model, IMAGE, backend=backend), model, IMAGE)
 

@@ -1,29 +1,47 @@
 """Backend residues against `exact`, closed forms and whole numbers of Python."""
 
+import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pathlen import backends
+from pathlen import backends, measure
+from pathlen.backends import _residues
 from pathlen.backends import _residues_bounds as bounds
 from pathlen.backends import _residues_primes as primes
+from pathlen.backends._exact import BACKEND as EXACT
 from pathlen.backends._residues import BACKEND
 from pathlen.errors import BackendError
 from pathlen.graph import PathGraph
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain
 
+SHARE = {"contribution": "path_share", "normalized_contribution": "walk_share"}
 EVERY_DIRECTION = pytest.mark.parametrize("direction", ["backward", "forward"])
 
 
 def assert_same(graph: PathGraph, direction: str) -> None:
-    found = BACKEND.averages(graph, direction)
-    wanted = backends.averages_of(backends.get("exact"), graph, direction)
-    for field in ("direction", "average", "normalized_average", "path_count", "log10_path_count"):
-        assert getattr(found, field) == getattr(wanted, field), field
+    found, wanted = BACKEND.solve(graph, direction), EXACT.solve(graph, direction)
+    for field in dataclasses.fields(found):
+        if field.name.endswith("share"):  # those of `exact` itself
+            continue
+        value = getattr(found, field.name)
+        if field.name.endswith("contribution"):
+            if value is not None:
+                assert value == sums_of_layers(graph, getattr(wanted, SHARE[field.name]))
+        else:
+            assert value == getattr(wanted, field.name), field.name
+
+
+def sums_of_layers(graph: PathGraph, shares: Any) -> list[Fraction]:
+    sums = [Fraction(0)] * len(graph.layers)
+    for node in np.flatnonzero(graph.activity).tolist():
+        sums[graph.layer[node]] += Fraction(float(graph.activity[node])) * shares[node]
+    return sums
 
 
 @EVERY_DIRECTION
@@ -61,12 +79,11 @@ def test_many_degrees_take_many_primes(direction: str, soft: bool, seed: int, wi
 @EVERY_DIRECTION
 def test_more_than_one_batch_of_primes(direction: str) -> None:
     graph = tenfold_chain(1200)
-    found = BACKEND.averages(graph, direction)
+    found = BACKEND.solve(graph, direction)
     assert primes.primes_for(int(math.log2(10) * 1200)) > 4 * primes.LANES
     assert found.path_count == 10**1200
     assert found.average == Fraction(9, 5) * 1200
     assert found.normalized_average == Fraction(3, 2) * 1200
-    assert BACKEND.path_count_and_average(graph) == (10**1200, Fraction(9, 5) * 1200)
 
 
 def test_walks_as_unlikely_as_the_bound_says() -> None:
@@ -151,46 +168,74 @@ def test_prime_factors(numbers: list[int]) -> None:
 
 def test_choice_of_an_exact_backend() -> None:
     large = residual_blocks(60, 40, 400)
+    weighted = dataclasses.replace(large, weights=np.ones(large.num_edges))
     assert large.num_edges > 50_000
     for graph, need, name in (
-        (large, "averages", "residues"),
+        (large, "solution", "residues"),
         (large, "distribution", "residues"),
-        (large, "solution", "exact"),
-        (figure_1(), "averages", "exact"),
+        (weighted, "solution", "exact"),
+        (weighted, "distribution", "residues"),
+        (figure_1(), "solution", "exact"),
     ):
         assert backends.choose(graph, exact=True, need=need)[0].name == name
 
 
 def test_too_many_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = windowed(300, 40, 1)
-    count, average = BACKEND.path_count_and_average(graph)
     monkeypatch.setattr(bounds, "MOST_BITS", 600)
-    with pytest.raises(BackendError, match=r"normalized .* up to \d+ bits, .* 600 .*_and_average"):
-        BACKEND.averages(graph)
-    assert BACKEND.path_count_and_average(graph) == (count, average)
+    with pytest.raises(BackendError, match=r"normalized .* up to \d+ bits, .* 600 .*take floats"):
+        BACKEND.solve(graph)
     with pytest.raises(BackendError, match=r"normalized distribution is a number of up to \d+ bit"):
         BACKEND.distribution(graph, "normalized")
     monkeypatch.setattr(bounds, "MOST_BITS", 60)
-    with pytest.raises(BackendError, match=r"lengths of all paths is .* take floats"):
-        BACKEND.path_count_and_average(graph)
+    with pytest.raises(BackendError, match=r"uniform distribution is .* take floats"):
+        BACKEND.distribution(graph, "uniform")
 
 
 def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "LEAST_PRIME", 10)
     with pytest.raises(BackendError, match=r"23 nodes, so use the backend 'exact'"):
-        BACKEND.averages(figure_1())
-
-
-def test_memory_is_checked() -> None:
-    graph = residual_blocks(100, 2, 10)
-    for ask in (BACKEND.averages, BACKEND.path_count_and_average):
-        with pytest.raises(BackendError, match=r"MiB, more than the memory limit of 0\.0 MiB"):
-            ask(graph, memory_limit=1000)
-        ask(graph, memory_limit=1 << 30)
-
-
-def test_no_solution() -> None:
-    with pytest.raises(BackendError, match="use the backend 'exact'"):
         BACKEND.solve(figure_1())
-    with pytest.raises(BackendError, match="'residues' gives no solution; these do: 'numba'"):
-        backends.solution_of(backends.get("residues"), figure_1())
+
+
+def test_more_layers_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = windowed(300, 40, 1)
+    monkeypatch.setattr(_residues, "MOST_BITS_OF_LAYERS", 1000 * len(graph.layers))
+    with pytest.raises(BackendError, match=r"each of \d+ layers adds is a fraction of up to \d+ b"):
+        BACKEND.solve(graph)
+
+
+def test_shares_are_computed_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, asked = residual_blocks(3, 2, 5), []
+    solve = type(EXACT).solve
+
+    def watched(*args: Any) -> backends.Solution:
+        asked.append(args)
+        return solve(*args)
+
+    monkeypatch.setattr(type(EXACT), "solve", watched)
+    found = BACKEND.solve(graph)
+    assert len(found.path_share) == graph.num_nodes
+    assert not asked
+    wanted = solve(EXACT, graph)
+    assert list(found.path_share) == list(wanted.path_share)
+    assert found.walk_share[:3] == wanted.walk_share[:3]
+    assert len(asked) == 1
+
+
+def test_measuring_a_large_graph_exactly() -> None:
+    graph = windowed(2200, 60, 3, soft=True)
+    assert graph.num_edges > 50_000
+    found = measure(graph, exact=True)
+    assert found.backend == "residues"
+    floats = measure(graph)
+    assert math.isclose(found.average_path_length, floats.average_path_length, rel_tol=1e-14)
+    assert found.path_count > 10**300
+    assert sum(found.contributions().values()) == found.average_path_length
+    for row, other in zip(found.layers, floats.layers, strict=True):
+        assert isinstance(row.contribution, Fraction)
+        assert math.isclose(row.contribution, other.contribution, rel_tol=1e-13)
+        assert math.isclose(
+            row.normalized_contribution, other.normalized_contribution, rel_tol=1e-13
+        )
+    assert math.isclose(found.longest_path, floats.longest_path, rel_tol=1e-14)
