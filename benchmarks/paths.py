@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,59 +76,69 @@ def _with_terminals(
     return PathGraph(indptr, flat, activity, kind, layer, layers)
 
 
-def best_of(times: int, function: Callable[[], Any]) -> float:
-    """Least seconds of the processor, of several runs: waiting for other programs is not counted.
+def processor_seconds(function: Callable[[], Any]) -> float:
+    """Seconds of the processor that one call takes: waiting for other programs is not counted."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def beside(
+    times: int, ours: Callable[[], Any], theirs: Callable[[], Any]
+) -> tuple[float, float, float]:
+    """Medians over pairs of runs, one right after the other: ours, theirs and the ratio.
 
     All that is compared here runs in one thread.
     """
-    seconds = []
-    for _ in range(times):
-        start = time.process_time()
-        function()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
+    pairs = [(processor_seconds(ours), processor_seconds(theirs)) for _ in range(times)]
+    mine, other = zip(*pairs, strict=True)
+    return median(mine), median(other), median(one / two for one, two in pairs)
 
 
-def averages_and_product(edges: int, window: int | None) -> Row:
-    """Both averages and the number of paths, beside a scipy CSR matrix times a vector."""
+def measure_and_product(edges: int, window: int | None) -> Row:
+    """`pathlen.measure(graph)`, all shares and layers, beside a scipy CSR matrix times a vector."""
     import scipy.sparse
 
-    solver = backends.get("numba")
-    solver.averages(random_dag(1000, None, 4))  # loads the compiled sweep
+    import pathlen
+
+    pathlen.measure(random_dag(1000, None, 4))  # loads the compiled sweeps
     graph = random_dag(edges, window)
-    ours = best_of(3, lambda: solver.averages(graph))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    report = pathlen.measure(graph)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     shape = (graph.num_nodes, graph.num_nodes)
     matrix = scipy.sparse.csr_array(
         (np.ones(graph.num_edges), graph.indices, graph.indptr.astype(np.int32)), shape=shape
     )
     vector = np.random.default_rng(1).random(graph.num_nodes)
-    theirs = best_of(3, lambda: matrix @ vector)
-    found = solver.averages(graph)
+    times = 9 if edges <= 10**7 else 5
+    ours, theirs, ratio = beside(times, lambda: pathlen.measure(graph), lambda: matrix @ vector)
     return {
         "edges": graph.num_edges,
         "predecessors": "any before" if window is None else f"last {window}",
-        "log10 paths": round(found.log10_path_count, 1),
+        "log10 paths": round(report.log10_path_count, 1),
         "seconds": ours,
         "product": theirs,
-        "ratio": ours / theirs,
+        "ratio": ratio,
+        "MiB of the graph": before,
         "MiB peak": peak,
     }
 
 
 def beside_networkx(edges: int) -> Row:
-    """The same beside a dynamic program in Python over a networkx graph that is there already."""
-    solver = backends.get("numba")
+    """The averages alone by a dynamic program in Python over a networkx graph that is there."""
+    import pathlen
+
     graph = random_dag(edges, None)
-    solver.averages(graph)
-    ours = best_of(5, lambda: solver.averages(graph))
+    report = pathlen.measure(graph)
     network = graph.to_networkx()
-    theirs = best_of(3, lambda: dynamic_program(network))
+    ours, theirs, ratio = beside(
+        3, lambda: pathlen.measure(graph), lambda: dynamic_program(network)
+    )
     paths, lengths, walk = dynamic_program(network)
-    found = solver.averages(graph)
-    assert abs(found.average - lengths / paths) < 1e-12 * found.average
-    assert abs(found.normalized_average - walk) < 1e-12 * found.normalized_average
-    return {"edges": graph.num_edges, "seconds": ours, "networkx": theirs, "ratio": theirs / ours}
+    assert abs(report.average_path_length - lengths / paths) < 1e-12 * lengths / paths
+    assert abs(report.normalized_average_path_length - walk) < 1e-12 * walk
+    return {"edges": graph.num_edges, "seconds": ours, "networkx": theirs, "ratio": 1 / ratio}
 
 
 def dynamic_program(network: Any) -> tuple[int, float, float]:
@@ -149,20 +160,22 @@ def dynamic_program(network: Any) -> tuple[int, float, float]:
 
 
 def exactly(edges: int) -> Row:
-    """Averages as fractions, of a graph of more than 10**1000 paths, beside those as floats."""
-    graph = random_dag(edges, max(edges // 2300, 10 * DEGREE))  # about 10**1000 paths
-    floats, fractions = backends.get("numba"), backends.choose(graph, True, "averages")[0]
-    fractions.averages(random_dag(1000, None, 4))
-    floating = best_of(3, lambda: floats.averages(graph))
-    seconds = best_of(3, lambda: fractions.averages(graph))
-    found = fractions.averages(graph)
+    """`pathlen.measure(graph, exact=True)`, layers as fractions, beside the same in floats."""
+    import pathlen
+
+    graph = random_dag(edges, max(edges // 2300, 10 * DEGREE))  # at most about 10**1000 paths
+    report = pathlen.measure(graph, exact=True)
+    times = 5 if edges < 10**7 else 3
+    exact, floats, ratio = beside(
+        times, lambda: pathlen.measure(graph, exact=True), lambda: pathlen.measure(graph)
+    )
     return {
-        "backend": fractions.name,
+        "backend": report.backend,
         "edges": graph.num_edges,
-        "log10 paths": round(found.log10_path_count, 1),
-        "seconds": seconds,
-        "floats": floating,
-        "ratio": seconds / floating,
+        "log10 paths": round(report.log10_path_count, 1),
+        "seconds": exact,
+        "floats": floats,
+        "ratio": ratio,
         "MiB peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
@@ -189,20 +202,22 @@ def distributions(model: str) -> Row:
     solver.distribution(random_dag(1000, None, 4), "uniform")
     row: Row = {"model": model, "nodes": graph.num_nodes, "edges": graph.num_edges}
     for weighting in ("uniform", "normalized"):
-        start = time.perf_counter()
+        start = time.process_time()
         shares = solver.distribution(graph, weighting)
-        row[f"{weighting} s"] = time.perf_counter() - start
+        row[f"{weighting} s"] = time.process_time() - start
     row["lengths"] = len(shares)
     row["MiB peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return row
 
 
-def seconds_of_averages(edges: int, window: int | None) -> Row:
-    """One point of the curve of growth."""
-    solver = backends.get("numba")
-    solver.averages(random_dag(1000, None, 4))
+def seconds_of_measure(edges: int, window: int | None) -> Row:
+    """One point of the curve of growth of `pathlen.measure(graph)`."""
+    import pathlen
+
+    pathlen.measure(random_dag(1000, None, 4))
     graph = random_dag(edges, window)
-    seconds = best_of(9 if edges < 10**7 else 3, lambda: solver.averages(graph))
+    times = 9 if edges < 10**7 else 3
+    seconds = median(processor_seconds(lambda: pathlen.measure(graph)) for _ in range(times))
     predecessors = "any before" if window is None else f"last {window}"
     return {"edges": graph.num_edges, "predecessors": predecessors, "seconds": seconds}
 
@@ -220,25 +235,23 @@ def first_call(kind: str) -> Row:
         subject = (random_dag(10**5, None),)
     seconds = []
     for _ in range(2):
-        start = time.perf_counter()  # what the user waits, disk included
-        pathlen.measure(*subject)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_seconds(lambda: pathlen.measure(*subject)))
     above = seconds[0] - seconds[1]
     return {"measured": kind, "first s": seconds[0], "second s": seconds[1], "above s": above}
 
 
 FUNCTIONS: dict[str, Callable[..., Row]] = {
-    "dag": averages_and_product,
+    "dag": measure_and_product,
     "networkx": beside_networkx,
     "exact": exactly,
     "distribution": distributions,
-    "growth": seconds_of_averages,
+    "growth": seconds_of_measure,
     "start": first_call,
 }
 TITLES = {
-    "dag": "Averages beside a matrix-vector product",
-    "networkx": "Averages beside a dynamic program in networkx",
-    "exact": "Averages as exact fractions",
+    "dag": "Measuring a graph beside a matrix-vector product",
+    "networkx": "Measuring a graph beside a dynamic program in networkx",
+    "exact": "Measuring a graph exactly",
     "distribution": "Distributions of path lengths",
     "growth": "Growth with edges",
     "start": "The first call of a process",
@@ -250,9 +263,9 @@ def tasks(most_edges: int) -> dict[str, list[tuple[Any, ...]]]:
     """Arguments of the rows of each table."""
     sizes = [10**power for power in range(4, 9) if 10**power <= most_edges]
     return {
-        "dag": [(most_edges, None), (most_edges, WINDOW)],
+        "dag": [(size, window) for size in sizes[-2:] for window in (WINDOW, None)],
         "networkx": [(min(10**6, most_edges),)],
-        "exact": [(min(10**7, most_edges),)],
+        "exact": [(size,) for size in sizes if 10**5 <= size <= 10**7],
         "distribution": [("resnet152",), ("Llama 3 70B",)],
         "growth": [(size, WINDOW) for size in sizes],
         "start": [("graph",), ("model",)],
@@ -277,7 +290,7 @@ def write_page(page: Path, tables: dict[str, list[Row]]) -> None:
         if name == "growth" and len(rows) > 1:
             points = [(row["edges"], row["seconds"]) for row in rows]
             label = f"seconds ~ edges^{exponent(points):.3f}"
-            plot = log_log("Both averages and the number of paths", "edges", "s", {label: points})
+            plot = log_log("Measuring a graph", "edges", "s", {label: points})
             (page.parent / "images" / "growth.svg").write_text(plot)
             parts.append(f"Fitted: {label}.\n\n![Seconds against edges](images/growth.svg)")
     page.write_text("\n\n".join(parts) + "\n")
@@ -287,11 +300,14 @@ _INTRODUCTION = f"""\
 # Performance
 
 What `python benchmarks/paths.py` measured on a machine of two cores, one thread, each row in a
-process of its own. Seconds of averages are the processor's, without waiting for other programs,
-the least of several runs; those of distributions and first calls are what a user waits. "MiB peak"
-is the resident memory of the whole process. Random graphs have {DEGREE} predecessors a node, drawn
-evenly over all nodes before it, or the last {WINDOW:,}: what a traced network looks like, whose
-layers read the layers before them."""
+process of its own. Other programs ran at the same time, so seconds are the processor's, without
+waiting for them, but caches and memory were shared with them: read the ratios. Those are medians
+over pairs of runs, one right after the other. Memory that a call takes anew is cleared by the
+kernel, which is counted, too: at 10^8 edges that took from a tenth of a product to one and a half,
+as other programs left memory.
+"MiB peak" is the resident memory of the whole process. Random graphs have {DEGREE} predecessors a
+node, drawn evenly over all nodes before it, or the last {WINDOW:,}: what a traced network looks
+like, whose layers read the layers before them."""
 
 
 def _table(rows: list[Row]) -> str:
