@@ -146,9 +146,9 @@ def root_mean_square(squares):
 
 def test_a_part_of_a_product_meets_another_tensor():
     # h and its 6 ways through the product, of which the first rows are taken
-    model = Model(lambda m, x: (lambda h: (h @ m.p)[:1] * h[:1])(m.a(x)), a=nn.Linear(4, 6))
+    model = Model(lambda m, x: (lambda h: (h @ m.p)[:2] * h[:2])(m.a(x)), a=nn.Linear(4, 6))
     model.register_parameter("p", nn.Parameter(torch.randn(6, 6)))
-    assert answer(model, ROWS)[0] == 4 * 6 * (1 + 6)
+    assert answer(model, torch.randn(3, 4))[0] == 4 * 6 * (1 + 6)
 
 
 NORMS = {
