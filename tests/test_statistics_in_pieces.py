@@ -170,6 +170,19 @@ def test_a_norm_by_parts(name):
     assert answer(model, TOKENS) == expected
 
 
+def test_what_is_cumulated_along_positions_is_no_statistic():
+    def running(m, x):
+        h, total, parts = m.a(x).relu(), torch.zeros(2, 3), []
+        for step in range(5):
+            total = total + h[:, step]
+            parts.append(h[:, step] / total)
+        return m.c(torch.stack(parts, 1))
+
+    model = Model(running, a=nn.Linear(4, 3), c=nn.Linear(3, 2))
+    # four of the quotients are of two units, the first of one, which an activation makes 1
+    assert pathlen.measure(model, TOKENS).path_count > 4 * 3 * 2
+
+
 def test_windows_along_positions_are_no_statistics():
     def differences(m, x):
         h = m.a(x)

@@ -29,7 +29,13 @@ from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
 from pathlen.lowering.stacks import over_pieces, stack_of
 from pathlen.lowering.states import CONSTANT, NONLINEAR, State, degree_by_name, meeting
-from pathlen.lowering.statistics import in_pieces, joins_as, last_of_cumulated, reduced
+from pathlen.lowering.statistics import (
+    in_pieces,
+    is_broadcast_back,
+    joins_as,
+    last_of_cumulated,
+    reduced,
+)
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -65,6 +71,7 @@ class Follower:
         part = {"exp": "exp", "log": "shifted"}.get(entry.softmax, "")
         self.known: dict[int, State | None] = {id(entry): State(1, (identity(entry.shape),), part)}
         self._constants, self._entry = constants, entry
+        self._has_pieces = False
 
     def add(self, value: Value) -> None:
         """Find the state of a value, whose operands have theirs."""
@@ -113,6 +120,25 @@ class Follower:
             return contracted(call, self._of, self._constants)
         return None
 
+    def is_broadcast_back(self, last: Call, result: State) -> bool:
+        """Whether all positions meet what a call, and what moves before it, meet as statistics.
+
+        What was added up along some of the positions is cumulated, and no statistic.
+        """
+        calls, seen = [last] if self._has_pieces else [], set[int]()
+        while calls:
+            for value in varying_operands(calls.pop()):
+                state = self._of(value)
+                if state is None or id(value) in seen:
+                    continue
+                seen.add(id(value))
+                if state.degree and value.call is not None and value is not self._entry:
+                    calls.append(value.call)
+                back = (is_broadcast_back(p, result.places[0], self._entry) for p in state.places)
+                if not state.degree and not all(back):
+                    return False
+        return True
+
     def _of(self, argument: Any) -> State | None:
         if not isinstance(argument, Value) or not argument.varies:
             return CONSTANT
@@ -123,6 +149,7 @@ class Follower:
         states = {n: s for n, s in named.items() if s is not None}
         places = meeting(list(states.values()), call.shape)
         if places is None:
+            self._has_pieces = True
             return in_pieces(call, states, self._entry)
         if any(self._meets_a_part(call, call[n], s, places) for n, s in states.items()):
             return None

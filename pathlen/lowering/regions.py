@@ -145,6 +145,8 @@ def region_of(
     state = follower.state_of_call(call, 0)
     if state is None or not state.degree:
         return None  # elements do not meet, or the entry is met again by its statistics only
+    if not follower.is_broadcast_back(call, state):
+        return None
     inner = tuple(follower.known[id(value)] for value in ordered)
     return Region(entry, state, ordered, inner, call)
 

@@ -10,7 +10,7 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import is_position_axis
 from pathlen.lowering.moving import run_movement
 from pathlen.lowering.operations import aten
-from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered
+from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.states import CONSTANT, SUMS, TOTALS, Of, State
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -92,6 +92,24 @@ def joins_as(call: Call, value: Any) -> bool:
             return value.call.name in kinds[0]
         value = operands[0]
     return False
+
+
+def is_broadcast_back(places: Places, moving: Places, entry: Value) -> bool:
+    """Whether a statistic is of all positions along axes of an entry, and all of them meet it.
+
+    Args:
+        places: of the statistic.
+        moving: of the elements that meet it.
+        entry: what they are elements of.
+    """
+    strides = identity(entry.shape).strides
+    axes = zip(entry.shape, strides, range(len(strides)), strict=True)
+    whole = {stride: size for size, stride, axis in axes if is_position_axis(entry.labels, axis)}
+    return all(
+        size == whole[stride] and stride in moving.strides
+        for size, stride in places.reduced
+        if stride in whole
+    )
 
 
 def last_of_cumulated(call: Call, item: int, of: Of, constants: Constants) -> Call | None:
