@@ -33,6 +33,7 @@ _ARITHMETIC = (
 # fmt: off
 SIZE_FUNCTIONS = frozenset({
     "Symbol", "Abs", "Max", "Min", "Mod", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or",
+    "LessThan", "StrictLessThan", "GreaterThan", "StrictGreaterThan", "Equality", "Unequality",
     "Not", "Integer", "Rational", "Add", "Mul", "Pow", "floor", "ceiling", "true", "false",
     "FloorDiv", "ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt",
     "CeilDiv", "LShift", "RShift", "PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv",

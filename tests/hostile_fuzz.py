@@ -2,8 +2,8 @@
 
     python -m tests.hostile_fuzz --every 1 --roles slope,index,factor,weight
 
-is the whole of it, some hours; CI draws some (`test_hostile_programs.py`). The process has bounds
-of memory and time of its own, which end it.
+is the whole of it, an hour or two; CI draws some (`test_hostile_programs.py`). The process has
+bounds of memory and time of its own, which end it.
 """
 
 from __future__ import annotations

@@ -414,7 +414,14 @@ def test_a_list_that_holds_itself_many_times_is_refused(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["2*s0 + 1", "Pow(s0, 2)", "Max(1, s0)", "Symbol('s0', integer=True)"]
+    "text",
+    [
+        "LessThan(Symbol('u0', integer=True), Integer(5))",
+        "2*s0 + 1",
+        "Pow(s0, 2)",
+        "Max(1, s0)",
+        "Symbol('s0', integer=True)",
+    ],
 )
 def test_sizes_that_are_arithmetic_are_read(text):
     assert is_arithmetic(text)
@@ -449,6 +456,18 @@ class Branches(nn.Module):
         return torch.cond(x.sum() > 0, deep, lambda x: torch.relu(x + 1), (x,))
 
 
+class Picking(nn.Module):
+    """What it keeps depends on values, so that sizes are symbols with bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = torch.relu(self.layer(x))
+        return y[y[:, 0] > -1].sum(0)
+
+
 class Attending(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -471,12 +490,13 @@ def _small_networks():
         "attention": (Attending(), text),
         "recurrent": (nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)), text),
         "branches": (Branches(), torch.ones(2, 4)),
+        "picking": (Picking(), torch.ones(2, 4)),
     }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("decomposed", [False, True])
-@pytest.mark.parametrize("name", ["convolution", "attention", "recurrent", "branches"])
+@pytest.mark.parametrize("name", ["convolution", "attention", "recurrent", "branches", "picking"])
 def test_ordinary_programs_measure_as_their_models_do(tmp_path, name, decomposed):
     model, x = _small_networks()[name]
     program = torch.export.export(model.eval(), (x,), strict=False)
