@@ -17,6 +17,7 @@ import click
 from pathlen.cli_options import print_table
 from pathlen.cli_train import INTERRUPTED, check_libraries
 from pathlen.printable import message, spreadsheet_cell
+from pathlen.whole_files import is_folder
 
 if TYPE_CHECKING:
     from pathlen.training.study.results import Case, Results
@@ -163,7 +164,7 @@ def _place(source: str, folder: Path | None) -> tuple[Path, Study | None, Path |
         source: The name of a study, its file, or its folder.
         folder: What the option says.
     """
-    if Path(source).is_dir():
+    if is_folder(Path(source)):
         return folder or Path(source), None, None
     check_libraries()
     from pathlen.training.study.finished import results_file

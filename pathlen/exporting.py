@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from pathlen.errors import ReportError
-from pathlen.whole_files import replacing
+from pathlen.whole_files import is_folder, replacing
 
 if TYPE_CHECKING:
     from pathlen.graph import PathGraph
@@ -121,9 +121,9 @@ def file_target(path: str | PathLike[str]) -> Path:
         ReportError: It is a folder, or in a folder that is not there.
     """
     target = Path(path)
-    if target.is_dir():
+    if is_folder(target):
         raise ReportError(f"{target} is a folder; give the name of a file")
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise ReportError(
             f"{target} cannot be written because there is no folder {target.parent}; make it first"
         )

@@ -24,6 +24,7 @@ from pathlen.one_thread import unwarned
 from pathlen.saved_archives import UnsafeArchiveError, copy_member, members_of
 from pathlen.saved_examples import Arguments, read_examples
 from pathlen.saved_graphs import checked_program, read_json
+from pathlen.whole_files import is_file
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -70,7 +71,7 @@ def load_exported_program(path: Path) -> ExportedProgram:
     from pathlen.lowering import rules  # noqa: F401 - which other libraries' operators are known
     from pathlen.tracing.checked import check_program
 
-    if not path.is_file():
+    if not is_file(path):
         raise SpecError(f"there is no file {str(path)!r}")
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:

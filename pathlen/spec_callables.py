@@ -16,6 +16,7 @@ from typing import Any
 
 from pathlen.errors import SpecError
 from pathlen.spec_parts import FORMS, ResolvedModel, failed, only
+from pathlen.whole_files import is_file
 
 
 def called_model(
@@ -52,7 +53,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _run_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not is_file(path):
         raise SpecError(f"there is no file {str(path)!r}")
     name = f"pathlen_spec_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)

@@ -60,6 +60,22 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
     sync_folder(target.parent)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; none is longer than the system allows."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; see `is_file`."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     """Write a file in one piece.
 

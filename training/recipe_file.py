@@ -14,6 +14,7 @@ from pathlen.printable import shown
 from pathlen.training.keywords import unknown_name
 from pathlen.training.recipe import Recipe
 from pathlen.training.yaml_text import DEEPEST, LONGEST, read_yaml_text
+from pathlen.whole_files import is_file
 
 SHIPPED = Path(__file__).parent / "recipes"
 MOST_PROBLEMS = 20
@@ -65,14 +66,6 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         if not is_file(path):
             raise SettingsError(unknown_name("recipe", str(source), shipped_recipes()))
     return read_yaml(path, str(source), "recipe", "task:")
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file of that name, which may be too long to be one."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def read_yaml(path: Path, where: str, what: str, first: str) -> dict[str, Any]:

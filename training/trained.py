@@ -20,6 +20,7 @@ from pathlen.training.records import read_records
 from pathlen.training.study.keys import run_key
 from pathlen.training.task import Task
 from pathlen.training.tasks import build_task
+from pathlen.whole_files import is_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = F
         raise CheckpointError(f"there are no weights {shown(weights)}; choose 'model' or 'dense'")
     folder = Path(folder)
     files = [folder / name for name in ("recipe.yaml", "summary.json", f"{weights}.safetensors")]
-    missing = [path.name for path in files if not path.is_file()]
+    missing = [path.name for path in files if not is_file(path)]
     if missing:
         raise CheckpointError(f"{folder} holds no finished run: {', '.join(missing)} is missing")
     recipe = load_recipe(files[0])

@@ -21,6 +21,7 @@ from pathlen.errors import CheckpointError
 from pathlen.printable import shown
 from pathlen.training.files import read_weights
 from pathlen.training.recipe import Weights
+from pathlen.whole_files import is_folder
 
 Contents = frozenset[tuple[str, torch.Size]]
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -35,7 +36,7 @@ def read_weight_file(given: Weights) -> dict[str, Tensor]:
             weights or several sets of them.
     """
     path = Path(given.file)
-    path = path / "model.safetensors" if path.is_dir() else path
+    path = path / "model.safetensors" if is_folder(path) else path
     if not _is_pickle(path):
         return _chosen(read_weights(path), given.part, path)
     if not given.pickled:

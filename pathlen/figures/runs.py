@@ -11,6 +11,7 @@ from typing import Any
 from pathlen.errors import DataError
 from pathlen.json_text import read_bytes, read_json
 from pathlen.printable import listed, shown
+from pathlen.whole_files import is_file, is_folder
 
 FILE = "metrics.jsonl"
 """What a run writes into its folder: one JSON object a line, one line an epoch."""
@@ -49,8 +50,8 @@ def rows_of(run: Run) -> list[Row]:
 
 def _read(path: Path) -> list[Row]:
     """The rows of a file, or of the file in a folder."""
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
+    file = path / FILE if is_folder(path) else path
+    if not is_file(file):
         raise DataError(f"cannot read {file}: there is no such file; give a run's folder")
     lines = read_bytes(file, DataError).splitlines()
     rows = [

@@ -20,6 +20,7 @@ from pathlen.training.study.finished import (
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.settings import Study
 from pathlen.training.study.store import Store
+from pathlen.whole_files import is_file
 
 METRICS = {"accuracy": "test_accuracy", "bleu": "bleu"}
 """The column of the metric that a task is judged by."""
@@ -58,7 +59,7 @@ def read_contents(
             cannot be read.
     """
     finished = read_finished(results)
-    if study is not None and finished and not (folder / FILE).is_file():
+    if study is not None and finished and not is_file(folder / FILE):
         own = _planned(study)
     else:
         own = _stored(folder)

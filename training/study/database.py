@@ -16,6 +16,7 @@ from typing import Self
 
 from pathlen.errors import StudyError
 from pathlen.training.study.owners import is_dead
+from pathlen.whole_files import is_file
 
 FILE = "study.sqlite"
 VERSION = 1
@@ -72,7 +73,7 @@ class Database:
 
     def __init__(self, folder: Path, create: bool = False) -> None:
         self.path = folder / FILE
-        if not create and not self.path.is_file():
+        if not create and not is_file(self.path):
             raise StudyError(
                 f"{folder} holds no study: {FILE} is not there; begin with: pathlen study run"
             )

@@ -17,6 +17,7 @@ from pathlen.json_text import read_bytes, read_json
 from pathlen.printable import shown
 from pathlen.training.files import write_text
 from pathlen.training.records import check_rows
+from pathlen.whole_files import is_file
 
 DIGITS = 7
 """Significant digits of numbers that are kept, as many as numbers of 32 bits have."""
@@ -63,7 +64,7 @@ def read_finished(path: Path | None) -> dict[str, Finished]:
     Raises:
         StudyError: It cannot be read, or is something else.
     """
-    if path is None or not path.exists():
+    if path is None or not is_file(path):
         return {}
     found: dict[str, Finished] = {}
     # not splitlines: names may hold other characters that end lines

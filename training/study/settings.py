@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from pathlen.errors import SettingsError
 from pathlen.printable import shown
 from pathlen.training.keywords import unknown_name
-from pathlen.training.recipe_file import is_file, read_override, read_yaml, validated
+from pathlen.training.recipe_file import read_override, read_yaml, validated
 from pathlen.training.settings import Count, Settings
 from pathlen.training.study.claims import Claim, as_claims
+from pathlen.whole_files import is_file
 
 SHIPPED = Path(__file__).parent.parent / "studies"
 
