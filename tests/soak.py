@@ -59,7 +59,7 @@ class Drawing(Functions):
 def measured(model: nn.Module, x: Tensor) -> Work:
     def work() -> Any:
         report = pathlen.measure(model, x)
-        return report.average_path_length, report.num_active, report.status, model.training
+        return report.average_path_length, report.num_active, report.status
 
     return work
 
@@ -164,6 +164,13 @@ class Numbers:
         return [draw() for draw in self.draws] == expected
 
 
+_MODELS: list[nn.Module] = []
+
+
+def _modes() -> list[bool]:
+    return [module.training for model in _MODELS for module in model.modules()]
+
+
 def threads() -> dict[str, list[Work]]:
     """What each thread does, one piece of work after another."""
     torch.manual_seed(0)
@@ -176,6 +183,7 @@ def threads() -> dict[str, list[Work]]:
     for own in (*slopes_of(slopes), *slopes_of(pictures)):
         nn.init.uniform_(own.parameter, 0.1, 0.9)
     picture, tokens = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 8)
+    _MODELS[:] = [small, images, encoder, slopes, pictures, layer]
     serve = [served(slopes, x), served(pictures, picture), served(layer, tokens)]
     return {
         "trace": [
@@ -239,6 +247,7 @@ def soak(seconds: float, every: float = 0.02) -> Found:
     """
     found, works = Found(), threads()
     alone = {name: [work() for work in own] for name, own in works.items()}
+    modes = _modes()
     before = functions() | settings()
     end = time.monotonic() + seconds
     pause, resumed = threading.Event(), threading.Barrier(len(works) + 1)
@@ -247,8 +256,10 @@ def soak(seconds: float, every: float = 0.02) -> Found:
         try:
             while time.monotonic() < end:
                 for number, work in enumerate(works[name]):
-                    if work() != alone[name][number]:
-                        found.failures.append(f"{name} {number}: another result")
+                    result = work()
+                    if result != alone[name][number]:
+                        told = f"{name} {number}: {result} in place of {alone[name][number]}"
+                        found.failures.append(told[:300])
                 found.rounds[name] += 1
                 if pause.is_set():
                     resumed.wait()
@@ -265,6 +276,8 @@ def soak(seconds: float, every: float = 0.02) -> Found:
     for thread in running:
         thread.join()
     found.changed += changed(before, functions() | settings())
+    if _modes() != modes:  # of models that several threads have traced at the same time
+        found.changed.append("modes of models")
     if len(usages) == 2:
         found.grown = usages[1].grown(usages[0])
     return found
