@@ -158,7 +158,7 @@ def test_lines_of_other_machines_are_kept_and_come_in_the_order_of_the_study(stu
     path, home = Path("study.jsonl"), Path("studies/small")
     keys = [member.key for member in plan_study(study).members]
     other = Finished("elsewhere", None, 0, "theirs", None, SUMMARY, ROWS)
-    write_finished(path, [other, Finished(keys[1], {}, 0, "theirs", None, SUMMARY, ROWS)])
+    write_finished(path, [other, Finished(keys[1], {}, 1, "theirs", None, SUMMARY, ROWS)])
     assert export(study, home, path) == 3
     assert [*read_finished(path)] == [*keys[:2], "elsewhere"]
     assert [one.command for one in read_finished(path).values()] == [
