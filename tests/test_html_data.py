@@ -180,7 +180,7 @@ def test_writes_all_of_the_file_or_nothing(tmp_path, monkeypatch):
     report.to_html(path)
     assert "<title>report</title>" in path.read_text(encoding="utf-8")
     path.write_text("as it was")
-    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(pathlen.ReportError, match=r"report\.html cannot be written: no room"):
         report.to_html(path)
     assert path.read_text() == "as it was"
