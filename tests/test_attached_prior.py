@@ -174,30 +174,19 @@ def test_closures_get_the_penalty_after_their_gradients() -> None:
     assert_expected(model)
 
 
-def test_a_step_that_is_left_out_leaves_the_prior_out() -> None:
-    model = network()
-    optimizer = optimizer_of(model)
-    prior = SparsityPrior(model, omega=OMEGA)
-    prior.attach(optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    for number in range(2 * STEPS):
-        loss = model(torch.ones(1, 4)).sum()
-        scaler.scale(loss * (math.inf if number % 2 else 1.0)).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-    assert prior.state_dict()["step"] == STEPS
-    assert_expected(model)
+def fused_optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    """One that unscales gradients by itself."""
+    groups = parameter_groups(model, 0.0, slope_learning_rate=RATE)
+    return torch.optim.SGD(groups, lr=0.0, fused=True)
 
 
-def test_fused_optimizers_that_unscale_by_themselves() -> None:
+@pytest.mark.parametrize(("make", "scale"), [(optimizer_of, 4.0), (fused_optimizer_of, 64.0)])
+def test_a_step_that_is_left_out_leaves_the_prior_out(make: Any, scale: float) -> None:
     model = network()
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, 0.0, slope_learning_rate=RATE), lr=0.0, fused=True
-    )
+    optimizer = make(model)
     prior = SparsityPrior(model, omega=OMEGA)
     prior.attach(optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     for number in range(2 * STEPS):
         loss = model(torch.ones(1, 4)).sum()
         scaler.scale(loss * (math.inf if number % 2 else 1.0)).backward()

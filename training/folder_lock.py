@@ -148,8 +148,13 @@ def _is_dead(owner: str) -> bool:
     found = _WORDS.match(owner)
     if found is None or found[2].rstrip(",") != socket.gethostname():
         return False
+    return is_gone(int(found[1]))
+
+
+def is_gone(number: int) -> bool:
+    """Whether this machine surely has no process of a number."""
     try:
-        os.kill(int(found[1]), 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

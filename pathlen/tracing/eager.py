@@ -20,7 +20,6 @@ from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathlen.collection import uncollected
 from pathlen.errors import TraceError
@@ -30,6 +29,7 @@ from pathlen.tracing.control_flow import as_python
 from pathlen.tracing.draws import watched_draws
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.tracing.meta_values import MetaValues
+from pathlen.tracing.modes import DispatchMode
 from pathlen.tracing.module_stack import ModuleStack, Place
 from pathlen.tracing.recording import (
     FAKE_TENSORS,
@@ -160,7 +160,7 @@ def record_operator(
     return Recording(recorder.graph, recorder.attributes, named, "decomposition")
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(DispatchMode):
     """Writes every call that reaches the dispatcher to `graph`.
 
     Tensors are known by identity; each is kept alive until the recording ends, so that neither an
@@ -184,13 +184,6 @@ class _Recorder(TorchDispatchMode):
         self._written: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._compiles_nothing = "torch._dynamo" in sys.modules  # `untouched_process` sees to it
         self._reshaped: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Whether torch imports torch._dynamo before the first dispatch, to turn it off inside."""
-        return False  # nothing is compiled while something records (`untouched_process`)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pathlen.tracing.modes import tensors_among
 from pathlen.tracing.shapes import (
     ANY_STRIDES,
     ATTENTION,
@@ -123,7 +124,7 @@ class LazyFakeMode(FakeTensorMode):
             shape, strides = attended(*args, **kwargs)
             return None if shape is None else self._new(shape, args[0].dtype, strides)
         shape = _shape_of(func, args, kwargs)
-        return None if shape is None else self._new(shape, _tensors(args)[0].dtype)
+        return None if shape is None else self._new(shape, tensors_among(args)[0].dtype)
 
     def _viewed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A view of a fake tensor, made by torch's kernel on the tensor without data behind it."""
@@ -178,7 +179,7 @@ def _shape_of(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[int, ...] |
     """What the rule of an operator says, for arguments that rules are written for."""
     if func not in SHAPES:
         return None
-    tensors = _tensors((*args, *kwargs.values()))
+    tensors = tensors_among((*args, *kwargs.values()))
     if not any(isinstance(tensor, FakeTensor) for tensor in tensors):
         return None
     loose = [args[place] for place in ANY_STRIDES.get(func, ()) if place < len(args)]
@@ -188,12 +189,3 @@ def _shape_of(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[int, ...] |
         if not (is_plain(tensor) if any(tensor is one for one in loose) else is_ordinary(tensor)):
             return None
     return SHAPES[func](*args, **kwargs)
-
-
-def _tensors(arguments: Any) -> list[torch.Tensor]:
-    """The tensors among arguments and in lists among them."""
-    found = []
-    for argument in arguments:
-        parts = argument if isinstance(argument, (list, tuple)) else (argument,)
-        found += [part for part in parts if isinstance(part, torch.Tensor)]
-    return found

@@ -12,7 +12,7 @@ convolution counts an element for each `PRODUCTS_A_STEP` of its multiplications.
 import math
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -22,10 +22,10 @@ import torch
 from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathlen.errors import UnsafeProgram
 from pathlen.tracing.control_flow import as_python
+from pathlen.tracing.modes import DispatchMode, tensors_among
 from pathlen.tracing.pure import words
 
 MOST_BYTES = 2 << 30
@@ -82,7 +82,7 @@ def guarded(limits: Limits | None, factor: int = 1) -> AbstractContextManager[An
     return nullcontext() if limits is None else limits.guard(factor)
 
 
-class Guard(TorchDispatchMode):
+class Guard(DispatchMode):
     """Looks at every call that is made inside, and refuses those that would pass a bound.
 
     Args:
@@ -90,19 +90,12 @@ class Guard(TorchDispatchMode):
         most_work: elements that are read and written.
     """
 
-    supports_higher_order_operators = True
-
     def __init__(self, most_bytes: int, most_work: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._most_bytes = most_bytes
         self._most_work = most_work
         self._held = _Held()
         self._work = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Whether torch imports torch._dynamo before the first dispatch, to turn it off inside."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -115,7 +108,7 @@ class Guard(TorchDispatchMode):
         if _is_view(func):
             self._count(func, 1)
             return func(*args, **kwargs)
-        given = _tensors((*args, *kwargs.values()))
+        given = tensors_among((*args, *kwargs.values()))
         if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in given):
             return func(*args, **kwargs)
         if _is_composite(func):  # what it makes on its way counts, too
@@ -126,7 +119,7 @@ class Guard(TorchDispatchMode):
         self._check(func, args, kwargs, given)
         result = func(*args, **kwargs)
         if not func._schema.is_mutable:
-            for tensor in _tensors((result,)):
+            for tensor in tensors_among((result,)):
                 self._held.add(tensor)
         return result
 
@@ -175,17 +168,6 @@ class _Held:
 
     def _drop(self, size: int) -> None:
         self.bytes -= size
-
-
-def _tensors(nest: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among arguments or results: these are lists of tensors at most."""
-    found = []
-    for item in nest:
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, (list, tuple)):
-            found += _tensors(item)
-    return found
 
 
 @cache
@@ -262,7 +244,7 @@ def _made(
         if argument.name == "generator":
             kwargs = {**kwargs, "generator": None}
     try:
-        made = _tensors((func(*args, **kwargs),))
+        made = tensors_among((func(*args, **kwargs),))
     except NotImplementedError as error:
         raise UnsafeProgram(
             f"nothing tells how large the result of {func} is before it is called; so it is not"

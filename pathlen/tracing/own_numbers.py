@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pathlen.one_thread import Diverted, exclusive
+from pathlen.tracing.modes import DispatchMode
 
 _SHARED = random._inst
 _SHARED_NUMPY = np.random.mtrand._rand
@@ -196,20 +196,13 @@ def draws_by_name(model: Any) -> bool:
     return any(own is _SHARED or own is _SHARED_NUMPY for own in bound)
 
 
-class _OwnGenerators(TorchDispatchMode):
+class _OwnGenerators(DispatchMode):
     """Gives a generator to each call that draws."""
-
-    supports_higher_order_operators = True
 
     def __init__(self, numbers: OwnNumbers) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._numbers = numbers
         self._process = os.getpid()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Whether torch imports torch._dynamo before the first dispatch, to turn it off inside."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -7,6 +7,8 @@ import re
 import socket
 import uuid
 
+from pathlen.training.folder_lock import is_gone
+
 
 def new_owner() -> str:
     """A name for this process: its machine, its number and a random part."""
@@ -22,10 +24,4 @@ def is_dead(owner: str) -> bool:
     parts = re.fullmatch(r"(.+)/(\d{1,9})/[^/]*", str(owner))
     if parts is None or parts[1] != socket.gethostname() or int(parts[2]) == 0:
         return False
-    try:
-        os.kill(int(parts[2]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return is_gone(int(parts[2]))
