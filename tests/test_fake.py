@@ -171,6 +171,30 @@ FUNCTIONS = {
         functional.batch_norm(x, None, None, training=True)
     ),
     "gradients": lambda self, x: torch.enable_grad()(lambda: x * 2)(),
+    "powers": lambda self, x: (x[:, :, ::2].pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt() * 2,
+    "mean of integers": lambda self, x: x + x.long().float().mean((1, -1), True),
+    "mean in another dtype": lambda self, x: x.mean(1, dtype=torch.double).sum((0, 1)),
+    "means": lambda self, x: (x.mean((0, -1)), x.mean(-2, True), x.mean(()), x.mean(None)),
+    "twice the same axis": lambda self, x: x.mean((1, -3)),
+    "no such axis": lambda self, x: x.mean(5),
+    "integers": lambda self, x: x * (torch.arange(8, device=x.device) + 1).clamp(2, 5),
+    "masks": lambda self, x: torch.where(x.transpose(2, 3) > 0, x, x.new_zeros(()).double()),
+    "masks of another shape": lambda self, x: torch.where(x[:1] > 0, x, x[..., :1]),
+    "promoted": lambda self, x: x.bfloat16() * x.double()[0] + x.half() * torch.tensor(2.0),
+    "parts of unlike dtypes": lambda self, x: torch.cat([x.half(), x.transpose(2, 3)], -1),
+    "same dtype": lambda self, x: x.to(x.dtype).float() + x.to(x.dtype, copy=True),
+    "cast": lambda self, x: x.transpose(1, 3).double().to(torch.int).float(),
+    "clones": lambda self, x: (
+        x.permute(1, 0, 3, 2).clone() + x[:1].expand(3, -1, -1, -1).clone()[0]
+    ),
+    "clone to channels": lambda self, x: x.clone(memory_format=torch.channels_last).sqrt(),
+    "expanded": lambda self, x: x[:, :1].expand(-1, 5, 8, 8).neg().reciprocal().sin().cos(),
+    "wrongly expanded": lambda self, x: x.expand(-1, 7, 8, 8),
+    "unbound": lambda self, x: torch.stack(x.unbind(1)[1:], 1).exp(),
+    "transposed weight": lambda self, x: x[0, 0] @ x[0, 1].t(),
+    "looked up": lambda self, x: functional.embedding((x > 0).long(), x[0, 0] + 0),
+    "looked up in a parameter": lambda self, x: self.weight[:, None].expand(3, 2)[(x > 0).long()],
+    "conjugate": lambda self, x: torch.fft.fft(x).conj().sqrt().real,
     "empty": lambda self, x: x[:0] * 2 + functional.relu(x[:0]),
 }
 
@@ -178,6 +202,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_uncommon_calls_are_left_to_torch(name, monkeypatch):
     check(Calls(FUNCTIONS[name]), (X,), monkeypatch)
+    check(Calls(FUNCTIONS[name]).to("meta"), (X.to("meta"),), monkeypatch)
 
 
 @pytest.mark.parametrize(

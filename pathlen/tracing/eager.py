@@ -176,6 +176,7 @@ class _Recorder(DispatchMode):
         self.attributes: dict[str, torch.Tensor] = {}
         self.stack = ModuleStack() if stack is None else stack
         self._nodes: dict[int, tuple[torch.Tensor, fx.Node]] = {}
+        self._of_tensor: dict[int, list[fx.Node]] = {}
         self._by_storage: dict[int, list[int]] = {}
         state = _state(model)
         self._names = {id(tensor): name for name, tensor in reversed(state)}
@@ -340,12 +341,12 @@ class _Recorder(DispatchMode):
                 self._reshaped.append((tensor, tensor.detach(), tensor.requires_grad))
             return
         before = tensor.detach()
-        for node in self.graph.nodes:
-            if node.meta["val"] is tensor:
-                node.meta["val"] = before
+        for node in self._of_tensor.pop(id(tensor), ()):
+            node.meta["val"] = before
 
     def _remember(self, tensor: torch.Tensor, node: fx.Node) -> None:
         self._nodes[id(tensor)] = (tensor, node)
+        self._of_tensor.setdefault(id(tensor), []).append(node)
         self._by_storage.setdefault(_storage_key(tensor), []).insert(0, id(tensor))
 
     def _attribute(

@@ -16,7 +16,9 @@ from pathlen.tracing.modes import tensors_among
 from pathlen.tracing.shapes import (
     ANY_STRIDES,
     ATTENTION,
+    DEVICES,
     GROUPED,
+    KERNELS,
     MAY_COPY,
     RESHAPE,
     SAME,
@@ -34,7 +36,6 @@ if not hasattr(TorchDispatchMode, "_should_skip_dynamo"):
     # torch function mode that watches the calls of a model.
     import torch._dynamo
 
-_CPU = torch.device("cpu")
 _META = torch.device("meta")
 _DEVICE = torch.ops.prim.device.default
 _NEW = torch.ops.aten.new_empty.default
@@ -90,7 +91,7 @@ class LazyFakeMode(FakeTensorMode):
             if known is not None and known.dtype is tensor.dtype:
                 return self._part(known, tensor)
             if known is None and not self._is_loaded and _is_whole(tensor):
-                self._storages[key] = self._new(tuple(tensor.shape), tensor.dtype)
+                self._storages[key] = self._new(tuple(tensor.shape), tensor)
                 return self._storages[key]
         self._load()
         return super().from_tensor(tensor, **options)
@@ -116,52 +117,61 @@ class LazyFakeMode(FakeTensorMode):
                 return FakeTensor(self, func(*args, **kwargs), _META)
         if func in VIEWS:
             return self._viewed(func, args, kwargs)
-        if func in SAME:
-            own = args[0]
-            if isinstance(own, FakeTensor) and SAME[func](*args, **kwargs):
-                return own
+        tensors = tensors_among((*args, *kwargs.values()))
+        if not tensors or any(tensor.device != tensors[0].device for tensor in tensors):
+            return None
+        if func in SAME and isinstance(args[0], FakeTensor) and SAME[func](*args, **kwargs):
+            return args[0]
         if func is ATTENTION:
             shape, strides = attended(*args, **kwargs)
-            return None if shape is None else self._new(shape, args[0].dtype, strides)
-        shape = _shape_of(func, args, kwargs)
-        return None if shape is None else self._new(shape, tensors_among(args)[0].dtype)
+            return None if shape is None else self._new(shape, args[0], strides)
+        shape = _shape_of(func, tensors, args, kwargs)
+        if shape is not None:
+            return self._new(shape, tensors[0])
+        if func in KERNELS and all(map(_is_known, tensors)):
+            return self._computed(func, tensors[0].device, args, kwargs)
+        return None
 
     def _viewed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A view of a fake tensor, made by torch's kernel on the tensor without data behind it."""
         own = args[0]
-        if not isinstance(own, FakeTensor) or own.constant is not None or own.device != _CPU:
-            return None
-        if func in MAY_COPY and not is_ordinary(own):
+        if not _is_known(own) or (func in MAY_COPY and not is_ordinary(own)):
             return None
         if func is RESHAPE:  # whose kernel asks torch.compile's machinery about strides
             func = torch.ops.aten.view.default
+        return self._computed(func, own.device, args, kwargs)
+
+    def _computed(
+        self, func: Any, device: torch.device, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What torch's kernel makes of the tensors without data behind fake tensors."""
         with in_kernel_invocation_manager(self):
             result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor):
-            return self._wrapped(result)
-        return type(result)(map(self._wrapped, result))
+            return self._wrapped(result, device)
+        return type(result)(self._wrapped(one, device) for one in result)
 
-    def _wrapped(self, result: torch.Tensor) -> FakeTensor:
-        return result if isinstance(result, FakeTensor) else FakeTensor(self, result, _CPU)
+    def _wrapped(self, result: torch.Tensor, device: torch.device) -> FakeTensor:
+        return result if isinstance(result, FakeTensor) else FakeTensor(self, result, device)
 
     def _new(
-        self, shape: tuple[int, ...], dtype: torch.dtype, strides: tuple[int, ...] | None = None
+        self, shape: tuple[int, ...], like: torch.Tensor, strides: tuple[int, ...] | None = None
     ) -> FakeTensor:
         strides = contiguous_strides(shape) if strides is None else strides
         with in_kernel_invocation_manager(self):
-            data = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
-        return FakeTensor(self, data, _CPU)
+            data = torch.empty_strided(shape, strides, dtype=like.dtype, device="meta")
+        return FakeTensor(self, data, like.device)
 
     def _part(self, known: torch.Tensor, tensor: torch.Tensor) -> FakeTensor:
         place = tensor.shape, tensor.stride(), tensor.storage_offset()
         with in_kernel_invocation_manager(self):
-            return FakeTensor(self, torch.as_strided(known, *place), _CPU)
+            return FakeTensor(self, torch.as_strided(known, *place), tensor.device)
 
 
 def _is_part(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is nothing but a part of a storage on the CPU."""
+    """Whether a tensor is nothing but a part of a storage on the CPU or the meta device."""
     return (
-        tensor.device == _CPU
+        tensor.device.type in DEVICES
         and tensor.layout is torch.strided
         and not tensor.requires_grad
         and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
@@ -175,12 +185,17 @@ def _is_whole(tensor: torch.Tensor) -> bool:
     return whole and tensor.stride() == contiguous_strides(tensor.shape)
 
 
-def _shape_of(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+def _is_known(tensor: Any) -> bool:
+    """Whether a tensor is a fake one of no known values, on a device whose kernels are alike."""
+    fake = isinstance(tensor, FakeTensor) and tensor.constant is None
+    return fake and tensor.device.type in DEVICES
+
+
+def _shape_of(
+    func: Any, tensors: list[torch.Tensor], args: Any, kwargs: dict[str, Any]
+) -> tuple[int, ...] | None:
     """What the rule of an operator says, for arguments that rules are written for."""
-    if func not in SHAPES:
-        return None
-    tensors = tensors_among((*args, *kwargs.values()))
-    if not any(isinstance(tensor, FakeTensor) for tensor in tensors):
+    if func not in SHAPES or not any(isinstance(tensor, FakeTensor) for tensor in tensors):
         return None
     loose = [args[place] for place in ANY_STRIDES.get(func, ()) if place < len(args)]
     for tensor in tensors:

@@ -2,8 +2,8 @@
 
 A rule takes the arguments of a call. It gives the shape of the result, or None where anything about
 the call is not the plain case; torch is then asked, which also raises what is to be raised. Rules
-may take for granted that all tensors are ordinary (`is_ordinary`) and of one dtype; the result is
-contiguous and of that dtype. tests/test_fake.py compares the answers with torch's.
+may take for granted that all tensors are ordinary (`is_ordinary`), of one dtype and on one device;
+the result is contiguous and like them. tests/test_fake.py compares the answers with torch's.
 """
 
 import itertools
@@ -20,6 +20,8 @@ from pathlen.tracing.windows import Shape, adaptive_pool, average_pool, convolut
 
 _aten = torch.ops.aten
 _FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DEVICES = ("cpu", "meta")
+"""Kinds of devices whose kernels make tensors of the same strides."""
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor)
 
 
@@ -32,11 +34,11 @@ def contiguous_strides(shape: Sequence[int]) -> Shape:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is floating-point, on the CPU, not empty and no constant."""
+    """Whether a tensor is floating-point, on a known device, not empty and no constant."""
     return (
         type(tensor) in _PLAIN
         and tensor.dtype in _FLOATING
-        and tensor.device.type == "cpu"
+        and tensor.device.type in DEVICES
         and tensor.layout is torch.strided
         and tensor.numel() > 0
         and getattr(tensor, "constant", None) is None
@@ -179,6 +181,20 @@ def grouped(
     return (*batch, mat_a.shape[-2], mat_b.shape[-1])
 
 
+def _power(input: Tensor, exponent: Any) -> Shape | None:
+    return tuple(input.shape) if type(exponent) in (int, float) else None
+
+
+def _mean(input: Tensor, dim: Any, keepdim: bool = False, **options: Any) -> Shape | None:
+    axes = dim if isinstance(dim, (list, tuple)) else ()
+    if options or not axes or any(not -input.dim() <= axis < input.dim() for axis in axes):
+        return None
+    reduced = {axis % input.dim() for axis in axes}
+    lengths = [1 if n in reduced else length for n, length in enumerate(input.shape)]
+    kept = [length for n, length in enumerate(lengths) if keepdim or n not in reduced]
+    return tuple(kept) if len(reduced) == len(axes) else None
+
+
 def _copied(input: Tensor, **options: Any) -> Shape | None:
     return None if options or input.is_contiguous() else tuple(input.shape)
 
@@ -197,6 +213,11 @@ _ELEMENTWISE = (
     _aten.softplus,
     _aten.exp,
     _aten.neg,
+    _aten.sqrt,
+    _aten.rsqrt,
+    _aten.reciprocal,
+    _aten.sin,
+    _aten.cos,
 )
 _ARITHMETIC = (_aten.add, _aten.sub, _aten.mul, _aten.div)
 
@@ -217,6 +238,8 @@ SHAPES: dict[Any, Callable[..., Shape | None]] = {
     _aten.dropout.default: _dropout,
     _aten.cat.default: _cat,
     _aten.contiguous.default: _copied,
+    _aten.pow.Tensor_Scalar: _power,
+    _aten.mean.dim: _mean,
 }
 """Rule of each operator that makes a new tensor."""
 
@@ -259,6 +282,9 @@ VIEWS = frozenset(
         _aten.view.default,
         _aten.transpose.int,
         _aten.permute.default,
+        _aten.t.default,
+        _aten.expand.default,
+        _aten.unbind.int,
         _aten.select.int,
         _aten.slice.Tensor,
         _aten.unsqueeze.default,
@@ -271,6 +297,24 @@ VIEWS = frozenset(
     }
 )
 """Operators whose results are views, for which torch's own kernels need no more than shapes."""
+
+KERNELS = frozenset(
+    {
+        *(operation.default for operation in _ELEMENTWISE),
+        *(operation.Tensor for operation in _ARITHMETIC),
+        _aten.pow.Tensor_Scalar,
+        _aten.clamp.default,
+        _aten.clamp_min.default,
+        _aten.where.self,
+        _aten.mean.dim,
+        _aten.sum.dim_IntList,
+        _aten.cat.default,
+        _aten.to.dtype,
+        _aten.clone.default,
+        _aten.embedding.default,
+    }
+)
+"""Operators whose own kernels need no more than shapes, for calls that no rule is written for."""
 
 MAY_COPY = (RESHAPE, _aten.flatten.using_ints)
 """Those of them whose results are views of contiguous tensors only."""
