@@ -407,3 +407,11 @@ def test_the_fuzz_has_every_kind():
     assert len(by_hand) > 100
     wanted = ["aten.from_file.default", "aten.add.out", "aten.relu_.default", "aten.save.default"]
     assert set(wanted) <= set(by_schema)
+
+
+def test_an_operator_whose_name_is_a_word_of_python_is_named(sentinel):
+    drawn = (("self", Name("b_slope")), ("from", 1), ("to", 3))
+    calls = [Call("torch.ops.aten.random.from", drawn)]
+    program = resolve(str(written(sentinel.with_name("drawn.pt2"), calls))).model
+    with pytest.raises(pathlen.TraceError, match=r"aten\.random\.from, which torch cannot write"):
+        ENTRIES["data"](program)

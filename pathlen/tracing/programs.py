@@ -6,6 +6,7 @@ node under the recorder, on tensors of the sizes of its example, as if it were t
 
 import copy
 import inspect
+import keyword
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -54,7 +55,21 @@ def module_of(program: ExportedProgram) -> fx.GraphModule:
     """A program as a module that can be called, without guards on its inputs.
 
     Its arithmetic of sizes is bounded.
+
+    Raises:
+        TraceError: torch, which writes a module as Python code, cannot write one of its operators.
     """
+    unwritable = {
+        str(node.target)
+        for node in program.graph.nodes
+        if node.op == "call_function" and any(map(keyword.iskeyword, str(node.target).split(".")))
+    }
+    if unwritable:
+        raise TraceError(
+            f"the exported program calls {', '.join(sorted(unwritable))}, which torch cannot write"
+            " as Python code, as a part of the name is a word of Python: it cannot be run on data."
+            " Export it without this operator, or pass the model itself"
+        )
     checks = "check_guards" in inspect.signature(program.module).parameters
     module = without_guards(program).module(**({"check_guards": False} if checks else {}))
     for part in module.modules():
