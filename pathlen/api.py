@@ -76,7 +76,7 @@ def trace(
         graph = lower(recording, policy, input_axis, limit)
     assert graph.info is not None
     seconds = {"trace": recorded - start, "lower": time.perf_counter() - recorded}
-    return dataclasses.replace(graph, info=dataclasses.replace(graph.info, seconds=seconds))
+    return graph.with_info(dataclasses.replace(graph.info, seconds=seconds))
 
 
 def measure(

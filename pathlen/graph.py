@@ -226,11 +226,21 @@ class PathGraph(Exports):
         if active_hubs.size:
             raise ActivityError(f"hubs must have activity 0; node {active_hubs[0]} has not")
         values.setflags(write=False)
-        # The structure is checked already: checking it again would cost more than a solve.
+        return self._with("activity", values)
+
+    def with_info(self, info: TraceInfo | None) -> "PathGraph":
+        """The same graph that says something else of where it comes from."""
+        return self._with("info", info)
+
+    def _with(self, name: str, value: object) -> "PathGraph":
+        """The same graph with another value of a field that its structure does not depend on.
+
+        The structure is checked already: checking it again would cost more than a solve.
+        """
         graph = object.__new__(PathGraph)
         for field in fields(self):
-            object.__setattr__(graph, field.name, getattr(self, field.name))
-        object.__setattr__(graph, "activity", values)
+            own = value if field.name == name else getattr(self, field.name)
+            object.__setattr__(graph, field.name, own)
         return graph
 
     def _set_layer(self, values: FloatArray, name: str, layer_values: object) -> None:

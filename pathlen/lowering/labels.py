@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 CONSTANT = -1
+_RANGE = 8  # numbers of a range for each one given, up to which marking them beats sorting
 _WORTH_COMPRESSING = 4096  # elements; sorting fewer is faster than looking for runs
 
 
@@ -173,9 +174,21 @@ def by_runs(columns: list[torch.Tensor], axis: int) -> tuple[list[torch.Tensor],
 def distinct(labels: torch.Tensor) -> np.ndarray:
     """The units that occur, ascending, constants left out."""
     (small,), _ = compress([labels])
-    found = np.unique(small.numpy())
+    found = small.numpy().reshape(-1)
+    if not (found[1:] > found[:-1]).all():
+        found = _sorted(found)
     units: np.ndarray = found[found != CONSTANT]
     return units
+
+
+def _sorted(numbers: np.ndarray) -> np.ndarray:
+    """Distinct numbers, ascending; marked in their range where that is no wider than they."""
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if highest - lowest > _RANGE * len(numbers):
+        return np.unique(numbers)
+    marks = np.zeros(highest - lowest + 1, dtype=np.bool_)
+    marks[numbers - lowest] = True
+    return np.flatnonzero(marks) + lowest
 
 
 def rename(labels: torch.Tensor, old: np.ndarray, new: np.ndarray) -> torch.Tensor:
