@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pathlen.training.blend import blend
+from pathlen.training.blend import _TorchPReLU, blend
 
 PHI = {"relu": functional.relu, "pure": functional.gelu, "any": torch.tanh}
 SLOPES = {
@@ -25,6 +25,21 @@ def _seed() -> None:
 
 def formula(x: Tensor, slope: Tensor, form: str) -> Tensor:
     return slope * x + (1 - slope) * PHI[form](x)
+
+
+@pytest.fixture(autouse=True, params=["small", "large", "on a GPU"])
+def _of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ReLU has a spelling for small tensors, for large ones and for those elsewhere."""
+    if request.param != "small":
+        monkeypatch.setattr("pathlen.training.blend._LARGE", 0)
+    if request.param == "on a GPU":
+
+        def elsewhere(x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
+            own = x.clone() if in_place else x
+            y: Tensor = _TorchPReLU.apply(own, slope)  # type: ignore[no-untyped-call]
+            return x.copy_(y) if in_place else y
+
+        monkeypatch.setattr("pathlen.training.blend._prelu_by_hand", elsewhere)
 
 
 def gradients(y: Tensor, *wanted: Tensor) -> tuple[Tensor, ...]:
@@ -67,14 +82,17 @@ def test_at_slope_0_the_activation_is_what_it_was_bit_for_bit(form: str, trains:
     assert torch.equal(blend(x, slope, PHI[form], form), PHI[form](x))
 
 
-def test_relu_keeps_its_output_where_the_input_follows_from_it() -> None:
+def test_large_relu_keeps_its_output_where_the_input_follows_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
     kept: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
         kept.append(tensor)
         return tensor
 
-    x = torch.randn(8, 3, requires_grad=True)
+    x = torch.randn(800, 3, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         y = blend(x, torch.full((3,), 0.5, requires_grad=True), functional.relu, "relu")
     assert sum(tensor.numel() > 3 for tensor in kept) == 1

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 Form = Literal["relu", "pure", "any"]
 """ReLU; a deterministic function of one tensor, evaluated again in backward; anything else."""
 
+_LARGE = 2048  # elements from which an operator of our own is worth its calls
 _SMALLEST = 1e-6  # slopes above: an input can be told from the output, output / slope
 
 
@@ -46,10 +47,16 @@ def blend(
         Shape and dtype of phi(x). At slope 0 it equals phi(x) where x is finite.
     """
     by_hand = form != "any" and _is_by_hand(x, slope)
-    if form == "relu" and by_hand and x.device.type == "cpu":  # a GPU would wait for the signs
+    on_cpu = by_hand and x.device.type == "cpu"
+    if form == "relu" and on_cpu and x.numel() >= _LARGE:
         return _prelu_by_hand(x, _like(slope, x), in_place)
     if in_place:
         return x.copy_(blend(x.clone(), slope, phi, form))
+    if form == "relu" and on_cpu:
+        return torch.lerp(torch.relu(x), x, _like(slope, x))
+    if form == "relu" and by_hand:  # a GPU would wait for the signs of slopes
+        y: Tensor = _TorchPReLU.apply(x, _like(slope, x))  # type: ignore[no-untyped-call]
+        return y
     if form == "relu" and isinstance(x, Tensor):
         return _prelu(x, _like(slope, x))
     if by_hand:
@@ -91,8 +98,6 @@ def _is_transformed(x: Tensor, slope: Tensor) -> bool:
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
-    if _is_by_hand(x, slope):
-        return torch._prelu_kernel(x, slope)
     if not _is_transformed(x, slope):
         channels = slope.numel()
         if slope.ndim == x.ndim - 1 and x.ndim > 1 and slope.shape[:1].numel() == channels:
@@ -138,11 +143,10 @@ class _PReLU(torch.autograd.Function):
         kept, slope = ctx.saved_tensors
         trains = ctx.needs_input_grad[1]
         if torch.is_grad_enabled():  # for derivatives of these derivatives
-            negative = torch.where(kept > 0, torch.zeros_like(gradient), gradient)
-            to_slope = _summed(negative * kept, slope) if trains else None
-            if to_slope is not None and ctx.of_output:
+            to_x, to_slope = _written_out(gradient, kept, slope, trains)
+            if trains and ctx.of_output:
                 to_slope = to_slope / slope
-            return gradient - negative + negative * slope, to_slope, None, None
+            return to_x, to_slope, None, None
         positive = torch.ops.aten.threshold_backward(gradient, kept, 0.0)
         if not trains:
             return positive.lerp_(gradient, slope), None, None, None
@@ -153,6 +157,38 @@ class _PReLU(torch.autograd.Function):
         if ctx.of_output:
             to_slope = to_slope / slope
         return to_x, to_slope, None, None
+
+
+class _TorchPReLU(torch.autograd.Function):
+    """Torch's PReLU, whose own second derivatives are wrong where its input is exactly 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return torch._prelu_kernel(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, slope = ctx.saved_tensors
+        trains = ctx.needs_input_grad[1]
+        if torch.is_grad_enabled():  # for derivatives of these derivatives
+            return _written_out(gradient, x, slope, trains)
+        to_x, to_slope = torch.ops.aten._prelu_kernel_backward(gradient, x, slope)
+        return to_x, _summed(to_slope, slope) if trains else None
+
+
+def _written_out(gradient: Tensor, x: Tensor, slope: Tensor, trains: bool) -> tuple[Tensor, Any]:
+    """What a PReLU passes back, in operators that can be differentiated again.
+
+    Args:
+        gradient: of its output.
+        x: its input, or what has the signs of it.
+        slope: as it was multiplied by.
+        trains: whether the slope has a gradient: the sum of gradient * x where x is negative.
+    """
+    negative = torch.where(x > 0, torch.zeros_like(gradient), gradient)
+    to_slope = _summed(negative * x, slope) if trains else None
+    return gradient - negative + negative * slope, to_slope
 
 
 class _Blend(torch.autograd.Function):

@@ -46,6 +46,8 @@ class Slot:
     def slope(self, module: nn.Module) -> Tensor:
         """The slopes, in a shape that broadcasts to that of the tensor."""
         parameter: Tensor = getattr(module, self.attribute)
+        if self.index is None and len(self.view) == 1:
+            return parameter
         if self.index is not None:
             none = parameter.new_zeros(1)
             parameter = torch.cat([parameter, none])[self.index.to(parameter.device)]

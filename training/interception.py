@@ -99,7 +99,7 @@ class Linearization:
     @contextmanager
     def inside(self, module: nn.Module) -> Iterator[None]:
         """Leave the functions alone that an activation calls itself."""
-        calls = self.opened.here()
+        calls = self.opened.here() if self.has_functions else None
         if calls is None:
             yield
             return

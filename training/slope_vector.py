@@ -72,7 +72,7 @@ class SlopeVector:
     @property
     def device(self) -> torch.device:
         """Where they are now."""
-        return self.parameters()[0].device
+        return self._parameter(0).device
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that hold them, wherever they are now.
@@ -80,18 +80,20 @@ class SlopeVector:
         Raises:
             PathlenError: They are sharded over devices.
         """
-        found: list[nn.Parameter] = []
+        return [self._parameter(number) for number in range(len(self._names))]
+
+    def _parameter(self, number: int) -> nn.Parameter:
+        name, path = self._names[number], self._paths[number]
         try:
-            for name, path in zip(self._names, self._paths, strict=True):
-                owner = _owner(self._model, path)
-                found.append(_unsharded(owner._parameters[path[-1]], owner, name))
+            owner = _owner(self._model, path)
+            own = owner._parameters[path[-1]]
         except KeyError:  # torch says what is missing
-            return [as_parameter(_attribute(self._model, name), name) for name in self._names]
-        return found
+            return as_parameter(_attribute(self._model, name), name)
+        return _unsharded(own, owner, name)
 
     def zero(self) -> Tensor:
         """The penalty of nothing: a scalar 0 of their type, where they are."""
-        return self.parameters()[0].new_zeros(())
+        return self._parameter(0).new_zeros(())
 
     def read(self) -> Tensor:
         """Their values, with their gradients: float[slopes]."""
