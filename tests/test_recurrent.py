@@ -375,7 +375,7 @@ def routed(experts, x, weights, chosen):
     return result
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("combine", [written_out, routed])
 def test_a_mixture_of_experts(combine, k):
     # a weight, chosen from 3 scores of 2 ways, has 6; an expert's result 2 * 3, with a ReLU; the

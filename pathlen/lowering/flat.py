@@ -71,7 +71,7 @@ def flattened(
         reads = sum(value in varying_operands(one) for one in meeting.calls)
         alone = compared_alone and readers.get(id(value.node), 0) == max(reads, 1)
         own = alone or value.node is call.node
-        found = _inner(value, meeting.operator, readers, constants) if own else None
+        found = inner_with_parts(value, meeting.operator, readers, constants) if own else None
         parts = [] if found is None else _parts(*found, value, constants, weighted)
         if below is not None:
             parts = [(reciprocal(part), carrier) for part, carrier in parts]
@@ -92,13 +92,13 @@ def _parts(
             return [(part, inverted(part) or part) for part in found if part is not None]
     if weighted and not stays and not names <= SAME:
         return []
-    found = [_along(part, inner, between, constants) for part in inner.parts if between]
+    found = [moved_along(part, inner, between, constants) for part in inner.parts if between]
     carriers = inner.parts if stays else [value] * len(found)
     pairs = zip(found, carriers, strict=True)
     return [] if None in found else [(one, carrier) for one, carrier in pairs if one is not None]
 
 
-def _inner(
+def inner_with_parts(
     value: Value, operator: Operator, readers: Mapping[int, int], constants: Constants
 ) -> tuple[Value, list[Value]] | None:
     """The value with parts that a value is, and what it went through since; None where it is none.
@@ -174,7 +174,7 @@ def _unviewed(value: Value, shape: torch.Size) -> Value | None:
     return next(iter(exact + fitting), None)
 
 
-def _along(
+def moved_along(
     summand: Value, inner: Value, between: list[Value], constants: Constants
 ) -> Value | None:
     """A summand of a sum after the calls that the sum went through; None where they are unknown."""

@@ -21,7 +21,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import looked_up
 from pathlen.lowering.lookups import as_look_up, chooser_of, has_root, is_step
 from pathlen.lowering.masks import mask_of
-from pathlen.lowering.mixing import mixed
+from pathlen.lowering.mixing import mixed, ordered_along
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduction import union_over
@@ -96,7 +96,12 @@ def gather(call: Call, lowering: Lowering) -> Value:
     if call.arguments.get("dim") is None:
         labels = union_over(call, source.labels, range(source.labels.ndim), lowering)
         return lowering.result(call, labels.reshape(()).expand(call.shape))
-    return lowering.result(call, mixed(call, source, [call["dim"]], lowering), softmax_of=source)
+    axis = call["dim"] % max(source.labels.ndim, 1)
+    if call.shape[axis : axis + 1] == source.shape[axis : axis + 1]:
+        labels = ordered_along(call, source, axis, lowering)  # an order of all of them
+    else:
+        labels = mixed(call, source, [axis], lowering)
+    return lowering.result(call, labels, softmax_of=source)
 
 
 @rule("movement", *aten("index _unsafe_index masked_select"))
@@ -238,7 +243,10 @@ def constant_places(call: Call, lowering: Lowering) -> dict[str, Any] | None:
 def moved(call: Call, replaced: dict[str, Any], lowering: Lowering) -> Value:
     """The operation run on labels; numbers and constants that it writes are -1."""
     arguments = {**call.replace_values(lambda value: value.labels), **replaced}
+    if isinstance(call["self"], torch.Tensor):  # filled in by the lowering
+        arguments["self"] = constant_labels(call.shape)
     if isinstance(arguments.get("value"), (int, float)):
         arguments["value"] = CONSTANT
     labels = run_on_labels(functional(call.func), arguments)
-    return lowering.result(call, broadcast(labels, call.shape), softmax_of=call["self"])
+    softmax_of = call["self"] if isinstance(call["self"], Value) else None
+    return lowering.result(call, broadcast(labels, call.shape), softmax_of=softmax_of)

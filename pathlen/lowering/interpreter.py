@@ -22,6 +22,7 @@ from pathlen.lowering.labels import CONSTANT, compact, constant_labels
 from pathlen.lowering.liveness import Liveness
 from pathlen.lowering.lookups import chooser_of, has_root
 from pathlen.lowering.operations import makes_constant, written_argument
+from pathlen.lowering.picked import picked_from_product
 from pathlen.lowering.probe import probe
 from pathlen.lowering.readers import count_readers
 from pathlen.lowering.reduction import function_along
@@ -195,6 +196,8 @@ class Interpreter:
                 result = function_by_masks(call, self._lowering)
             if result is None:
                 result = divided_before(call, self._lowering)
+            if result is None:
+                result = picked_from_product(call, self._lowering)
             if found and result is None:
                 result = found.apply(call, self._lowering)
             return self._without_rule(call) if result is None else result

@@ -2,11 +2,19 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
-from pathlen.lowering.labels import CONSTANT, collapse, compact, constant_labels, one_along
+from pathlen.lowering.labels import (
+    CONSTANT,
+    collapse,
+    compact,
+    constant_labels,
+    distinct_tuples,
+    one_along,
+)
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.rules import Result, rule
@@ -39,11 +47,50 @@ def mixed(
     return merged.expand(call.shape)
 
 
+def ordered_along(
+    call: Call, source: Value, axis: int, lowering: Lowering, *, counted: str = ""
+) -> torch.Tensor:
+    """Labels of elements in an order along an axis that the inputs decide on.
+
+    Over positions the same units; over features a unit for each place, behind a hub over all of
+    them: the smallest, the second smallest and so on are several functions.
+
+    Args:
+        call: the call site.
+        source: the tensor that is read.
+        axis: along which the order is.
+        lowering: the lowering at work.
+        counted: the kind of nonlinearity that the units are, if any.
+    """
+    labels = mixed(call, source, [axis], lowering)
+    if not call.shape.numel() or one_along(lowering.unified(source.labels), [axis]) is not None:
+        return labels
+    along = [-1 if a == axis else 1 for a in range(labels.ndim)]
+    place = torch.arange(call.shape[axis]).view(along).expand(call.shape)
+    tuples, spread = distinct_tuples([labels, place])
+    read = tuples[:, 0] != CONSTANT
+    units = np.full(len(tuples), CONSTANT)
+    lowering.layer(call)
+    activity = float(bool(counted) and lowering.policy.counts(counted))
+    units[read] = lowering.builder.units(tuples[read, 0], activity)
+    return spread(units)
+
+
 @rule("reduction", *aten("sort topk msort"))
 def ordering(call: Call, lowering: Lowering) -> Result:
-    """Values in another order: which element comes where depends on the data; indices cut."""
-    axes = [call.arguments.get("dim", 0)] if call["self"].labels.ndim else []
-    return _with_indices(call, mixed(call, call["self"], axes, lowering), lowering)
+    """Values in another order: which element comes where depends on the data; indices cut.
+
+    Only the largest few are no order but a choice: any of them, behind one hub.
+    """
+    source = call["self"]
+    if not source.labels.ndim:
+        return _with_indices(call, source.labels, lowering)
+    axis = call.arguments.get("dim", 0) % source.labels.ndim
+    if call.shape[axis] < source.shape[axis]:
+        labels = mixed(call, source, [axis], lowering)
+    else:
+        labels = ordered_along(call, source, axis, lowering, counted="pooling")
+    return _with_indices(call, labels, lowering)
 
 
 @rule("reduction", *aten("median nanmedian mode kthvalue"))
@@ -55,6 +102,15 @@ def order_statistic(call: Call, lowering: Lowering) -> Result:
     if not call.arguments.get("keepdim"):
         merged = merged.squeeze(tuple(axes)) if source.labels.ndim else merged
     return _with_indices(call, merged.expand(call.shape), lowering)
+
+
+@rule("reduction", *aten("quantile nanquantile"))
+def quantile(call: Call, lowering: Lowering) -> Result | None:
+    """As an order statistic; several of them at once are written out."""
+    several = isinstance(call["q"], Value) and call["q"].shape.numel() != 1
+    if several or len(call.shape) > len(call["self"].shape):
+        return None
+    return order_statistic(call, lowering)
 
 
 @rule("reduction", *aten("cumsum cumprod logcumsumexp cummax cummin"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.contracted import adds_up
 from pathlen.lowering.follow import Follower, follow, followed_operands
+from pathlen.lowering.memory import Assembled
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.stacks import JOINS, SCALINGS
@@ -182,6 +183,8 @@ def first_entry(region: Region, readers: Mapping[int, int], constants: Constants
         return region
     if readers.get(id(inner.node), 0) != sum(inner in varying_operands(c) for c in calls):
         return region  # something else reads it
+    if any(isinstance(call.func, Assembled) and call.func.view for call in calls):
+        return region  # or another view of the memory that it was written to
     for value, state in zip(region.between, region.states, strict=True):
         own = sum(value in varying_operands(c) for c in calls)
         if state is not None and state.degree and readers.get(id(value.node), 0) > own:

@@ -6,17 +6,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_columns, merge_labels, scalar_function
+from pathlen.lowering.elementwise import merge_columns, merge_labels, merged, scalar_function
 from pathlen.lowering.equal import equal
+from pathlen.lowering.flat import combined
 from pathlen.lowering.follow import followed_operands
 from pathlen.lowering.indexing import Picked, constant_places, moved
-from pathlen.lowering.labels import CONSTANT, broadcast, collapse
+from pathlen.lowering.labels import CONSTANT, broadcast, collapse, constant_labels
 from pathlen.lowering.masks import chosen_from, mask_of
 from pathlen.lowering.operations import aten
+from pathlen.lowering.operators import Meeting
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.regions import find_region
-from pathlen.lowering.rules import kind_of, rule
+from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.values import Call, Value
 
 _PUTS = aten("index_put _index_put_impl _unsafe_index_put")
@@ -26,6 +29,12 @@ _READS = {  # what reads the elements that an assignment writes
     **dict.fromkeys(_PUTS, aten("index _unsafe_index")),
     "aten.scatter": aten("gather"),
     "aten.index_copy": aten("index_select"),
+}
+_ASSIGNS: dict[str, tuple[Any, str]] = {  # what writes at indices where others add
+    **dict.fromkeys(_PUTS, (torch.ops.aten.index_put.default, "aten.index_put")),
+    "aten.index_add": (torch.ops.aten.index_copy.default, "aten.index_copy"),
+    "aten.scatter_add": (torch.ops.aten.scatter.src, "aten.scatter"),
+    "aten.scatter_reduce": (torch.ops.aten.scatter.src, "aten.scatter"),
 }
 _HOW_MANY = "how many elements are added up at an index"
 _MOST_PAIRS = 1 << 24
@@ -58,6 +67,10 @@ def scatter(call: Call, lowering: Lowering) -> Value:
         target = _without(target, call, places, lowering)
     if written is None or not written.is_path:
         return lowering.result(call, target.labels, softmax_of=target)
+    if adds and places is not None:
+        added = _sum_of_two(call, target, written, places, lowering)
+        if added is not None:
+            return added
     if adds:
         lowering.uncertain(call, _HOW_MANY)
     columns = _added_at(call, written.labels, places) if places is not None else None
@@ -72,6 +85,62 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     if not target.is_path:
         return source
     return lowering.result(call, merge_labels(call, [target, source], lowering))
+
+
+@rule("movement", "aten.segment_reduce")
+def segments(call: Call, lowering: Lowering) -> Result | None:
+    """Sums, or the like, of runs of rows: each row is added up at the index of its run.
+
+    None where the lengths of the runs depend on the inputs, or differ along several axes.
+    """
+    lengths, offsets = call["lengths"], call["offsets"]
+    try:
+        known = None if lengths is None else lowering.constants.of(lengths)
+        if offsets is not None and not offsets.varies:
+            known = lowering.constants.of(offsets).diff()
+    except UnknownConstantError:
+        return None
+    if known is None or known.ndim != 1 or (lengths is not None and lengths.varies):
+        return None
+    target = lowering.value(call.node, constant_labels(call.shape), call.output.dtype, varies=False)
+    index = torch.arange(len(known)).repeat_interleave(known)
+    arguments = {"self": target, "dim": call["axis"], "index": index, "source": call["data"]}
+    if call["reduce"] == "sum":
+        func, name = torch.ops.aten.index_add.default, "aten.index_add"
+    else:
+        func, name = torch.ops.aten.index_reduce.default, "aten.index_reduce"
+    return scatter(Call(func, name, arguments, call.node), lowering)
+
+
+def _sum_of_two(
+    call: Call, target: Value, written: Value, places: dict[str, Any], lowering: Lowering
+) -> Value | None:
+    """What is added at known places, no two of them the same, as a sum with what is moved there.
+
+    None where several elements meet in one place, and for other operations than sums.
+    """
+    assign = _ASSIGNS.get(call.name)
+    if call.arguments.get("reduce", "sum") not in ("sum", "add") or assign is None:
+        return None
+    if call.arguments.get("include_self") is False:
+        return None
+    at = _places_written(call, torch.arange(call.shape.numel()).view(call.shape), places)
+    if at.unique().numel() < at.numel():
+        return None
+    func, name = assign
+    settings = {"accumulate": False} if call.name in _PUTS else {}
+    keys = [argument.name for argument in func._schema.arguments]
+    arguments = {key: call.arguments[key] for key in keys if key in call.arguments} | settings
+    arguments["self"] = torch.zeros(call.shape, device="meta")  # constants beside what is moved
+    if name == "aten.scatter":
+        arguments["src"] = written
+    move = Call(func, name, arguments, call.node, call.output)
+    own = moved(move, places, lowering)
+    terms = [(target, 1.0)] if target.varies else []
+    terms.append((own, float(call.arguments.get("alpha", 1))))
+    last = combined(call, "sum", terms)
+    operands = [value for value, _ in terms]
+    return merged(last, Meeting("sum", operands, (last,)), lowering)
 
 
 def _where_a_mask_says(call: Call, lowering: Lowering) -> Value | None:

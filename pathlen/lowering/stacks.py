@@ -1,5 +1,6 @@
 """Tensors that are put side by side along an axis, which is reduced again: they meet."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,12 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.memory import ASSEMBLED, Assembled
 from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten
-from pathlen.lowering.places import Places, identity
+from pathlen.lowering.places import MOST_ELEMENTS, Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.states import NONLINEAR, PRODUCTS, TOTALS, Of, State, meeting
 from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.views import ViewStep
 
 JOINS = (*aten("stack cat concat concatenate"), ASSEMBLED)
 SCALINGS = frozenset(aten("mul multiply div divide true_divide"))
@@ -112,7 +112,9 @@ def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] 
     pieces = _pieces(joined)
     wanted = [_slice(places, axis, number) for number in range(places.shape[axis])]
     found = {str(place): piece for place, piece in pieces}
-    if len(wanted) != len(pieces) or {*map(str, wanted)} != found.keys():
+    if not wanted or not {*map(str, wanted)} <= found.keys():
+        return None
+    if len(wanted) < len(pieces) and not _are_apart([place for place, _ in pieces]):
         return None
     ordered = [found[str(place)] for place in wanted]
     return None if _are_slices(ordered, constants) else ordered
@@ -131,7 +133,7 @@ def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | N
             break
         moves.insert(0, first)
         first = operands[0]
-    before, places = first, identity(first.shape)
+    before, places = first, _in_memory(first)
     for moved in moves:
         item = item_of(moved)
         if moved.call is None or item is None:
@@ -141,6 +143,32 @@ def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | N
             return first, None
         before, places = moved, found
     return first, places
+
+
+def _in_memory(value: Value) -> Places:
+    """Places of elements in the memory of which they are a view, which was written to in parts."""
+    if value.call is None or not isinstance(value.call.func, Assembled):
+        return identity(value.shape)
+    whole = identity(value.call["tensors"][0].shape)
+    view = torch.empty_strided(whole.shape, whole.strides, device="meta")
+    for step in value.call.func.view:
+        view = step(view)
+    strides = tuple(s if n > 1 else 0 for n, s in zip(view.shape, view.stride(), strict=True))
+    return Places(tuple(view.shape), strides, int(view.storage_offset()))
+
+
+def _are_apart(places: list[_Place]) -> bool:
+    """Whether no two of several slices share an element."""
+    if sum(math.prod(size for size, _ in runs) for _, runs in places) > MOST_ELEMENTS:
+        return False
+    elements = []
+    for offset, runs in places:
+        numbers = torch.full((), offset)
+        for size, stride in runs:
+            numbers = numbers[..., None] + torch.arange(size) * stride
+        elements.append(numbers.reshape(-1))
+    numbers = torch.cat(elements)
+    return bool(numbers.unique().numel() == numbers.numel())
 
 
 def _are_slices(pieces: list[Value], constants: Constants) -> bool:
@@ -174,9 +202,9 @@ def _slice(places: Places, axis: int | None, number: int) -> _Place:
 def _pieces(joined: Value) -> list[tuple[_Place, Value]]:
     """The tensors that were put together, each with where it is."""
     assert joined.call is not None
-    whole = identity(joined.shape)
     if isinstance(joined.call.func, Assembled):
-        return _written(joined.call.func, joined.call["tensors"], whole)
+        return _written(joined.call.func, joined.call["tensors"])
+    whole = identity(joined.shape)
     axis = joined.call["dim"] % len(joined.shape)
     start, found = 0, []
     for piece in joined.call["tensors"]:
@@ -192,12 +220,10 @@ def _pieces(joined: Value) -> list[tuple[_Place, Value]]:
     return found
 
 
-def _written(func: Assembled, tensors: list[Value], whole: Places) -> list[tuple[_Place, Value]]:
-    """Tensors that were written to memory, where it is read as a whole."""
-    found: list[tuple[_Place, Value]] = []
+def _written(func: Assembled, tensors: list[Value]) -> list[tuple[_Place, Value]]:
+    """Tensors that were written to memory."""
+    found, whole = list[tuple[_Place, Value]](), identity(tensors[0].shape)
     memory = torch.empty_strided(whole.shape, whole.strides, device="meta")
-    if tensors[0].shape != memory.shape or not _is_whole(memory, func.view):
-        return found
     for steps, tensor in zip(func.writes, tensors[1:], strict=True):
         view = memory
         for step in steps:
@@ -205,15 +231,6 @@ def _written(func: Assembled, tensors: list[Value], whole: Places) -> list[tuple
         axes = [(n, s) for n, s in zip(view.shape, view.stride(), strict=True) if n > 1]
         found.append(((int(view.storage_offset()), _run_together(axes)), tensor))
     return found
-
-
-def _is_whole(memory: torch.Tensor, steps: tuple[ViewStep, ...]) -> bool:
-    """Whether a view of memory shows all of it as it is."""
-    view = memory
-    for step in steps:
-        view = step(view)
-    same = (view.shape, view.stride()) == (memory.shape, memory.stride())
-    return same and not view.storage_offset()
 
 
 def _run_together(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:

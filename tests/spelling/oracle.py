@@ -360,7 +360,8 @@ class Oracle(Meetings):
             if len(labels) > 1:
                 functions = frozenset(map(self.expressions.without_positions, elements))
                 self.orders["window", place, labels].add(functions)
-                unit = self.dag.node(("reduction", place, functions), labels)
+                rank = at[node.attrs["axis"]] if kind == "sort" else None  # one unit a place
+                unit = self.dag.node(("reduction", place, functions, rank), labels)
             which = at if node.attrs.get("ordered") else None
             position = (kind, which, frozenset(elements))
             reduced = frozenset(map(root, elements)) if node.attrs.get("whole") else frozenset()

@@ -1,0 +1,268 @@
+"""One function, one number: further spellings of a function, each group with its closed form."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that models give it
+
+import pathlen
+from tests.constructs import Model
+
+ROWS = torch.randn(2, 4)
+
+
+def numbers(model, example=ROWS):
+    report = pathlen.measure(model.eval(), example, exact=True)
+    assert report.status == "exact", report.causes
+    averages = report.average_path_length, report.normalized_average_path_length
+    return report.path_count, *averages, report.num_active
+
+
+def same_outputs(one, other, example=ROWS):
+    return torch.allclose(one(example), other(example), atol=1e-4)
+
+
+def check(plain, respelled, expected, example=ROWS):
+    """Both compute the same, and both have the numbers."""
+    respelled.load_state_dict(plain.state_dict())
+    assert same_outputs(plain, respelled, example)
+    assert numbers(plain, example) == expected
+    assert numbers(respelled, example) == expected
+
+
+# --- sums at known places -------------------------------------------------------------------------
+
+ROWS_OF_TWO, COLUMNS = torch.arange(2), torch.arange(4)
+
+SUMS = {
+    "index_add of rows": lambda x, b, d: x.index_add(0, ROWS_OF_TWO, b).index_add(
+        0, ROWS_OF_TWO, d
+    ),
+    "index_add of columns": lambda x, b, d: x.index_add(1, COLUMNS, b).index_add(1, COLUMNS, d),
+    "index_put": lambda x, b, d: x.index_put((ROWS_OF_TWO,), b + d, accumulate=True),
+    "scatter_add": lambda x, b, d: x.scatter_add(1, COLUMNS.expand(2, 4), b) + d,
+    "scatter_reduce": lambda x, b, d: x.scatter_reduce(1, COLUMNS.expand(2, 4), b, "sum") + d,
+    "index_add of a sum": lambda x, b, d: (x + b).index_add(0, ROWS_OF_TWO, d),
+    "turned round": lambda x, b, d: x.index_add(0, ROWS_OF_TWO.flip(0), b.flip(0)) + d,
+    "all into zeros": lambda x, b, d: (
+        torch.zeros(2, 4)
+        .index_add(0, ROWS_OF_TWO, x)
+        .index_add(0, ROWS_OF_TWO, b)
+        .index_add(0, ROWS_OF_TWO, d)
+    ),
+    "at once": lambda x, b, d: torch.zeros(2, 4).index_add(
+        0, ROWS_OF_TWO.repeat(3), torch.cat([x, b, d])
+    ),
+    "segment_reduce": lambda x, b, d: torch.segment_reduce(
+        torch.stack([x, b, d], 1).flatten(0, 1), "sum", lengths=torch.tensor([3, 3])
+    ),
+    "segment_reduce by offsets": lambda x, b, d: torch.segment_reduce(
+        torch.stack([x, b, d], 1).flatten(0, 1), "sum", offsets=torch.tensor([0, 3, 6])
+    ),
+}
+
+
+def summed(add):
+    layers = {
+        "a": nn.Linear(4, 5),
+        "b": nn.Linear(5, 4),
+        "d": nn.Linear(4, 4),
+        "c": nn.Linear(4, 3),
+    }
+    return Model(lambda m, x: m.c(add(x, m.b(F.relu(m.a(x))), m.d(x))), **layers)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_at_known_places_are_sums(name):
+    """x + b(relu(a(x))) + d(x) with 4, 5 and 4 features, then 3 outputs.
+
+    Each of the 4 sums ends 1 path of x, 4 of the linear layer and 4 * 5 that have an active unit.
+    """
+    expected = (4 * (1 + 4 + 20) * 3, Fraction(20, 25), Fraction(1, 3), 5)
+    check(summed(lambda x, b, d: x + b + d), summed(SUMS[name]), expected)
+
+
+PARTS_OF_SUMS = {
+    "index_add": lambda x, b, d: x.index_add(1, COLUMNS[:2], b[:, :2]).index_add(
+        1, COLUMNS[:2], d[:, :2]
+    ),
+    "scatter_add": lambda x, b, d: x.scatter_add(1, COLUMNS[:2].expand(2, 2), b[:, :2]).scatter_add(
+        1, COLUMNS[:2].expand(2, 2), d[:, :2]
+    ),
+    "padded": lambda x, b, d: x + F.pad(b[:, :2], (0, 2)) + F.pad(d[:, :2], (0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS_OF_SUMS)
+def test_sums_into_a_part_leave_the_rest_alone(name):
+    def plain(x, b, d):
+        return torch.cat([x[:, :2] + b[:, :2] + d[:, :2], x[:, 2:]], 1)
+
+    expected = ((2 * 25 + 2) * 3, Fraction(40, 52), Fraction(1, 6), 5)
+    check(summed(plain), summed(PARTS_OF_SUMS[name]), expected)
+
+
+def test_an_activation_added_at_places_meets_its_own_tensor_first():
+    def at_places(x, b, d):
+        return d.index_add(0, ROWS_OF_TWO, b).index_add(0, ROWS_OF_TWO, F.relu(d))
+
+    # d + relu(d) is one active unit behind 4 paths, in a sum with the 4 * 5 paths of b
+    expected = (4 * (4 + 20) * 3, 1, 1, 9)
+    check(summed(lambda x, b, d: d + F.relu(d) + b), summed(at_places), expected)
+
+
+def stages(size, upto):
+    """Runge-Kutta stages in a buffer that is longer than what is added up."""
+
+    def forward(model, x):
+        h = model.a(x)
+        k = h.new_empty(2, 4, size)
+        k[..., 0] = torch.tanh(model.b(h))
+        k[..., 1] = model.d(h)
+        return h + (k[..., :upto] * torch.tensor([0.2, 0.3])).sum(-1)
+
+    return Model(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4), d=nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_sum_over_a_part_of_a_buffer_is_one_of_what_was_written_there(size):
+    def plain(model, x):
+        h = model.a(x)
+        return h + 0.2 * torch.tanh(model.b(h)) + 0.3 * model.d(h)
+
+    layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "d": nn.Linear(4, 4)}
+    expected = (4 * (4 + 16 + 16), Fraction(16, 36), Fraction(1, 3), 4)
+    check(Model(plain, **layers), stages(size, 2), expected)
+
+
+# --- diagonals ------------------------------------------------------------------------------------
+
+
+def residual(activation):
+    """c(x + b(activation(a(x)))): 4 -> 5 -> 4 -> 3 features."""
+    layers = {"a": nn.Linear(4, 5), "b": nn.Linear(5, 4), "c": nn.Linear(4, 3)}
+    return Model(lambda m, x: m.c(x + m.b(activation(m.a(x)))), **layers)
+
+
+RESIDUAL = (4 * (1 + 5 * 4) * 3, Fraction(20, 21), Fraction(1, 2), 5)
+
+
+def diagonal(product):
+    return product.diagonal(dim1=1, dim2=2)
+
+
+SQUARES = {
+    "diagonal": lambda h: diagonal(h[:, :, None] * h[:, None]),
+    "scaled before": lambda h: diagonal(h[:, :, None] * h[:, None] / 2) * 2,
+    "torch.diagonal": lambda h: torch.diagonal(h[:, None] * h[:, :, None], dim1=1, dim2=2),
+    "linalg.diagonal": lambda h: torch.linalg.diagonal(h[:, :, None] * h[:, None]),
+    "outer einsum": lambda h: diagonal(torch.einsum("bi,bj->bij", h, h)),
+    "einsum": lambda h: torch.einsum("bi,bi->bi", h, h),
+    "diagonal by einsum": lambda h: torch.einsum("bii->bi", h[:, :, None] * h[:, None]),
+    "bmm": lambda h: diagonal(torch.bmm(h[:, :, None], h[:, None])),
+    "matmul": lambda h: diagonal(h[:, :, None] @ h[:, None]),
+    "by index": lambda h: (h[:, :, None] * h[:, None])[:, torch.arange(5), torch.arange(5)],
+    "each sixth": lambda h: (h[:, :, None] * h[:, None]).flatten(1)[:, ::6],
+}
+
+
+@pytest.mark.parametrize("name", SQUARES)
+def test_the_diagonal_of_an_outer_product_of_a_tensor_with_itself_is_its_square(name):
+    check(residual(lambda h: h * h), residual(SQUARES[name]), RESIDUAL)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda h: diagonal(h[:, :, None] * h.sigmoid()[:, None]),
+        lambda h: diagonal(torch.einsum("bi,bj->bij", h, h.sigmoid())),
+    ],
+)
+def test_the_diagonal_of_a_product_with_its_own_gate_is_an_activation(gate):
+    check(residual(F.silu), residual(gate), RESIDUAL)
+
+
+# --- sorted features ------------------------------------------------------------------------------
+
+
+def pairs(h):
+    return h.view(2, 3, 2)
+
+
+GROUP_SORTS = {
+    "sort": lambda h: pairs(h).sort(-1).values.flatten(1),
+    "topk": lambda h: pairs(h).topk(2, -1).values.flip(-1).flatten(1),
+    "msort": lambda h: pairs(h).permute(2, 0, 1).msort().permute(1, 2, 0).flatten(1),
+    "amin and amax": lambda h: torch.stack([pairs(h).amin(-1), pairs(h).amax(-1)], -1).flatten(1),
+    "kthvalue": lambda h: torch.stack(
+        [pairs(h).kthvalue(1, -1).values, pairs(h).kthvalue(2, -1).values], -1
+    ).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", GROUP_SORTS)
+def test_each_place_of_sorted_features_reads_all_of_them(name):
+    """GroupSort: 4 inputs, 6 features, each place of a pair reads both, 3 outputs."""
+
+    def network(function):
+        return Model(lambda m, x: m.c(function(m.a(x))), a=nn.Linear(4, 6), c=nn.Linear(6, 3))
+
+    def plain(h):
+        low, high = torch.minimum(h[:, ::2], h[:, 1::2]), torch.maximum(h[:, ::2], h[:, 1::2])
+        return torch.stack([low, high], -1).flatten(1)
+
+    check(network(plain), network(GROUP_SORTS[name]), (4 * 2 * 6 * 3, 0, 0, 0))
+
+
+# --- polynomials ----------------------------------------------------------------------------------
+
+
+def chebyshev(x):
+    """The first four, of which two are constant or linear."""
+    found = [torch.ones_like(x), x]
+    for _ in range(2):
+        found.append(2 * x * found[-1] - found[-2])
+    return torch.stack(found, -1)
+
+
+def by_buffer(x):
+    found = torch.ones(2, 4, 4)
+    found[..., 1] = x
+    for degree in range(2, 4):
+        found[..., degree] = 2 * x * found[..., degree - 1].clone() - found[..., degree - 2].clone()
+    return found
+
+
+def by_rows(x):
+    found = torch.ones(4, 2, 4)
+    found[1] = x
+    for degree in range(2, 4):
+        found[degree] = 2 * x * found[degree - 1] - found[degree - 2]
+    return found.permute(1, 2, 0)
+
+
+def by_cat(x):
+    found = torch.stack([torch.ones_like(x), x], -1)
+    for _ in range(2):
+        following = 2 * x * found[..., -1] - found[..., -2]
+        found = torch.cat([found, following[..., None]], -1)
+    return found
+
+
+@pytest.mark.parametrize("basis", [by_buffer, by_rows, by_cat])
+def test_a_recurrence_of_polynomials_is_one_wherever_they_are_kept(basis):
+    """A layer of a ChebyKAN: of each input tanh itself and two functions of it, 3 outputs."""
+
+    def network(function):
+        coefficients = nn.Parameter(torch.randn(4, 3, 4))
+        model = Model(lambda m, x: torch.einsum("bid,iod->bo", function(x.tanh()), m.c))
+        model.c = coefficients
+        return model
+
+    check(
+        network(chebyshev), network(basis), (4 * 3 * 3, Fraction(1 + 2 + 2, 3), Fraction(5, 3), 12)
+    )
