@@ -46,8 +46,8 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 something to mend that one message tells, 1 a fault of pathlen's"
-    " own, or a path graph that verify finds wrong.",
+    epilog="Exit codes: 0: done; 1: a fault of pathlen itself, or a path graph that verify finds"
+    " wrong; 2: user error, explained in one message.",
 )
 @click.version_option(__version__, prog_name="pathlen")
 def main() -> None:

@@ -56,7 +56,7 @@ def export(
 ) -> None:
     """Measure the model that SPEC names and write it for other programs.
 
-    SPEC is as for measure. A file that is there is replaced, all of it or nothing.
+    SPEC is as for measure. An existing file is replaced atomically.
     """
     import pathlen
     from pathlen.exporting import file_target, write_text

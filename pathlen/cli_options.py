@@ -69,7 +69,7 @@ backend_option = click.option(
     default="auto",
     show_default=True,
     shell_complete=_complete_backend,
-    help="What counts the paths.",
+    help="Solver to use.",
 )
 """Gives a command the parameter `backend`, a name."""
 
@@ -78,7 +78,7 @@ edges_option = click.option(
     type=click.Choice(["connections", "weights"]),
     default="connections",
     show_default=True,
-    help="weights: leave out what weights of 0 cut, as in a pruned network.",
+    help="weights: drop zero-weight connections and whatever they disconnect.",
 )
 """Gives a command the parameter `edges`."""
 
@@ -103,7 +103,7 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--rows",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Most layers that the table shows, 0 for all.  [default: 30 of more than 40]",
+        help="Show at most N layers (0: all; default: 30 if there are more than 40).",
     )
     @functools.wraps(command)
     def with_view(

@@ -26,8 +26,8 @@ def train(ctx: click.Context, recipe: str, overrides: tuple[str, ...], out: Path
     """Train a network, and linearize it under the sparsity prior.
 
     RECIPE is a YAML file, or the name of a recipe that comes with pathlen; KEY=VALUE sets a value
-    of it, as train.epochs=5. The same command goes on where a run was stopped, by Ctrl-C or by a
-    crash, and ends as if it had not been.
+    of it, as train.epochs=5. The same command resumes a run that was stopped, by Ctrl-C or by a
+    crash, and gives the same result as an uninterrupted run.
 
     \b
     pathlen train digits

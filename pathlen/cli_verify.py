@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Most random draws for one call.",
+    help="Maximum number of random draws per call.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for the random draws.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole verdict as JSON.")
 @click.pass_context
 def verify(

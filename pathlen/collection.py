@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MUCH = 20
-"""Modules whose loading makes objects by the ten thousand."""
+"""Modules that create tens of thousands of objects when they are loaded."""
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No search for garbage inside the block.
+    """Pause garbage collection inside the block.
 
-    Loading code and recording calls make objects by the ten thousand, all of which stay; looking
+    Loading code and recording calls create tens of thousands of objects, all of which stay; looking
     through them for cycles again and again takes up to half of the time that making them takes.
     If code was loaded, what there is now is passed on to the oldest generation as it is: a search
     through it right after the block would take as long as those that were put off.

@@ -173,7 +173,7 @@ class DifferentiableAverage(nn.Module):
             )
         if hubs is not None and (active := hubs & (values != 0)).any():
             raise ActivityError(
-                f"hubs must have activity 0; node {int(active.nonzero()[0])} has not"
+                f"hubs must have activity 0; node {int(active.nonzero()[0])} does not"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

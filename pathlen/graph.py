@@ -224,7 +224,7 @@ class PathGraph(Exports):
         values = graph_check.checked_activity(values, self.num_nodes)
         active_hubs = np.flatnonzero((self.kind == Kind.HUB) & (values != 0))
         if active_hubs.size:
-            raise ActivityError(f"hubs must have activity 0; node {active_hubs[0]} has not")
+            raise ActivityError(f"hubs must have activity 0; node {active_hubs[0]} does not")
         values.setflags(write=False)
         return self._with("activity", values)
 

@@ -108,7 +108,7 @@ def _no_path(graph: PathGraph, sources: Places, sinks: Places) -> str:
     """Say that no path leads from one place to the other, and whether one leads back."""
     text = f"no path leads from {_text(sources, 'inputs')} to {_text(sinks, 'outputs')}"
     if _on_path(graph, _begins(graph, sinks), _ends(graph, sources)).any():
-        return f"{text}, but paths lead the other way: exchange them"
+        return f"{text}, but paths lead the other way: swap sources and sinks"
     return f"{text}, nor the other way; check which layers feed which (`PathGraph.layers`)"
 
 

@@ -150,7 +150,7 @@ def short_name(name: str, width: int, mark: str = "…") -> str:
 
     Args:
         name: Such as "encoder.layers.11.linear1.relu".
-        width: Most characters; some more than the mark has.
+        width: Maximum number of characters; larger than the length of the mark.
         mark: Stands for what is cut out.
     """
     parts = name.split(".")

@@ -1,4 +1,4 @@
-"""The depth of a model while it is being trained: traced once, read as often as one likes."""
+"""Read the depth of a model while it is trained: it is traced once, and each reading is cheap."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -46,7 +46,7 @@ class Report(Exports):
     up to the averages.
 
     Where a weighting of the paths is asked for, it is "uniform" (every path counts the same),
-    "normalized" (the random walk, for which every branch does) or "magnitude" (a path counts as
+    "normalized" (the random walk: every branch counts the same) or "magnitude" (a path counts as
     much as the product of the weights of its edges, for a graph that has weights).
 
     A report holds on to its graph and to the shares that the backend found, two numbers a node

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA_VERSION = 1
-"""Of what `report_record` gives: rises when an entry goes, is renamed or means something else."""
+"""Version of the record: increased when an entry is removed, renamed or given another meaning."""
 
 
 def report_record(report: Report) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def greedy_linearization(
     if not reached.size:
         raise GraphError(
             f"the target {float(target):.6g} cannot be reached: the average is still"
-            f" {float(averages[-1]):.6g} when all units that may be are linear; name more layers"
+            f" {float(averages[-1]):.6g} when every unit that may become linear is linear; name"
+            " more layers"
         )
     steps = int(reached[0])
     nodes = active[allowed][order[:steps]]

@@ -304,7 +304,7 @@ MODEL = nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(
 @pytest.mark.parametrize(
     ("sources", "sinks", "message"),
     [
-        ("1", "0.0", r"no path leads from '1' to '0.0', but paths lead the other way: exchange"),
+        ("1", "0.0", r"no path leads from '1' to '0.0', but paths lead the other way: swap"),
         ("0.lu", None, r"no layer or module is named '0.lu'; nearest are '0"),
         ("0.1", None, r"batch norm, dropout, pooling\) have no layer"),
         ("conv*", None, r"no layer or module is named 'conv\*'"),

@@ -279,7 +279,7 @@ def test_damaged_checkpoints_are_told_by_their_file(name, folder):
 def test_a_recipe_of_a_folder_is_read_with_limits(folder):
     (folder / "recipe.yaml").write_text("a: " + "[" * 5000)
     for call in (lambda: load_run(folder), lambda: run(SHORT, folder)):
-        with pytest.raises(SettingsError, match=r"run/recipe\.yaml is no YAML"):
+        with pytest.raises(SettingsError, match=r"run/recipe\.yaml is not valid YAML"):
             call()
 
 

@@ -161,11 +161,11 @@ def test_all_problems_are_listed_at_once():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: [", "is no YAML"),
+        ("task: [", "is not valid YAML"),
         ("- 1\n", "holds no settings; a recipe begins with 'task:'"),
         ("", "holds no settings"),
         ("task: {name: digits}\nseed: 1\nseed: 2\n", "the key 'seed' is given twice"),
-        ("task: !!python/object/apply:os.getcwd []\n", "is no YAML"),
+        ("task: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
 def test_files_that_are_no_recipes(text, message, tmp_path):
@@ -245,9 +245,9 @@ def test_the_order_of_name_and_settings_does_not_matter(overridden):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs", r"'train\.epochs' is no override; write key=value"),
-        ("=3", "'=3' is no override"),
-        ("seed=[", "is no YAML"),
+        ("train.epochs", r"'train\.epochs' is not an override; write key=value"),
+        ("=3", "'=3' is not an override"),
+        ("seed=[", "is not valid YAML"),
         ("seed.part=3", "'seed' is one value, without parts"),
         ("train.epoch=3", "train: there is no setting 'epoch'; did you mean 'epochs'"),
         ("lineariz.epochs=3", "there is no setting 'lineariz'; did you mean 'linearize'"),

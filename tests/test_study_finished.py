@@ -233,7 +233,7 @@ def test_values_are_set_for_all_runs(tmp_path):
     for key in ("width=3", "omega=1.0"):
         with pytest.raises(SettingsError, match="cannot be set for all runs"):
             load_study(path, [key])
-    with pytest.raises(SettingsError, match="'width' is no override"):
+    with pytest.raises(SettingsError, match="'width' is not an override"):
         load_study(path, ["width"])
     result = CliRunner().invoke(main, ["study", "run", str(path), "--set", "omega=1.0"])
     assert result.exit_code == 2

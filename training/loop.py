@@ -57,7 +57,7 @@ def train(
     Args:
         recipe: What to do.
         folder: Of the run; see :mod:`pathlen.training.run_folder`.
-        watcher: Is told how it goes on.
+        watcher: Receives progress.
         wait: Whether to wait while another process works in the folder.
 
     Raises:

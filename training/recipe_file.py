@@ -36,7 +36,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         overrides: "key=value" each, a dotted key and a value in YAML: "train.epochs=3".
 
     Raises:
-        SettingsError: There is no such file, it is no YAML, or keys or values are wrong.
+        SettingsError: There is no such file, it is not valid YAML, or keys or values are wrong.
     """
     settings = read_settings(source)
     given = list(overrides)
@@ -58,7 +58,7 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         source: A YAML file, or the name of a recipe that comes with pathlen.
 
     Raises:
-        SettingsError: There is no such file, or it is no YAML.
+        SettingsError: There is no such file, or it is not valid YAML.
     """
     path = Path(source)
     if not path.suffix and not is_file(path):  # a folder of that name hides no recipe
@@ -106,7 +106,9 @@ def read_override(override: str) -> tuple[str, Any]:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SettingsError(f"{shown(override)} is no override; write key=value, as train.epochs=3")
+        raise SettingsError(
+            f"{shown(override)} is not an override; write key=value, as train.epochs=3"
+        )
     if key.count(".") >= DEEPEST:
         raise SettingsError(f"{shown(override)} names a setting more than {DEEPEST} levels deep")
     return key, read_yaml_text(text, f"the value in {shown(override)}")

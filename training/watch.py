@@ -9,7 +9,7 @@ from pathlen.training.learning_rate import Stage
 
 
 class Watcher:
-    """Is told nothing that it does not override."""
+    """Receives progress events; every method does nothing by default."""
 
     def begin(self, stage: Stage, epochs_done: int, steps: int) -> None:
         """A phase begins, or goes on after some epochs; an epoch has so many steps."""

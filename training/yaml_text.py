@@ -38,8 +38,8 @@ def read_yaml_text(text: str, where: str) -> Any:
         where: What messages call it.
 
     Raises:
-        SettingsError: It is too large or too deep, is no YAML, has a key twice or one that is no
-            text, or holds something else than texts, numbers, true, false, null, lists and
+        SettingsError: It is too large or too deep, is not valid YAML, has a key twice or one that
+            is no text, or holds something else than texts, numbers, true, false, null, lists and
             mappings.
     """
     if len(text) > LONGEST:
@@ -49,7 +49,7 @@ def read_yaml_text(text: str, where: str) -> Any:
     try:
         return _unshared(yaml.load(text, _Loader))
     except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is no YAML: {error}") from error
+        raise SettingsError(f"{where} is not valid YAML: {error}") from error
 
 
 def _unshared(value: Any) -> Any:

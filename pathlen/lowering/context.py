@@ -45,7 +45,7 @@ class Lowering:
         status: the worst status so far.
         remarks: what caused a status other than exact, and what else the user should know.
         call_status: the worst status of the call that is being lowered.
-        steps: takes a line for each call, where somebody wants to know (`pathlen.verify`).
+        steps: records each call, if `pathlen.verify` asks for it.
         weights: the builder, where edges carry weights; else None.
     """
 

@@ -43,7 +43,7 @@ from pathlen.tracing.state import untouched, untouched_process
 
 
 class EndlessError(TraceError):
-    """A program on tensors without data goes on and on."""
+    """A program on tensors without data makes too many calls; a loop in it may never end."""
 
 
 class CompiledError(TraceError):

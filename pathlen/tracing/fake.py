@@ -2,7 +2,7 @@
 
 Torch's `FakeTensorMode` imports the whole of torch.compile (torch._dynamo, torch._inductor, sympy)
 before its first operation: half a second or more of a new process. Most calls of most networks are
-of a few operators whose results are told in a line (`shapes`). The mode here answers those by
+of a few operators whose results `shapes` can work out. The mode here answers those by
 itself, and becomes torch's, with all fake tensors made so far, at the first call of any other.
 """
 
@@ -68,7 +68,8 @@ class LazyFakeMode(FakeTensorMode):
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of torch's mode that are not there yet."""
-        absent = name == "_dispatch_key" or name.startswith("__")  # torch asks for them in vain
+        # torch looks for these, and expects that they are missing
+        absent = name == "_dispatch_key" or name.startswith("__")
         if absent or vars(self).get("_is_loaded", True):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self._load()
@@ -107,7 +108,7 @@ class LazyFakeMode(FakeTensorMode):
         vars(self).update(kept)
 
     def _told(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a call that is told in a line; None for any other."""
+        """Return the result of a call that needs no machinery of torch; None for any other."""
         if func is _DEVICE:
             return args[0].fake_device if isinstance(args[0], FakeTensor) else None
         if not torch.is_inference_mode_enabled():  # or autograd wants to know of the call

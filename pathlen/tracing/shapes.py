@@ -1,4 +1,4 @@
-"""Shapes of the results of the most common operators, where they are told in a line.
+"""Work out the shapes of the results of the most common operators.
 
 A rule takes the arguments of a call. It gives the shape of the result, or None where anything about
 the call is not the plain case; torch is then asked, which also raises what is to be raised. Rules
