@@ -2,20 +2,17 @@
 
 Every contraction is brought to the form  out[b, i, j] = sum_k A[b, i, k] * B[b, k, j].
 Two path tensors give one new unit for each distinct pair (set of labels in a row of A, set of
-labels in a column of B), behind a hub over each set. With a constant B it is a layer.
+labels in a column of B), behind a hub over each set. With a constant B it is a layer, which
+`matrix_layers` lowers.
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 import torch
 
-from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import elementwise, merged
-from pathlen.lowering.flat import combined
-from pathlen.lowering.gains import meta_error
+from pathlen.lowering.elementwise import elementwise
 from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -28,14 +25,10 @@ from pathlen.lowering.labels import (
     sets_of_rows,
     without_repeats,
 )
-from pathlen.lowering.layer_weights import arranged, weights_of
-from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.lookups import is_step, one_hot_look_up
-from pathlen.lowering.operators import Meeting
-from pathlen.lowering.reduction import reshaped
-from pathlen.lowering.stacks import pieces_along
+from pathlen.lowering.matrix_layers import layer
 from pathlen.lowering.values import Call, Value
-from pathlen.lowering.weighted_layers import grouped_units
 from pathlen.lowering.written_views import with_axes
 from pathlen.lowering.zeros import zeros_of
 
@@ -55,73 +48,30 @@ class Operand:
     free: int
 
 
-def contract(
-    call: Call,
-    operands: tuple[Value, Value],
-    letters: tuple[str, str],
-    out: str,
-    lowering: Lowering,
-) -> Value:
+def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
     """Lower a contraction given by letters, as in einsum.
 
     Args:
         call: the call site.
-        operands: the two tensors, of which one at least is a path tensor.
-        letters: one letter an axis of each.
-        out: the letters of the result.
+        letters: of the two tensors, of which one at least is a path tensor.
         lowering: the lowering at work.
     """
-    chosen = _chosen(call, operands, letters, out, lowering)
+    chosen = _chosen(call, letters, lowering)
     if chosen is not None:
         return chosen
-    if not any(operand.is_path for operand in operands):
+    without_path = [n for n in (0, 1) if not letters.operands[n].is_path]
+    if len(without_path) == 2:
         return lowering.result(call, constant_labels(call.shape))
-    labels = [operand.labels for operand in operands]
-    if lowering.policy.attention == "value":  # attention written out: its scores are dropped
-        for position, operand in enumerate(operands):
-            if operand.softmax == "whole" and operands[1 - position].is_path:
-                labels[position] = constant_labels(operand.shape)
-    batch = [a for a in letters[0] if a in letters[1] and a in out]
-    summed = [a for a in letters[0] if a in letters[1] and a not in out]
-    free = [[a for a in own if a not in batch and a not in summed] for own in letters]
-    without_path = [position for position in (0, 1) if not operands[position].is_path]
-    without_path = without_path or [position for position in (0, 1) if is_step(operands[position])]
+    without_path = without_path or [n for n in (0, 1) if is_step(letters.operands[n])]
     if without_path:
-        other = without_path[0]
-        weight, path = operands[other], 1 - other
-        units = lowering.unified(labels[path])
-        shared = [
-            a
-            for a in batch
-            if _tells_apart(weight, letters[other], a)
-            and (
-                _varies_along(units, letters[path], a)
-                or lowering.variants.repeats(operands[path], letters[path].index(a)) is not None
-            )
-        ]
-        form = (letters[path], letters[other], out)
-        if _adds_up(operands, path, form, summed, call):
-            pieces = pieces_along(
-                operands[path], letters[path].index(summed[0]), lowering.constants
-            )
-            if pieces is not None:
-                return _weighted_sum(call, pieces, operands[other], lowering)
-        if shared:
-            return _grouped_by_weights(call, operands[path], weight, form, shared, lowering)
-        return _by_weights(call, labels[path], weight, form, lowering)
-    sizes = dict(zip("".join(letters), (*operands[0].shape, *operands[1].shape), strict=True))
-    if all(sizes[a] == 1 for a in summed):
-        return _product(call, operands, letters, out, lowering)
-    sides = [
-        Operand(
-            _permuted(labels[n], letters[n], [*batch, *free[n], *summed]), len(batch), len(free[n])
-        )
-        for n in (0, 1)
-    ]
+        return layer(call, letters, 1 - without_path[0], lowering)
+    if all(letters.sizes[a] == 1 for a in letters.summed):
+        return _product(call, letters, lowering)
+    sides = [_side(letters, n, lowering) for n in (0, 1)]
     merged = contraction_labels(call, sides[0], sides[1], lowering)
-    order = [*batch, *free[0], *free[1]]
-    result = merged.permute([order.index(letter) for letter in out]).expand(call.shape)
-    zero = _zeros(call, operands, letters, out, lowering)
+    order = [*letters.batch, *letters.free(0), *letters.free(1)]
+    result = merged.permute([order.index(a) for a in letters.out]).expand(call.shape)
+    zero = _zeros(call, letters, lowering)
     if zero is None:
         return lowering.result(call, result)
     value = lowering.result(call, collapse(torch.where(zero, CONSTANT, result)))
@@ -129,34 +79,33 @@ def contract(
     return value
 
 
-def _chosen(
-    call: Call,
-    operands: tuple[Value, Value],
-    letters: tuple[str, str],
-    out: str,
-    lowering: Lowering,
-) -> Value | None:
+def _side(letters: Letters, position: int, lowering: Lowering) -> Operand:
+    """An operand with its axes in order; without units where the policy drops its paths."""
+    value, batch, free = letters.operands[position], letters.batch, letters.free(position)
+    labels = value.labels
+    if lowering.policy.attention == "value" and value.softmax == "whole":
+        labels = constant_labels(value.shape)  # attention written out: its scores are dropped
+    ordered = permuted(labels, letters.own[position], [*batch, *free, *letters.summed])
+    return Operand(ordered, len(batch), len(free))
+
+
+def _chosen(call: Call, letters: Letters, lowering: Lowering) -> Value | None:
     """A product of one-hot vectors with a matrix: a look-up, which may be a scalar function."""
     for n in (0, 1):
-        (one, other), (own, others) = operands[:: 1 - 2 * n], letters[:: 1 - 2 * n]
+        (one, other), (own, others) = letters.operands[:: 1 - 2 * n], letters.own[:: 1 - 2 * n]
         found = None if other.is_path else one_hot_look_up(call, one, own, other, others)
         value = None if found is None else function_by_masks(found, lowering)
         if value is not None:
             order = others.replace(own[-1], own[:-1])
-            return with_axes(call, value, order, out)
+            return with_axes(call, value, order, letters.out)
     return None
 
 
-def _product(
-    call: Call,
-    operands: tuple[Value, Value],
-    letters: tuple[str, str],
-    out: str,
-    lowering: Lowering,
-) -> Value:
+def _product(call: Call, letters: Letters, lowering: Lowering) -> Value:
     """A contraction that adds up nothing: a product element by element, or an outer one."""
     one, other = (
-        with_axes(call, operand, own, out) for operand, own in zip(operands, letters, strict=True)
+        with_axes(call, operand, own, letters.out)
+        for operand, own in zip(letters.operands, letters.own, strict=True)
     )
     multiply, arguments = torch.ops.aten.mul.Tensor, {"self": one, "other": other}
     product = elementwise(Call(multiply, "aten.mul", arguments, call.node, call.output), lowering)
@@ -164,16 +113,10 @@ def _product(
     return product
 
 
-def _zeros(
-    call: Call,
-    operands: tuple[Value, Value],
-    letters: tuple[str, str],
-    out: str,
-    lowering: Lowering,
-) -> torch.Tensor | None:
+def _zeros(call: Call, letters: Letters, lowering: Lowering) -> torch.Tensor | None:
     """Where a contraction adds up zeros of the program only; None for nowhere."""
-    found = []
-    for operand, own in zip(operands, letters, strict=True):
+    found, out = [], letters.out
+    for operand, own in zip(letters.operands, letters.own, strict=True):
         zero = zeros_of(operand, lowering.constants)
         if zero is not None:
             axes = [axis for axis, letter in enumerate(own) if letter not in out]
@@ -183,40 +126,6 @@ def _zeros(
             kept += [a for a in out if a not in own]
             found.append(zero.permute([kept.index(a) for a in out]).expand(call.shape))
     return collapse(torch.stack(found).any(0)) if found else None
-
-
-def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Lowering) -> Value:
-    """A sum of tensors, each times a number."""
-    try:
-        numbers = lowering.constants.of(weights).reshape(-1).tolist()
-    except UnknownConstantError as error:
-        if lowering.weights is not None:
-            raise meta_error(weights, call) from error
-        numbers = []
-    if len(numbers) != len(pieces):
-        numbers = [1.0] * len(pieces)  # one sort of connection as good as any
-    terms = [
-        (reshaped(call, piece, lowering), float(number))
-        for piece, number in zip(pieces, numbers, strict=True)
-        if piece.is_path
-    ]
-    last = combined(call, "sum", terms)
-    return merged(last, Meeting("sum", [summand for summand, _ in terms], (last,)), lowering)
-
-
-def _adds_up(
-    operands: tuple[Value, Value],
-    path: int,
-    form: tuple[str, str, str],
-    summed: list[str],
-    call: Call,
-) -> bool:
-    """Whether a product with a constant only adds up slices along one axis, each scaled."""
-    own, _, out = form
-    created = [size for a, size in zip(out, call.shape, strict=True) if a not in own]
-    kept = "".join(a for a in own if a not in summed)
-    in_order = kept == "".join(a for a in out if a in own)
-    return not operands[1 - path].varies and len(summed) == 1 and set(created) <= {1} and in_order
 
 
 def contraction_labels(
@@ -301,149 +210,3 @@ def _aligned(one: Operand, other: Operand) -> tuple[np.ndarray, np.ndarray]:
         summed = int(np.prod(labels.shape[operand.batch + operand.free :]))
         aligned.append(labels.reshape(int(np.prod(batch)), free, summed).numpy())
     return aligned[0], aligned[1]
-
-
-def _by_weights(
-    call: Call,
-    labels: torch.Tensor,
-    weight: Value,
-    form: tuple[str, str, str],
-    lowering: Lowering,
-) -> Value:
-    """A contraction with a tensor without a path is a layer along the contracted axes.
-
-    Args:
-        call: the call site.
-        labels: of the path tensor.
-        weight: the other tensor.
-        form: letters of the path tensor, of the weight and of the result.
-        lowering: the lowering at work.
-    """
-    own, others, out = form
-    summed = [a for a in own if a not in out]
-    kept = [a for a in own if a in out]
-    created = [a for a in out if a not in own]
-    sizes = dict(zip(out, call.shape, strict=True))
-    merged = _permuted(labels, own, [*kept, *summed])
-    merged = merged.flatten(len(kept)) if summed else merged.unsqueeze(-1)
-    features = torch.Size([int(np.prod([sizes[a] for a in created]))])
-
-    def matrix() -> torch.Tensor | None:
-        found = weights_of(call, weight, lowering)
-        roles = (kept, created, summed)
-        return None if found is None else arranged(found, others, roles, own, labels.shape)
-
-    is_last = not summed or own[-1] in summed
-    result = dense_layer(call, merged, len(kept), features, matrix, lowering, is_last=is_last)
-    result = result.reshape([*result.shape[:-1], *(sizes[a] for a in created)])
-    order = [*kept, *created]
-    return lowering.result(call, result.permute([order.index(a) for a in out]).expand(call.shape))
-
-
-def _grouped_by_weights(
-    call: Call,
-    source: Value,
-    weight: Value,
-    form: tuple[str, str, str],
-    shared: list[str],
-    lowering: Lowering,
-) -> Value:
-    """A weight with a matrix of its own for each index of `shared` axes: a grouped layer.
-
-    Indices at which the same units stand at other positions (of a batch) are one group; the same
-    elements, repeated, are read by a group each.
-    """
-    own, constant, out = form
-    others = [a for a in own if a not in shared]
-    created = [a for a in out if a not in own]
-    sizes = dict(zip(out, call.shape, strict=True))
-    groups = prod(sizes[a] for a in shared)
-    features = prod(sizes[a] for a in created)
-    kept = [a for a in others if a in out]
-    ordered = _permuted(lowering.unified(source.labels), own, [*shared, *others])
-    rows = compact(ordered, range(len(shared), ordered.ndim)).reshape(groups, -1).numpy()
-    sets, of_index = label_sets(rows)
-    keys = np.column_stack([of_index, _copies(source, own, shared, lowering).reshape(-1)])
-    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    lowering.layer(call)
-    if lowering.weights is not None:
-        summed = [a for a in others if a not in out]
-        slices = _permuted(source.labels, own, [*shared, *kept, *summed])
-        slices = compact(slices, _axes(shared, kept))
-        slices = slices.reshape(groups, -1, prod(slices.shape[len(shared) + len(kept) :]))
-        found = weights_of(call, weight, lowering)
-        if found is None:  # it varies
-            found = torch.ones(weight.shape)
-        roles = ([*shared, *kept], created, summed)
-        matrix = arranged(found, constant, roles, own, source.shape).unflatten(0, (groups, -1))
-        members = _members(group.reshape(-1))
-        nodes = grouped_units(
-            call,
-            slices.numpy()[members].reshape(len(first), -1, slices.shape[2]),
-            matrix[torch.from_numpy(members)].flatten(1, 2),
-            lowering,
-        )
-    else:
-        hubs = lowering.builder.hubs(sets)
-        read = of_index[first]
-        alive = read != CONSTANT
-        nodes = np.full((len(first), features), CONSTANT, dtype=np.int64)
-        units = lowering.builder.units(np.repeat(hubs[read[alive]], features))
-        nodes[alive] = units.reshape(-1, features)
-    shape = [*(sizes[a] for a in shared), *(1 for _ in kept), *(sizes[a] for a in created)]
-    order = [*shared, *kept, *created]
-    labels = torch.from_numpy(nodes[group.reshape(-1)]).view(shape)
-    result = collapse(labels.permute([order.index(a) for a in out]).expand(call.shape))
-    return lowering.result(call, result)
-
-
-def _copies(source: Value, letters: str, shared: list[str], lowering: Lowering) -> np.ndarray:
-    """Numbers that tell apart indices of shared axes at which the same elements are repeated."""
-    first = tuple(slice(None) if a in shared else 0 for a in letters)
-    order = [a for a in letters if a in shared]
-    total = torch.zeros((), dtype=torch.int64)
-    for letter in shared:
-        repeats = lowering.variants.repeats(source, letters.index(letter))
-        if repeats is not None:
-            own = repeats.expand(source.shape)[first].permute([order.index(a) for a in shared])
-            total = total * source.shape[letters.index(letter)] + own
-    copies: np.ndarray = total.expand([source.shape[letters.index(a)] for a in shared]).numpy()
-    return copies
-
-
-def _members(group: np.ndarray) -> np.ndarray:
-    """The indices that are of each group, the first repeated where others have more.
-
-    Args:
-        group: of each index.  # (indices,)
-
-    Returns:
-        # (groups, most members)
-    """
-    order = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
-    starts = np.cumsum(sizes) - sizes
-    places = np.arange(sizes.max())
-    members: np.ndarray = order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
-    return members
-
-
-def _tells_apart(weight: Value, letters: str, letter: str) -> bool:
-    """Whether a weight has a matrix of its own for each index of a batch axis."""
-    axis = letters.index(letter)
-    val = weight.node.meta["val"]
-    return bool(weight.shape[axis] > 1 and val.stride(axis) != 0)
-
-
-def _varies_along(labels: torch.Tensor, letters: str, letter: str) -> bool:
-    """Whether units differ along an axis; places of one unit (positions of queries) do not."""
-    return not is_position_axis(labels, letters.index(letter))
-
-
-def _permuted(labels: torch.Tensor, letters: str, order: list[str]) -> torch.Tensor:
-    return labels.permute([letters.index(letter) for letter in order])
-
-
-def _axes(shared: list[str], kept: list[str]) -> range:
-    """Which axes of (shared, kept, summed) are kept."""
-    return range(len(shared), len(shared) + len(kept))

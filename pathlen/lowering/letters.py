@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from pathlen.lowering.operations import aten
 from pathlen.lowering.values import Call, Value
 
@@ -25,6 +27,31 @@ class Letters:
     operands: tuple[Value, Value]
     own: tuple[str, str]
     out: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the axes of both; 1 where only one of them is that short."""
+        pairs = [*zip("".join(self.own), (n for o in self.operands for n in o.shape), strict=True)]
+        return dict(sorted(pairs, key=lambda pair: pair[1] != 1))
+
+    @property
+    def batch(self) -> list[str]:
+        """Letters that both have and the result too."""
+        return [a for a in self.own[0] if a in self.own[1] and a in self.out]
+
+    @property
+    def summed(self) -> list[str]:
+        """Letters that both have and the result has not."""
+        return [a for a in self.own[0] if a in self.own[1] and a not in self.out]
+
+    def free(self, position: int) -> list[str]:
+        """Letters that only the operand at a position has."""
+        return [a for a in self.own[position] if a not in self.own[1 - position]]
+
+
+def permuted(labels: torch.Tensor, letters: str, order: list[str]) -> torch.Tensor:
+    """Labels with their axes in another order."""
+    return labels.permute([letters.index(letter) for letter in order])
 
 
 def letters_of(call: Call) -> Letters | None:

@@ -3,6 +3,8 @@
 Letters stand for axes, as in einsum.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -14,7 +16,7 @@ from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
 from pathlen.lowering.layers import dense_layer, require_no_path
-from pathlen.lowering.letters import of_matrices
+from pathlen.lowering.letters import Letters, of_matrices
 from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting
@@ -34,7 +36,8 @@ def linear(call: Call, lowering: Lowering) -> Value:
     source, weight, bias = call["input"], call["weight"], call["bias"]
     leading = _LETTERS[: len(source.shape) - 1]
     if brings_paths(weight, beside=source):
-        product = contract(call, (source, weight), (leading + "k", "jk"), leading + "j", lowering)
+        letters = Letters((source, weight), (leading + "k", "jk"), leading + "j")
+        product = contract(call, letters, lowering)
     elif source.is_path:
         axis = len(call.shape) - 1
 
@@ -52,8 +55,7 @@ def linear(call: Call, lowering: Lowering) -> Value:
 @rule("contraction", *aten("matmul mm bmm mv dot vdot"))
 def matmul(call: Call, lowering: Lowering) -> Value:
     """Matrix products, with the broadcasting of `torch.matmul`."""
-    letters = of_matrices(*call.values())
-    return contract(call, letters.operands, letters.own, letters.out, lowering)
+    return contract(call, of_matrices(*call.values()), lowering)
 
 
 @rule("contraction", *aten("addmm baddbmm addbmm addmv"))
@@ -61,8 +63,9 @@ def add_product(call: Call, lowering: Lowering) -> Value:
     """A matrix product plus a matrix, which may come from the input as well."""
     added, one, other = list(call.values())
     letters = of_matrices(one, other)
-    out = "ij" if call.name == "aten.addbmm" else letters.out
-    product = contract(call, letters.operands, letters.own, out, lowering)
+    if call.name == "aten.addbmm":
+        letters = replace(letters, out="ij")
+    product = contract(call, letters, lowering)
     product = _times(call, product, call["alpha"], lowering)
     added = _times(call, added, call["beta"], lowering)
     return _plus(call, product, added, lowering)
