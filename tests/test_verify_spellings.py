@@ -21,9 +21,6 @@ from tests.verify_families import FAMILIES
 from tests.wrong_rules import as_cut, replace_rule
 
 QUICK = ("perceptron", "residual", "blended", "pointnet", "swin")
-ONE_SUM_IS_NESTED = pytest.mark.xfail(
-    reason="NAPL of a chain of cells is not that of the same decomposed", strict=False
-)
 
 
 class Applied(nn.Module):
@@ -47,12 +44,7 @@ def verified(function, **options):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        if name in QUICK
-        else pytest.param(name, marks=[pytest.mark.slow] + [ONE_SUM_IS_NESTED] * (name == "cells"))
-        for name in FAMILIES
-    ],
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
 def test_families_have_the_numbers_of_their_spellings(name):
     torch.manual_seed(0)

@@ -28,6 +28,7 @@ from pathlen.lowering.readers import count_readers
 from pathlen.lowering.reduction import function_along
 from pathlen.lowering.rules import find_rule
 from pathlen.lowering.steps import Step
+from pathlen.lowering.taken_apart import take_apart
 from pathlen.lowering.values import Call, Value, bind_call
 from pathlen.tracing import Recording, module_path
 
@@ -200,6 +201,7 @@ class Interpreter:
                 result = picked_from_product(call, self._lowering)
             if found and result is None:
                 result = found.apply(call, self._lowering)
+                take_apart(call, result, self._lowering)
             return self._without_rule(call) if result is None else result
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))

@@ -235,13 +235,13 @@ def label_sets(rows: np.ndarray) -> tuple[LabelSets, np.ndarray]:
     """
     ordered = np.sort(rows, axis=1)
     ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = CONSTANT  # rows of one set become equal
-    firsts, inverse = _distinct_rows(np.sort(ordered, axis=1))
+    firsts, inverse = distinct_rows(np.sort(ordered, axis=1))
     sets = sets_of_rows(firsts)
     number = np.where(sets.sizes > 0, np.cumsum(sets.sizes > 0) - 1, CONSTANT)
     return LabelSets(sets.members, sets.sizes[sets.sizes > 0]), number[inverse]
 
 
-def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct rows in order of appearance, and for every row the number of its equal.
 
     Compares rows as bytes: `np.unique(axis=0)` makes a record type with a field a column.

@@ -18,6 +18,7 @@ from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.operators import Meeting
 from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.stacks import pieces_along
+from pathlen.lowering.taken_apart import rows_of
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
 from pathlen.lowering.written_views import in_shape
@@ -62,6 +63,11 @@ class Product:
     def created(self) -> list[str]:
         """Letters of the result that the path tensor has not."""
         return [a for a in self.out if a not in self.own]
+
+    def has_own_weights(self, letters: list[str]) -> bool:
+        """Whether weights differ along some axes of the path tensor."""
+        sizes = dict(zip(self.others, self.weight.shape, strict=True))
+        return any(sizes.get(a, 1) > 1 for a in letters)
 
     def arranged(self, tensor: torch.Tensor, places: list[str]) -> torch.Tensor:
         """The weights for each position: # (positions, features out, features in)."""
@@ -155,12 +161,19 @@ def _dense(product: Product, lowering: Lowering) -> Value:
         return None if found is None else product.arranged(found, kept)
 
     is_last = not summed or product.own[-1] in summed
-    result = dense_layer(call, labels, len(kept), features, matrix, lowering, is_last=is_last)
+
+    def on(read: torch.Tensor) -> torch.Tensor:
+        return dense_layer(call, read, read.ndim - 1, features, matrix, lowering, is_last=is_last)
+
+    result = on(labels)
+    order = [[*kept, *product.created].index(a) for a in product.out]
+    rows = None
+    if len(product.created) == 1 and not product.has_own_weights(kept):
+        rows = rows_of(labels, result, on, lowering, order)
     result = result.reshape([*result.shape[:-1], *(sizes[a] for a in product.created)])
-    order = [*kept, *product.created]
-    return lowering.result(
-        call, result.permute([order.index(a) for a in product.out]).expand(call.shape)
-    )
+    value = lowering.result(call, result.permute(order).expand(call.shape))
+    value.rows = rows
+    return value
 
 
 def _grouped(product: Product, shared: list[str], lowering: Lowering) -> Value:

@@ -21,6 +21,7 @@ from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting
 from pathlen.lowering.rules import rule
+from pathlen.lowering.taken_apart import rows_of
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import bilinear_units
 
@@ -39,14 +40,16 @@ def linear(call: Call, lowering: Lowering) -> Value:
         letters = Letters((source, weight), (leading + "k", "jk"), leading + "j")
         product = contract(call, letters, lowering)
     elif source.is_path:
-        axis = len(call.shape) - 1
 
         def matrix() -> torch.Tensor | None:
             found = weights_of(call, weight, lowering)
             return None if found is None else found.unsqueeze(0)
 
-        labels = dense_layer(call, source.labels, axis, call.shape[-1:], matrix, lowering)
-        product = lowering.result(call, labels)
+        def on(read: torch.Tensor) -> torch.Tensor:
+            return dense_layer(call, read, read.ndim - 1, call.shape[-1:], matrix, lowering)
+
+        product = lowering.result(call, on(source.labels))
+        product.rows = rows_of(source.labels, product.labels, on, lowering)
     else:
         product = lowering.result(call, constant_labels(call.shape))
     return product if bias is None else _plus(call, product, bias, lowering)

@@ -20,6 +20,12 @@ Softmax = Literal["", "exp", "log", "whole"]
 """Which part of a softmax a tensor is: none, exponentials, its logarithm, itself."""
 
 
+class Rows:
+    """The rows of a layer's result, see `pathlen.lowering.taken_apart`."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Value:
     """One tensor of the program at one moment (an in-place call makes a new value).
@@ -44,6 +50,8 @@ class Value:
         zeros: where a contraction gives zeros of the program (see `pathlen.lowering.zeros`).
         passes: the tensor that it passes on element by element, where it is a normalization that
             is written out; else None.
+        rows: what its elements are rows of, where it is a layer's result, moved at most, that may
+            be taken apart; else None.
         rooted: see `pathlen.lowering.lookups.has_root`, once asked for.
         step: see `pathlen.lowering.lookups.is_step`, once asked for.
     """
@@ -63,6 +71,7 @@ class Value:
     terms: "Mapping[int, torch.Tensor] | None" = None
     zeros: torch.Tensor | None = None
     passes: "Value | None" = None
+    rows: Rows | None = None
     rooted: bool | None = None
     step: bool | None = None
     _path: bool | None = field(default=None, repr=False)
@@ -87,6 +96,11 @@ class Value:
     def function_of(self) -> "Value | None":
         """The tensor that it is an activation of, None where it is no activation."""
         return None if self.function is None else self.function.region.entry
+
+    def begin(self, labels: torch.Tensor) -> None:
+        """Make it a tensor whose elements begin here, with other labels."""
+        self.labels, self.call, self.rows = labels, None, None
+        self.rooted = self.step = self._path = None
 
     def drop_labels(self) -> None:
         """Keep the shape only: whoever asks for a label after all gets an error, not a number."""

@@ -20,6 +20,7 @@ from pathlen.verification.cuts import (
     followed_operands,
     lacks_held_form,
     results,
+    taken_apart,
     units_of,
     with_units_in_common,
 )
@@ -114,6 +115,9 @@ class Connections:
         plain = Cut(step, tuple(path))
         if not len(outside):
             return plain
+        part = taken_apart(step)
+        if part is not None:
+            return part
         read = self._edges.read(step)
         whole, some = find_region(step, read, outside)
         if whole is not None:

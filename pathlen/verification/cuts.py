@@ -214,6 +214,23 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
                 frontier.setdefault(id(operand), operand)
 
 
+def taken_apart(step: Step) -> Cut | None:
+    """A movement as the layer that the graph has on the part that it takes; None for others."""
+    if (
+        any(value.call is not None for value in results(step))
+        or kind_of_call(step.call) != "movement"
+    ):
+        return None
+    inside: list[Value] = []
+    below = operands(step.call)
+    while len(below) == 1 and below[0].call is not None:
+        inside.append(below[0])
+        below = operands(below[0].call)
+        if kind_of(inside[-1]) in ("layer", "contraction"):
+            return Cut(step, tuple(v for v in below if v.is_path), tuple(inside[::-1]))
+    return None
+
+
 def behind_statistics(step: Step, outside: np.ndarray) -> Cut | None:
     """A call as a function of the nearest values that hold the units that the graph has before it.
 
