@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pathlen
+from pathlen.saved_programs import load_exported_program
 from tests.constructs import Model, answer
 from tests.vision import import_torchvision
 
@@ -47,6 +48,72 @@ def test_decomposing_changes_no_number(made):
     assert parts.path_count == whole.path_count
     assert parts.average_path_length == whole.average_path_length
     assert parts.normalized_average_path_length == whole.normalized_average_path_length
+
+
+class Recurrent(nn.Module):
+    """Stacked recurrent layers, then a linear layer; first states are zeros or given."""
+
+    def __init__(self, layer, states, **options):
+        super().__init__()
+        self.layer, self.states = layer(4, 3, num_layers=2, **options), states
+        self.last = nn.Linear(self.layer.proj_size or 3 * (1 + self.layer.bidirectional), 2)
+
+    def forward(self, x, *given):
+        if self.states == "zeros":
+            given = (torch.zeros(2 * (1 + self.layer.bidirectional), x.shape[1], 3),)
+        return self.last(self.layer(x, *given)[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch.export says of its own future
+@pytest.mark.parametrize(
+    ("layer", "states", "options"),
+    [
+        (nn.RNN, "default", {}),
+        (nn.RNN, "zeros", {"bidirectional": True}),
+        (nn.GRU, "given", {}),
+        (nn.GRU, "zeros", {}),
+        (nn.LSTM, "default", {"bidirectional": True, "batch_first": True}),
+        (nn.LSTM, "default", {"proj_size": 2}),
+    ],
+)
+def test_stacked_recurrent_layers_from_a_file(layer, states, options, tmp_path):
+    model = Recurrent(layer, states, **options).eval()
+    example = (torch.randn(3, 2, 4),)
+    if states == "given":
+        example += (torch.randn(2, 2, 3),)
+    program = torch.export.export(model, example, strict=False).run_decompositions()
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = load_exported_program(tmp_path / "model.pt2")
+    assert answer(loaded, *example) == answer(model, *example)
+
+
+class Cells(nn.Module):
+    """Cells of a GRU, written out or not."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.cell, self.step = nn.GRUCell(4, 4), step
+
+    def forward(self, x):
+        state = x.new_zeros(len(x), 4)
+        for step in range(x.shape[1]):
+            state = self.step(self.cell, x[:, step], state)
+        return state
+
+
+def by_hand(cell, x, state):
+    read = nn.functional.linear(x, cell.weight_ih, cell.bias_ih).chunk(3, 1)
+    held = nn.functional.linear(state, cell.weight_hh, cell.bias_hh).chunk(3, 1)
+    reset, keep = (torch.sigmoid(held[n] + read[n]) for n in (0, 1))
+    new = torch.tanh(read[2] + held[2] * reset)
+    return (state - new) * keep + new
+
+
+def test_what_a_decomposition_reads_twice_is_read_twice():
+    """The last state is read by a layer too, and so is no part of the sum in the next step."""
+    inputs = torch.randn(2, 3, 4)
+    module = Cells(lambda cell, x, state: cell(x, state))
+    assert answer(module, inputs) == answer(Cells(by_hand), inputs)
 
 
 ATEN = torch.ops.aten

@@ -63,7 +63,11 @@ class Interpreter:
         self._is_whole = refused is None
         self._liveness = Liveness(recording) if self._is_whole else None
         lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
-        lowering.readers.update(count_readers(recording))
+        readers = count_readers(recording)
+        lowering.readers.update(readers)
+        for placeholder, value in self.values.items():  # the call reads it once for each of these
+            more = max(readers.get(id(placeholder), 0) - 1, 0)
+            lowering.readers[id(value.node)] = lowering.readers.get(id(value.node), 0) + more
 
     def run(self) -> None:
         """Lower every node.
