@@ -195,3 +195,29 @@ def test_sums_over_neighbours_that_the_input_decides_on_mix_positions(features):
     place = nn.Sequential(nn.Linear(4, 1), nn.Flatten(1))
     made = Model(function, enter=nn.Linear(4, features), place=place)
     assert answer(made, TOKENS) == (4 * features, 0, 0)
+
+
+@pytest.mark.parametrize("edges", ["connections", "weights"])
+@pytest.mark.parametrize(("rows", "matrices"), [((1,), (3,)), ((1,), (2, 3)), ((2, 1), (3,))])
+def test_a_batch_of_one_times_a_batch_of_weights(rows, matrices, edges):
+    """`torch.matmul` broadcasts both; each matrix is a layer of its own."""
+    torch.manual_seed(0)
+    batch = torch.broadcast_shapes(rows, matrices)
+    count = 2 * 4 * torch.Size(rows).numel()
+    parts = {"first": nn.Linear(6, count), "w": nn.Parameter(torch.randn(*matrices, 4, 5))}
+
+    def read(s, x):
+        return torch.relu(s.first(x)).view(*rows, 2, 4)
+
+    spellings = {
+        "matmul": lambda s, x: read(s, x) @ s.w,
+        "expanded": lambda s, x: read(s, x).expand(*batch, 2, 4) @ s.w.expand(*batch, 4, 5),
+        "transposed": lambda s, x: (s.w.mT @ read(s, x).mT).mT,
+        "einsum": lambda s, x: torch.einsum("...ik,...kj->...ij", read(s, x), s.w),
+    }
+    found = {
+        name: answer(Model(body, **parts), torch.randn(6), edges=edges)
+        for name, body in spellings.items()
+    }
+    assert len({*found.values()}) == 1, found
+    assert found["matmul"][0] == 6 * 8 * torch.Size(batch).numel() * 5
