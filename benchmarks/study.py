@@ -6,11 +6,12 @@
 The command `pathlen study` is timed, as a user gives it.
 
 Table `overhead`: runs of known duration, whose model sleeps in its training steps, by one worker.
-From the first run's beginning to the last one's end, as the store has it, beside the seconds that
-the loops of the runs spent in steps; what is left is scheduling, processes, evaluation, checkpoints
-and files. `each` is the part of it that comes with every run (the median of all but the first, from
-the end of the one before), `once` what the first run of a worker waits beside for its libraries.
-`start` is what comes before all runs: loading torch, making the recipes; `end` is what comes after.
+From the first run's beginning to the last one's end, as their folders have it, beside the seconds
+that the loops of the runs spent in steps; what is left is scheduling, processes, evaluation,
+checkpoints and files. `each` is the part of it that comes with every run (the median of all but the
+first, from the end of the one before), `once` what the first run costs beside that. `start` is what
+comes before all runs: loading torch, making the recipes, starting the fork server; `end` is what
+comes after.
 
 Table `workers`: real runs of a recipe, the same by one worker and by two, in wall-clock seconds
 from the first run's beginning to the last one's end. Only a machine with two idle cores shows what
@@ -22,6 +23,7 @@ Folders of an earlier benchmark are removed, since finished runs would not be do
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -36,7 +38,8 @@ import yaml
 # In place of this folder, whose coverage.py would hide the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pathlen.training.study.store import Store  # noqa: E402
+from pathlen.training.records import SUMMARY  # noqa: E402
+from pathlen.training.study.folder import read_attempt  # noqa: E402
 
 SLEEPER = """
 import time
@@ -82,8 +85,11 @@ def carried_out(
     begun = time.time()
     subprocess.run([*command, "--folder", folder, "--workers", str(workers)], check=True)
     ended = time.time()
-    with Store(folder) as store:
-        runs = store.runs()
+    runs = []
+    for path in (folder / "runs").iterdir():
+        attempt = read_attempt(path)
+        seconds = json.loads((path / SUMMARY).read_text())["seconds"]
+        runs.append({"started": attempt.begun, "ended": attempt.ended, "seconds": seconds})
     runs.sort(key=lambda run: run["ended"])
     return min(run["started"] for run in runs) - begun, runs, ended - runs[-1]["ended"]
 
@@ -97,7 +103,7 @@ def overhead(seconds: float, runs: int, folder: Path) -> None:
     """Print the overhead of runs that sleep."""
     folder.mkdir(parents=True, exist_ok=True)
     start, done, end = carried_out(sleeping(seconds, runs, folder), folder / "sleep", 1)
-    steps = [run["summary"]["seconds"] for run in done]
+    steps = [run["seconds"] for run in done]
     taken = [later["ended"] - run["ended"] for run, later in pairwise(done)]
     each = median(took - own for took, own in zip(taken, steps[1:], strict=True))
     once = whole(done[:1]) - steps[0] - each

@@ -100,16 +100,12 @@ def run(
 
         check_address(scheduler)
     check_libraries()
+    from pathlen.training.study.coordinator import run_study
     from pathlen.training.study.finished import results_file
     from pathlen.training.study.settings import load_study, study_file
-    from pathlen.training.study.worker import close_idle, prepare, workers_here
 
     loaded = load_study(source, overrides)
     folder = folder or STUDIES / loaded.name
-    if scheduler is None:  # processes of runs load torch while this one does
-        prepare(workers_here(workers or loaded.workers, loaded.threads), loaded.threads)
-    from pathlen.training.study.coordinator import run_study
-
     try:
         with _stopped_by_sigterm():
             counts = run_study(
@@ -124,9 +120,7 @@ def run(
     except KeyboardInterrupt:
         click.echo(f"stopped; the same command goes on with what is in {folder}")
         ctx.exit(INTERRUPTED)
-    finally:
-        close_idle()
-    click.echo(f"{counts.get('done', 0)} runs are done, the store is in {folder}")
+    click.echo(f"{counts.get('done', 0)} runs are done, in {folder}")
     if counts.get("failed"):
         _list_failed(folder)
         ctx.exit(1)
@@ -189,8 +183,7 @@ def status(source: str, folder: Path | None, as_json: bool) -> None:
         return
     click.echo(", ".join(f"{number} {state}" for state, number in found.counts.items()))
     for one in found.running:
-        alive = "" if one["alive"] else ", without a sign of life"
-        _echo(f"running: {one['name']}, for {one['seconds']:.0f} s{alive}")
+        _echo(f"running: {one['name']}, for {one['seconds']:.0f} s on {one['host']}")
     if found.remaining is not None:
         click.echo(f"the rest takes about {found.remaining:.0f} s")
     for one in found.failed:

@@ -79,7 +79,7 @@ class TrainingError(PathlenError, RuntimeError):
 
 
 class StudyError(PathlenError, RuntimeError):
-    """A study cannot go on, or its store or its scheduler cannot be used."""
+    """A study cannot go on, or its folder or its scheduler cannot be used."""
 
 
 class VerificationError(PathlenError, RuntimeError):

@@ -1,7 +1,8 @@
 """Runs and studies that are killed at random moments until they end, and what they end with.
 
 `python -m tests.kills train 30` and `python -m tests.kills study 30` do it as often as one likes,
-in a folder of their own, and print what came of it; `tests/test_kills.py` does it a few times.
+in a folder of their own, and print what came of it; `tests/test_kills.py` does the first a few
+times, and `tests/test_study_run.py` kills studies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathlen.training.study.store import Store
+from pathlen.training.study.folder import StudyFolder
 from tests import studies
 from tests.processes import CONTEXT, PATIENCE
 from tests.training_runs import TINY, changed, outcome, run
@@ -122,17 +123,15 @@ def kill_studies(folder: Path, kills: int, seed: int) -> Tally:
 
 
 def study_outcome(folder: Path) -> dict[str, Any]:
-    """What all runs of a study left, and what its store says of them, seconds left out."""
-    home = folder / "studies" / "small"
-    found: dict[str, Any] = {}
-    with Store(home) as store:
-        for one in store.runs():
-            run_folder = home / "runs" / one["key"]
-            if not (run_folder / "dense.safetensors").exists():  # of a dense run
-                (run_folder / "dense.safetensors").symlink_to("model.safetensors")
-            found[one["key"]] = outcome(run_folder)
-            rows = [dict(row, seconds=0) for row in store.rows(one["key"])]
-            found[one["key"]] |= {"state": one["state"], "stored": rows}
+    """What all runs of a study left, seconds left out."""
+    home = StudyFolder(folder / "studies" / "small")
+    plan, found = home.plan(), {}
+    assert plan is not None
+    for one in plan.runs:
+        place = home.of_run(one.key)
+        if not (place / "dense.safetensors").exists():  # of a dense run
+            (place / "dense.safetensors").symlink_to("model.safetensors")
+        found[one.key] = outcome(place) | {"state": home.look(one).state}
     return found
 
 

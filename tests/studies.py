@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pathlen.training.study.store import Store
+from pathlen.training.records import rows_text, summary_text
+from pathlen.training.run_folder import ATTEMPT
+from pathlen.training.study.folder import StudyFolder, new_attempt
+from pathlen.training.study.keys import run_key
+from pathlen.training.study.plan import PlannedRun
 from tests.training_runs import TINY, changed
 
 PATIENCE = 300  # seconds; a test that needs them has failed
@@ -87,28 +90,48 @@ def logs(home: Path) -> dict[str, str]:
     return {path.stem: path.read_text() for path in home.glob("logs/*.log")}
 
 
+def put(
+    home: StudyFolder,
+    run: PlannedRun,
+    rows: Sequence[Mapping[str, Any]],
+    **more: Any,
+) -> None:
+    """Write a run's rows and how it ended, as `train` and the process of a run do."""
+    folder = home.of_run(run.key)
+    folder.mkdir(parents=True)
+    phases = {row["phase"]: row for row in rows}
+    summary = {"metric": "accuracy", "phases": phases, "seconds": rows[-1]["seconds"]} | more
+    (folder / "metrics.jsonl").write_text(rows_text(rows))
+    key = run_key(home.recipe(run))
+    (folder / "summary.json").write_text(summary_text(summary, key, rows))
+    begun = new_attempt(None, "a machine")
+    home.note(run.key, begun.model_copy(update={"ended": begun.begun + 12.0}))
+
+
+def fail(home: StudyFolder, run: PlannedRun, error: str) -> None:
+    """Write that a run failed."""
+    home.of_run(run.key).mkdir(parents=True)
+    home.note(run.key, new_attempt(None).model_copy(update={"error": error}))
+
+
+def attempts(home: Path) -> dict[str, dict[str, Any]]:
+    """What the runs' attempt.json hold, by their keys."""
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in home.glob(f"runs/*/{ATTEMPT}")
+    }
+
+
 def check_each_done_once(home: Path, number: int) -> None:
     """All runs are done, and none of their epochs was computed twice."""
-    with Store(home) as store:
-        runs = store.runs()
-        assert [run["state"] for run in runs] == ["done"] * number
-        for run in runs:
-            stored = store.rows(run["key"])
-            lines = (home / "runs" / run["key"] / "metrics.jsonl").read_text().splitlines()
-            rows = [json.loads(line) for line in lines]
-            if run["needs"] is None:
-                assert stored == rows
-            printed = logs(home)[run["key"]]
-            for row in rows:
-                assert printed.count(f"\nepoch {row['epoch']:>3} ") + printed.startswith(
-                    f"epoch {row['epoch']:>3} "
-                ) == (1), printed
-
-
-def kill_group(process: subprocess.Popen[str]) -> None:
-    """End a process as a power failure would; its children learn of it by themselves."""
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=PATIENCE)
+    folders = [path.parent for path in home.glob("runs/*/summary.json")]
+    assert len(folders) == len([*home.glob("runs/*")]) == number
+    for folder in folders:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        printed = logs(home)[folder.name]
+        for row in map(json.loads, lines):
+            assert printed.count(f"\nepoch {row['epoch']:>3} ") + printed.startswith(
+                f"epoch {row['epoch']:>3} "
+            ) == (1), printed
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from pathlen.training.study import load_study, read_results
 from pathlen.training.study.finished import Finished, read_finished, write_finished
 from pathlen.training.study.keys import run_key
 from pathlen.training.study.plan import plan_study
-from pathlen.training.study.store import Store
 from tests.studies import settings
 from tests.test_resume import RECIPES
 from tests.training_runs import TINY, Recorder, changed, outcome, run
@@ -316,40 +315,6 @@ def test_damaged_results_are_told_by_their_line(damage, tmp_path, made):
     path.write_bytes(change(path.read_bytes().rstrip(b"\n")))
     with pytest.raises(StudyError, match=r"a\.jsonl, line 1"):
         read_finished(path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE runs SET summary = '{'",
-        "UPDATE runs SET summary = '[]'",
-        "UPDATE runs SET summary = '{}'",
-        "UPDATE runs SET recipe = '[[[['",
-        "UPDATE runs SET recipe = '{}'",
-        "UPDATE members SET labels = '3'",
-        "DELETE FROM study",
-        "DELETE FROM rows",
-        "DROP TABLE rows",
-        "UPDATE rows SET metrics = 'NaN'",
-    ],
-)
-def test_a_damaged_store_is_told(change, tmp_path, made):
-    study = plan_study(load_study(_study(tmp_path)))
-    found = load_run(made / "0")
-    with Store(tmp_path, create=True) as store:
-        store.take_up(study)
-        claim = store.claim("elsewhere/x/y")
-        store.finish(claim.key, "elsewhere/x/y", "here", found.summary, found.history)
-        store._database.execute("PRAGMA foreign_keys = OFF")
-        store._database.execute(change)
-    with pytest.raises(StudyError, match=r"study\.sqlite|run '?\w+'?"):
-        read_results(tmp_path)
-
-
-def _study(tmp_path):
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(settings()))
-    return path
 
 
 def test_recorder_is_told_nothing_of_locks(tmp_path):

@@ -1,39 +1,39 @@
-"""Studies on a Dask cluster: a real scheduler and real workers, on this machine."""
+"""Studies on a Dask cluster: schedulers and workers of this machine, in processes or threads."""
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import resource
 import socket
-import subprocess
-import sys
+import threading
 import time
 
 import pytest
 
 from pathlen.errors import StudyError
-from pathlen.training.study import read_results
+from pathlen.training.study import make_study, read_results, run_study
 from pathlen.training.study.address import check_address
+from pathlen.training.study.executors import Cluster
+from pathlen.training.study.processes import unreachable
 from pathlen.training.study.results import read_status
-from pathlen.training.study.store import Store
-from pathlen.training.study.worker import unreachable
+from tests.processes import CONTEXT, PATIENCE
 from tests.studies import (
     LONG,
     SHORT,
     begin,
     check_each_done_once,
     cluster,
-    environment,
     finished,
     logs,
     settings,
     under_way,
     wait_for,
 )
-from tests.test_study_run import alone, without_seconds
+from tests.test_study_run import check_like_alone
 from tests.training_runs import changed
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture
@@ -43,87 +43,95 @@ def port():
         return free.getsockname()[1]
 
 
+@pytest.fixture
+def address():
+    """A scheduler and a worker with two threads, all in this process."""
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        dashboard_address=None,
+    ) as made:
+        yield made.scheduler_address
+
+
+def killer(process, home, runs):
+    """Kill a process once so many runs are under way."""
+    wait_for(lambda: len(under_way(home)) == runs, "runs under way")
+    process.kill()
+
+
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_nothing(tmp_path, port):
-    study = settings(recipe=LONG, grid={"omega": [5.0]}, seeds=[0, 1, 2])
-    home = tmp_path / "studies" / "small"
-    with cluster(tmp_path, port) as (_, doomed, _):
-        process = begin(tmp_path, study, "--scheduler", f"tcp://127.0.0.1:{port}")
-        wait_for(lambda: len(under_way(home)) == 2, "two runs under way")
-        doomed.kill()
-        code, out, errors = finished(process)
-    assert code == 0, errors
-    assert "3 runs are done" in out
+def test_workers_and_schedulers_that_are_killed_lose_nothing(tmp_path, port):
+    study = make_study(settings(recipe=LONG, grid={"omega": [5.0]}, seeds=[0, 1, 2]))
+    where = f"tcp://127.0.0.1:{port}"
+    with cluster(tmp_path, port) as (scheduler, doomed, _):
+        home = tmp_path / "worker"
+        threading.Thread(target=killer, args=(doomed, home, 2)).start()
+        assert run_study(study, home, scheduler=where) == {"done": 3}
+        # the run of the dead worker went on from its checkpoint, on the other one
+        (key,) = (key for key, text in logs(home).items() if "going on in phase" in text)
+        check_each_done_once(home, 3)
+        (record,) = (one for one in read_results(home).records if one.key == key)
+        check_like_alone(tmp_path / "alone", record, epochs=40)
+
+        home = tmp_path / "scheduler"
+        threading.Thread(target=killer, args=(scheduler, home, 1)).start()
+        with pytest.raises(StudyError, match="the same command goes on"):
+            run_study(study, home, scheduler=where)
+    wait_for(lambda: read_status(home).counts["running"] == 0, "an end of the runs")
+    assert read_status(home).counts["failed"] == 0
+    assert run_study(study, home) == {"done": 3}
     check_each_done_once(home, 3)
-    # the run of the dead worker went on from its checkpoint, on the other one
-    assert sum("going on in phase" in text for text in logs(home).values()) == 1
-    (key, *_) = (key for key, text in logs(home).items() if "going on in phase" in text)
-    (record,) = (one for one in read_results(home).records if one.key == key)
-    seed = record.seed
-    rows = alone(tmp_path / "alone", train__epochs=40, linearize__prior__omega=5.0, seed=seed)
-    assert without_seconds(record.history) == without_seconds(rows)
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_dies_is_told_and_the_study_goes_on_without_it(tmp_path, port):
-    study = settings(recipe=LONG, grid={"omega": [5.0]}, seeds=[0, 1, 2])
-    home = tmp_path / "studies" / "small"
-    with cluster(tmp_path, port) as (scheduler, *_):
-        process = begin(tmp_path, study, "--scheduler", f"tcp://127.0.0.1:{port}")
-        wait_for(lambda: len(under_way(home)) == 2, "two runs under way")
-        scheduler.kill()
-        code, _, errors = finished(process)
-        assert code == 2, errors
-        assert "the same command goes on" in errors.splitlines()[-1]
-    counts = read_status(home).counts
-    assert counts["running"] == counts["failed"] == 0
-    code, _, errors = finished(begin(tmp_path, study))
-    assert code == 0, errors
-    check_each_done_once(home, 3)
-
-
-@pytest.mark.slow
-def test_failures_on_a_cluster_are_those_of_the_runs(tmp_path, port):
+def test_failures_on_a_cluster_are_those_of_the_runs(tmp_path, address):
     cases = [
         {"label": "well", "set": {}},
         {"label": "diverges", "set": {"optimizer.learning_rate": 1e30}},
     ]
     study = settings(cases=cases, grid={}, seeds=[0], recipe=changed(SHORT, train__epochs=2))
-    with cluster(tmp_path, port):
-        code, _, errors = finished(begin(tmp_path, study, "--scheduler", f"tcp://127.0.0.1:{port}"))
-    assert code == 1
-    assert "the loss is not finite" in errors
-    with Store(tmp_path / "studies" / "small") as store:
-        assert [run["state"] for run in store.runs()] == ["done", "failed"]
+    said = []
+    counts = run_study(make_study(study), tmp_path, scheduler=address, say=said.append)
+    assert counts == {"done": 1, "failed": 1}
+    (failed,) = read_status(tmp_path).failed
+    assert "the loss is not finite" in failed["error"]
+    assert sum("FAILED: the loss is not finite" in text for text in said) == 1
 
 
-@pytest.mark.slow
-def test_workers_that_do_not_see_the_folder_are_refused(tmp_path, port, monkeypatch):
-    """Workers of another file system read another token, which is what tells them apart."""
-    import pathlen.training.study.coordinator as coordinator
-    from pathlen.training.study import make_study, run_study
-
-    monkeypatch.setattr(coordinator, "_prepare", lambda home: _other_token(home))
-    address = f"tcp://127.0.0.1:{port}"
-    with cluster(tmp_path, port), pytest.raises(StudyError) as caught:
-        run_study(make_study(settings()), tmp_path / "study", scheduler=address)
+def test_workers_that_do_not_see_the_folder_are_refused(tmp_path, address):
+    """The file of the command is what tells that folder from another one of its name."""
+    with pytest.raises(StudyError) as caught:
+        Cluster(address, tmp_path, tmp_path / "commands" / "elsewhere", print)
     assert "cannot carry out this study" in str(caught.value)
     assert "is another folder on" in str(caught.value)
     assert "shared by a network file system" in str(caught.value)
-    assert not (tmp_path / "study" / "runs").exists()
 
 
-def _other_token(home):
-    home.mkdir(parents=True)
-    (home / "token").write_text("there")
-    return "here"
+def test_why_a_worker_cannot_use_a_folder(tmp_path):
+    (tmp_path / "here").touch()
+    assert "cannot read" in unreachable(tmp_path / "none", tmp_path / "here")
+    assert unreachable(tmp_path, tmp_path / "here") == ""
+    assert "is another folder on" in unreachable(tmp_path, tmp_path / "there")
 
 
-def test_a_folder_that_is_not_there_is_told_by_the_worker(tmp_path):
-    assert "cannot read" in unreachable(str(tmp_path / "none"), "x")
-    (tmp_path / "token").write_text("x")
-    assert unreachable(str(tmp_path), "x") == ""
-    assert "is another folder on" in unreachable(str(tmp_path), "y")
+def as_a_daemon(settings, folder):
+    """What a worker of Dask does that has a nanny: it is a daemon."""
+    assert multiprocessing.current_process().daemon
+    assert run_study(make_study(settings), folder) == {"done": 1}
+    assert multiprocessing.current_process().daemon
+
+
+@pytest.mark.slow
+def test_daemons_carry_out_runs_that_load_data_in_other_processes(tmp_path):
+    recipe = changed(SHORT, machine__workers=1)
+    study = settings(recipe=recipe, grid={"omega": [5.0]}, seeds=[0])
+    process = CONTEXT.Process(target=as_a_daemon, args=(study, tmp_path), daemon=True)
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0
 
 
 def test_a_scheduler_that_is_not_there_is_told_within_ten_seconds(tmp_path, port):
@@ -150,15 +158,9 @@ def test_addresses_that_are_none(address):
         check_address(address)
 
 
-@pytest.mark.slow
-def test_something_that_is_no_scheduler(tmp_path):
-    silent = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\n"
-    silent += "print(s.getsockname()[1], flush=True)\ntime.sleep(600)\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", silent], stdout=subprocess.PIPE, text=True, env=environment()
-    ) as server:
-        address = f"tcp://127.0.0.1:{server.stdout.readline().strip()}"
-        code, _, errors = finished(begin(tmp_path, settings(), "--scheduler", address))
-        server.kill()
-    assert code == 2
-    assert f"there is no Dask scheduler at '{address}' (timed out)" in errors
+def test_something_that_is_no_scheduler():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        message = f"there is no Dask scheduler at '{address}' (timed out)"
+        with pytest.raises(StudyError, match=re.escape(message)):
+            check_address(address)

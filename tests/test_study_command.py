@@ -12,10 +12,11 @@ import yaml
 from click.testing import CliRunner
 
 from pathlen.cli import main
+from pathlen.training.folder_lock import FolderLock
 from pathlen.training.study import make_study
+from pathlen.training.study.folder import StudyFolder, new_attempt
 from pathlen.training.study.plan import plan_study
-from pathlen.training.study.store import Store
-from tests.studies import settings
+from tests.studies import fail, put, settings
 
 
 def row(epoch, phase, accuracy, napl):
@@ -25,30 +26,28 @@ def row(epoch, phase, accuracy, napl):
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """A study of two cases, three seeds each: one case is done, of the other one run failed."""
+    """A study of two cases, three seeds each: one case is done, of the other one run failed.
+
+    One run is under way.
+    """
     monkeypatch.chdir(tmp_path)
     sides = {"better": {"omega": 5.0}, "than": {"omega": 0.1}}
     study = settings(seeds=[0, 1, 2], claim="Stronger is shorter.", verdict=sides)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    home = tmp_path / "studies" / "small"
-    home.mkdir(parents=True)
-    with Store(home, create=True) as store:
-        store.take_up(plan_study(make_study(study)))
-        for number in range(4):
-            claim = store.claim("elsewhere/1/x")
-            if number == 3:
-                store.fail(claim.key, "elsewhere/1/x", "there", "no memory\nat all", "trace")
-                continue
-            rows = [row(1, "train", 0.9, 2.0), row(2, "linearize", 0.5 + 0.1 * number, 1.0)]
-            phases = {one["phase"]: one for one in rows}
-            summary = {"metric": "accuracy", "phases": phases, "seconds": 1.5}
-            store.finish(claim.key, "elsewhere/1/x", "there", summary, rows)
-        store.claim("elsewhere/1/x")
+    home, plan = StudyFolder(tmp_path / "studies" / "small"), plan_study(make_study(study))
+    home.take_up(plan)
+    for number, one in enumerate(plan.runs[:3]):
+        put(home, one, [row(1, "train", 0.9, 2.0), row(2, "linearize", 0.5 + 0.1 * number, 1.0)])
+    fail(home, plan.runs[3], "no memory\nat all")
+    folder = home.of_run(plan.runs[4].key)
+    folder.mkdir()
 
     def run(*arguments):
         return CliRunner().invoke(main, ["study", *arguments], catch_exceptions=False)
 
-    return run
+    with FolderLock(folder):
+        home.note(plan.runs[4].key, new_attempt(None))
+        yield run
 
 
 def test_status(call):
@@ -56,7 +55,7 @@ def test_status(call):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "3 done, 1 running, 1 pending, 1 failed"
-    assert lines[1].startswith("running: omega=5.0, seed 1, for ")
+    assert re.fullmatch(r"running: omega=5\.0, seed 1, for \d+ s on \S+", lines[1])
     assert lines[2].startswith("the rest takes about ")
     assert lines[3].startswith("failed: omega=5.0, seed 0 (")
     assert lines[4:] == ["    no memory", "    at all"]
@@ -89,21 +88,15 @@ def test_verdicts_below_the_table(tmp_path, monkeypatch):
     grid = {"omega": [1.0, 2.0, 4.0, 8.0, 16.0]}
     study = settings(seeds=[0, 1], grid=grid, verdict=verdict)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    home = tmp_path / "studies" / "small"
-    home.mkdir(parents=True)
-    plan = plan_study(make_study(study))
+    home, plan = StudyFolder(tmp_path / "studies" / "small"), plan_study(make_study(study))
+    home.take_up(plan)
     places = {member.key: (member.labels["omega"], member.seed) for member in plan.members}
-    with Store(home, create=True) as store:
-        store.take_up(plan)
-        for _ in plan.runs:
-            key = store.claim("elsewhere/1/x").key
-            omega, seed = places[key]
-            # NAPL 4, 3, 2, 1, 0; accuracy 90 % down to 2, then 10 points less for each 1
-            napl = 4.0 - [1.0, 2.0, 4.0, 8.0, 16.0].index(omega)
-            accuracy = 0.9 + 0.01 * seed + 0.1 * min(0.0, napl - 2)
-            rows = [row(1, "linearize", accuracy, napl)]
-            summary = {"metric": "accuracy", "phases": {"linearize": rows[0]}, "seconds": 1.5}
-            store.finish(key, "elsewhere/1/x", "there", summary, rows)
+    for one in plan.runs:
+        omega, seed = places[one.key]
+        # NAPL 4, 3, 2, 1, 0; accuracy 90 % down to 2, then 10 points less for each 1
+        napl = 4.0 - [1.0, 2.0, 4.0, 8.0, 16.0].index(omega)
+        accuracy = 0.9 + 0.01 * seed + 0.1 * min(0.0, napl - 2)
+        put(home, one, [row(1, "linearize", accuracy, napl)])
     result = CliRunner().invoke(main, ["study", "table", "study.yaml"], catch_exceptions=False)
     # without effect sizes: of equal seeds they are infinite but for rounding
     lines = [re.sub(r"effect size \S+ ", "", line) for line in result.stdout.splitlines()[-5:]]

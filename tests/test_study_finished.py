@@ -16,13 +16,14 @@ from pathlen.errors import SettingsError, StudyError
 from pathlen.training.recipe_file import make_recipe
 from pathlen.training.study import load_study, make_study, read_results, run_study
 from pathlen.training.study.contents import export
+from pathlen.training.study.coordinator import Coordinator
 from pathlen.training.study.finished import Finished, read_finished, write_finished
+from pathlen.training.study.folder import StudyFolder
 from pathlen.training.study.keys import run_key
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.results import read_status
 from pathlen.training.study.settings import SHIPPED
-from pathlen.training.study.store import Store
-from tests.studies import SHORT, settings
+from tests.studies import SHORT, fail, put, settings
 from tests.training_runs import changed
 
 IMAGES = {"name": "cifar10", "folder": "data/cifar-10-batches-bin", "image_size": 16}
@@ -41,24 +42,24 @@ ROWS = [row(1, "train", 0.9), row(2, "linearize", 0.12345678) | {"effective_widt
 SUMMARY = {"metric": "accuracy", "seconds": 3.0, "machine": "a machine"}
 
 
-def finish(store, key, owner, rows=ROWS):
-    phases = {one["phase"]: one for one in rows}
-    store.finish(key, owner, "here", SUMMARY | {"phases": phases}, rows)
-
-
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study in a file, of whose four runs two are done."""
     monkeypatch.chdir(tmp_path)
     Path("study.yaml").write_text(yaml.safe_dump(settings()))
-    home = Path("studies/small")
-    home.mkdir(parents=True)
-    loaded = load_study("study.yaml")
-    with Store(home, create=True) as store:
-        store.take_up(plan_study(loaded))
-        for _ in range(2):
-            finish(store, store.claim("elsewhere/1/x").key, "elsewhere/1/x")
+    home, loaded = StudyFolder(Path("studies/small")), load_study("study.yaml")
+    plan = plan_study(loaded)
+    home.take_up(plan)
+    for run in plan.runs[:2]:
+        put(home, run, ROWS)
     return loaded
+
+
+def done_by(folder, plan, finished):
+    """Keys of runs that a command takes for done."""
+    coordinator = Coordinator(plan, StudyFolder(folder), None, None, print)
+    coordinator.skip_done(finished)
+    return set(coordinator.over)
 
 
 def call(*arguments):
@@ -166,9 +167,9 @@ def test_lines_of_other_machines_are_kept_and_come_in_the_order_of_the_study(stu
         "theirs",
         "theirs",
     ]
-    # a store that knows less than the file
-    with Store(home) as store:
-        store._database.execute("UPDATE runs SET state = 'failed' WHERE key = ?", [keys[0]])
+    # a folder that tells less than the file
+    shutil.rmtree(home / "runs" / keys[0])
+    fail(StudyFolder(home), plan_study(study).runs[0], "no memory")
     assert read_status(home).counts["failed"] == 1
     assert read_status(home, study, path).counts == {
         "done": 2,
@@ -182,28 +183,18 @@ def test_runs_that_are_finished_in_the_file_are_not_repeated(study):
     call("export", "study.yaml")
     shutil.rmtree("studies")
     keys = [member.key for member in plan_study(study).members]
-    with Store(Path(), create=True) as store:
-        store.take_up(plan_study(study))
-        store.adopt(read_finished(Path("study.jsonl")))
-        assert store.counts() == {"done": 2, "pending": 2}
-        assert [store.claim("here/1/x").key for _ in range(2)] == keys[2:]
-        assert store.claim("here/1/x") is None
+    assert done_by(Path(), plan_study(study), read_finished(Path("study.jsonl"))) == {*keys[:2]}
 
 
-@pytest.mark.parametrize(("missing", "counts"), [(0, {"done": 3}), (1, {"done": 1, "pending": 2})])
-def test_weights_of_dense_runs_are_not_in_the_file(missing, counts, tmp_path):
+@pytest.mark.parametrize(("missing", "done"), [(0, {0, 1, 2}), (1, {1})])
+def test_weights_of_dense_runs_are_not_in_the_file(missing, done, tmp_path):
     plan = plan_study(make_study(settings(share_training=True, seeds=[0])))
     keys = [run.key for run in plan.runs]
     assert [run.needs for run in plan.runs] == [None, keys[0], keys[0]]
     known = {
         key: Finished(key, None, 0, "", None, SUMMARY, ROWS) for key in keys[: len(keys) - missing]
     }
-    with Store(tmp_path, create=True) as store:
-        store.take_up(plan)
-        store.adopt(known)
-        assert store.counts() == counts
-        claim = store.claim("here/1/x")
-        assert (claim and claim.key) == (keys[0] if missing else None)
+    assert done_by(tmp_path, plan, known) == {keys[number] for number in done}
 
 
 @pytest.mark.slow

@@ -163,8 +163,7 @@ def test_nothing_else_in_the_package_writes_results():
         "whole_files.py",  # the writer
         "training/sources/download.py",  # what arrives over hours is added to, and kept
         "training/sources/unpack.py",  # into a folder that is renamed
-        "training/study/child.py",  # a pipe, and a log that is added to
-        "training/study/nursery.py",  # a pipe
+        "training/study/child.py",  # a log that is added to
         "training/folder_lock.py",  # who works in a folder
         "training/weight_files.py",  # what a message shows
         "saved_archives.py",  # archives in memory

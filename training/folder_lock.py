@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from pathlen.errors import CheckpointError
 from pathlen.printable import printable
@@ -30,9 +31,17 @@ PATIENCE = 30.0
 """Seconds that processes which a dead one had started, such as those that load data, may still
 hold its lock."""
 
+MOMENT = 0.5
+"""Seconds in which who only looks at a lock lets go of it."""
+
 _LOOK = 0.1
+_SAFE = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"))
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _WORDS = re.compile(r"process (\d{1,9}) on (\S{1,100})")
+
+
+class FolderInUse(CheckpointError):
+    """Another process has the folder locked."""
 
 
 class FolderLock:
@@ -54,7 +63,8 @@ class FolderLock:
             say: Is told if that is so, or if folders cannot be locked here.
 
         Raises:
-            CheckpointError: Another process works in the folder, or its file cannot be opened.
+            FolderInUse: Another process works in the folder.
+            CheckpointError: Its file cannot be opened.
         """
         begun, told = time.monotonic(), False
         while True:
@@ -79,8 +89,9 @@ class FolderLock:
                 if wait and not told:
                     say(f"waiting for {owner}, which works in {self._folder}")
                     told = True
-                if not wait and not (_is_dead(owner) and time.monotonic() < begun + PATIENCE):
-                    raise CheckpointError(_in_use(self._folder, owner)) from None
+                patience = PATIENCE if _is_dead(owner) else MOMENT
+                if not wait and time.monotonic() > begun + patience:
+                    raise FolderInUse(_in_use(self._folder, owner)) from None
                 time.sleep(_LOOK)
 
     def release(self) -> None:
@@ -94,10 +105,19 @@ class FolderLock:
         os.close(self._descriptor)
         self._descriptor = None
 
+    def __enter__(self) -> Self:
+        """Lock the folder, unless it is locked already."""
+        if self._descriptor is None:
+            self.take()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let others work in it."""
+        self.release()
+
     def _opened(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
-            descriptor = os.open(self._path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _SAFE, 0o666)
         except OSError as error:
             raise CheckpointError(
                 f"{self._path} cannot be opened to lock the folder: {error.strerror}"
@@ -122,6 +142,25 @@ class FolderLock:
         with contextlib.suppress(OSError):  # of a full disk: it is locked in any case
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, words.encode(), 0)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder; False where folders cannot be locked."""
+    if fcntl is None:
+        return False
+    try:
+        descriptor = os.open(folder / FILE, os.O_RDONLY | _SAFE)
+    except OSError:  # there is none
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so does who else looks
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _locked(descriptor: int) -> str | None:

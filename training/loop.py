@@ -15,6 +15,7 @@ from torch import Tensor
 from pathlen.errors import ActivityError, CheckpointError, TrainingError
 from pathlen.training.batches import seed_step, train_batches
 from pathlen.training.evaluate import added_up, decode, depth, evaluate, renew_statistics, width
+from pathlen.training.folder_lock import FolderLock
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.libraries import library
 from pathlen.training.process_settings import settings_put_back
@@ -45,7 +46,12 @@ class Result:
 
 @settings_put_back()
 def train(
-    recipe: Recipe, folder: Path | str, watcher: Watcher | None = None, *, wait: bool = False
+    recipe: Recipe,
+    folder: Path | str,
+    watcher: Watcher | None = None,
+    *,
+    wait: bool = False,
+    lock: FolderLock | None = None,
 ) -> Result:
     """Carry out a recipe, or go on where an earlier call stopped.
 
@@ -59,6 +65,7 @@ def train(
         folder: Of the run; see :mod:`pathlen.training.run_folder`.
         watcher: Receives progress.
         wait: Whether to wait while another process works in the folder.
+        lock: Of the folder, if the caller has locked it, which it stays.
 
     Raises:
         SettingsError: The recipe does not fit its task or model, or the folder holds another run.
@@ -70,7 +77,7 @@ def train(
     """
     if recipe.tensorboard:
         library("tensorboard", "tensorboard")
-    home = RunFolder(Path(folder), recipe)
+    home = RunFolder(Path(folder), recipe, lock)
     fabric = make_fabric(recipe)
     first = fabric.global_rank == 0
     watcher = watcher if watcher and first else Watcher()

@@ -7,6 +7,7 @@ tensorboard/            the same for TensorBoard, if asked for
 dense.safetensors       weights when linearization began
 model.safetensors       weights at the end
 summary.json            how it ended
+attempt.json            who began it last, if a study did; see :mod:`pathlen.training.study.folder`
 .lock                   while a process works in it; see :mod:`pathlen.training.folder_lock`
 and what the task keeps beside the weights, such as tokenizer.json
 
@@ -33,6 +34,9 @@ from pathlen.training.records import ROWS, SUMMARY, rows_text, summary_text
 from pathlen.training.study.keys import run_key
 from pathlen.whole_files import UNFINISHED
 
+ATTEMPT = "attempt.json"
+"""What a study keeps in the folder of a run, from before the run begins."""
+
 _MAY_CHANGE = ("machine.", "checkpoint_steps", "tensorboard")
 _MAY_NOT = ("machine.precision", "machine.channels_last", "machine.compile")
 
@@ -43,16 +47,18 @@ class RunFolder:
     Args:
         path: The folder; it is made if it is not there.
         recipe: Of the run.
+        lock: Of the folder, if it is locked already; who did that also lets go of it.
 
     Raises:
         SettingsError: The folder holds a run of another recipe, or something else.
         CheckpointError: It cannot be made or written to.
     """
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, recipe: Recipe, lock: FolderLock | None = None) -> None:
         self.path, self._recipe = path, recipe
         self.run = run_key(recipe)
         self._tensorboard: Any = None
+        self._is_locked = lock is not None
         self._lock: FolderLock | None = None
         self._check()
 
@@ -77,7 +83,7 @@ class RunFolder:
         wait: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Lock the folder, and write the recipe and what the task keeps.
+        """Lock the folder, if it is not, and write the recipe and what the task keeps.
 
         Leftovers of a crash are removed.
 
@@ -94,8 +100,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"folder {self.path} cannot be made: {error}") from error
-        self._lock = FolderLock(self.path)
-        self._lock.take(wait, say)
+        if not self._is_locked:
+            self._lock = FolderLock(self.path)
+            self._lock.take(wait, say)
         self._check()  # once more: who had it locked may have begun a run
         try:
             for leftover in self.path.glob(f"*{UNFINISHED}"):
@@ -173,7 +180,7 @@ class RunFolder:
 
 def _may_be_there(path: Path) -> bool:
     """Whether a file may lie in the folder of a run that died before it wrote its recipe."""
-    return path.name == LOCK or path.match(f"*{UNFINISHED}")
+    return path.name in (LOCK, ATTEMPT) or path.match(f"*{UNFINISHED}")
 
 
 def _check_same(recipe: Recipe, known: Recipe, path: Path) -> None:

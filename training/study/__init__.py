@@ -1,17 +1,17 @@
-"""Studies: a grid of training runs, carried out locally or on a cluster, in one store.
+"""Studies: a grid of training runs, carried out locally or on a cluster, in one folder.
 
 Importing this package is cheap, as importing `pathlen.training` is.
 
     settings     what a study is (STUDY.yaml)
     plan         the runs it asks for
     keys         the key of a run, the same on every machine
-    store        SQLite: what is to be done, by whom, and what came out; one process writes
-    nursery      a process with torch loaded, which forks one process for each run
-    worker       carries out one run, in a thread here or on a cluster; never touches the store
+    folder       of a study: what is known of its runs, read from their own folders
+    child        what the process of a run does, under the lock of the run's folder
+    processes    begins that process, here or in a worker of Dask, and waits for it
     executors    where workers are: threads of this process, or a Dask cluster
-    coordinator  claims runs, hands them to workers, writes what they return
+    coordinator  hands runs that are left to do to workers until none is
     finished     finished runs as a text file, which a repository keeps
-    contents     what the store and that file tell of a study together
+    contents     what the folder and that file tell of a study together
     results      the same as records, cases with means over seeds, and points of a figure
 """
 

@@ -1,98 +1,76 @@
-"""What the process of one run does: train, and say how it went."""
+"""What the process of one run does: train, and leave in the folder of the run how it went."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
 
+import torch
 from rich.console import Console
 
 from pathlen.errors import PathlenError
+from pathlen.training.folder_lock import FolderInUse, FolderLock
 from pathlen.training.loop import train
 from pathlen.training.progress import Lines
-from pathlen.training.recipe_file import make_recipe
-from pathlen.training.study.jobs import GRACE, Job, Outcome
+from pathlen.training.study.folder import StudyFolder, new_attempt
 from pathlen.training.study.machine import machine_in_words
+from pathlen.training.study.processes import BUSY, GRACE, STOPPED, Job
 
 
-def live(job: Job, answers: int, parent: int) -> NoReturn:
-    """Carry out a run in this process, which was forked for it, and end.
+def live(job: Job, parent_ends: Callable[[], object]) -> int:
+    """Carry out a run in this process, which was begun for it.
 
     Args:
         job: What to do.
-        answers: File descriptor to write the outcome to, as JSON.
-        parent: File descriptor that ends when the process that forked this one ends.
+        parent_ends: Returns once the process that waits for the run has ended.
+
+    Returns:
+        The code to end with: `BUSY`, `STOPPED`, or 0 if the folder of the run tells the rest.
     """
-    code = 1
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_with, args=(parent_ends,), daemon=True).start()
+    home = StudyFolder(job.home)
     try:
-        signal.signal(signal.SIGTERM, _stop)
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-        answer = json.dumps(outcome_of(job).plain()).encode()
-        with os.fdopen(answers, "wb") as file:
-            file.write(answer)
-        code = 0
-    except BaseException:
-        traceback.print_exc()  # into the log of the run
+        _print_to_log(home.log(job.run.key))
+        if os.path.isdir(job.cwd):
+            os.chdir(job.cwd)  # relative paths in a recipe are those of who began the study
+        folder = home.of_run(job.run.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        lock.take(say=print)
+        with lock:
+            _carry_out(home, job, lock)
+    except FolderInUse:
+        return BUSY
+    except KeyboardInterrupt:
+        return STOPPED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # what the parent would do at its end is not done twice
+    return 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _die_with(parent: int) -> None:
-    """End when the parent ends: nobody would get the outcome, and others may go on with the run."""
-    os.read(parent, 1)
+def _end_with(parent_ends: Callable[[], object]) -> None:
+    """End when the parent does, and save: others are to go on with the run."""
+    parent_ends()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(1)
 
 
-def outcome_of(job: Job) -> Outcome:
-    """Train, or go on; failures are told, not raised."""
-    with _log(job):
-        try:
-            if job.cwd is not None and os.path.isdir(job.cwd):
-                os.chdir(job.cwd)  # relative paths in a recipe are those of who began the study
-            settings = dict(job.recipe)
-            if job.needs is not None:
-                settings["weights"] = str(job.runs / job.needs / "model.safetensors")
-            recipe = make_recipe(settings, f"run {job.key}")
-            # a study that was taken for dead, or a worker that lost its scheduler, may be at work
-            watcher = Lines(Console(file=sys.stdout))
-            result = train(recipe, job.runs / job.key, watcher, wait=True)
-        except KeyboardInterrupt:
-            return Outcome("stopped")
-        except Exception as error:
-            trace = traceback.format_exc()
-            print(trace)
-            name = "" if isinstance(error, PathlenError) else f"{type(error).__name__}: "
-            return Outcome("failed", f"{name}{error}", trace)
-        summary = _plain(result.summary) | {"machine": machine_in_words()}
-        return Outcome("done", summary=summary, rows=_plain(result.history))
-
-
-def _plain(part: Any) -> Any:
-    """The same as JSON keeps it, which has text keys and lists only."""
-    return json.loads(json.dumps(part if not isinstance(part, Mapping) else dict(part)))
-
-
-@contextmanager
-def _log(job: Job) -> Iterator[None]:
-    """Send what is printed to the log of the run."""
-    path = job.folder / "logs" / f"{job.key}.log"
+def _print_to_log(path: Path) -> None:
+    """Send what is printed to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o644)
@@ -101,4 +79,23 @@ def _log(job: Job) -> Iterator[None]:
     os.close(descriptor)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-    yield
+
+
+def _carry_out(home: StudyFolder, job: Job, lock: FolderLock) -> None:
+    """Train, or go on; how it ended is written before the folder is free."""
+    run = job.run
+    known = home.look(run, mine=True)
+    if known.state in ("done", "failed"):  # by another command, since this one looked
+        return
+    torch.set_num_threads(job.threads)
+    attempt = new_attempt(known.attempt, machine_in_words())
+    home.note(run.key, attempt)
+    ended: dict[str, object] = {}
+    try:
+        train(home.recipe(run), home.of_run(run.key), Lines(Console(file=sys.stdout)), lock=lock)
+    except Exception as error:
+        trace = traceback.format_exc()
+        print(trace)
+        name = "" if isinstance(error, PathlenError) else f"{type(error).__name__}: "
+        ended = {"error": f"{name}{error}", "traceback": trace}
+    home.note(run.key, attempt.model_copy(update={"ended": time.time(), **ended}))

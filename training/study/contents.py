@@ -1,29 +1,22 @@
-"""What is known of a study: its store, if there is one, and the file of its finished runs."""
+"""What is known of a study: from its folder, if there is one, and the file of its finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pathlen.errors import StudyError
-from pathlen.printable import shown
-from pathlen.training.records import check_rows
-from pathlen.training.study.database import FILE
 from pathlen.training.study.finished import (
     Finished,
     read_finished,
     require_same_runs,
     write_finished,
 )
-from pathlen.training.study.plan import plan_study
+from pathlen.training.study.folder import FILE, Known, StudyFolder
+from pathlen.training.study.plan import Plan, PlannedRun, plan_study
 from pathlen.training.study.settings import Study
-from pathlen.training.study.store import Store
-from pathlen.whole_files import is_file
-
-METRICS = {"accuracy": "test_accuracy", "bleu": "bleu"}
-"""The column of the metric that a task is judged by."""
+from pathlen.whole_files import is_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +24,12 @@ class Contents:
     """The runs of a study and what came out of them.
 
     Attributes:
-        study: The settings of the study.
-        runs: key, recipe, needs, state, summary, and if they were begun started, ended, owner,
-            heartbeat, attempts, error.
-        members: labels, seed and key of each place in the grid.
-        history: The rows of finished runs, by their keys.
+        plan: The study, its runs and the places of its grid.
+        known: What became of each run, by its key.
     """
 
-    study: Mapping[str, Any]
-    runs: Sequence[Mapping[str, Any]]
-    members: Sequence[Mapping[str, Any]]
-    history: Mapping[str, Sequence[Mapping[str, Any]]]
+    plan: Plan
+    known: Mapping[str, Known]
 
 
 def read_contents(
@@ -51,81 +39,73 @@ def read_contents(
 
     Args:
         folder: Of the study.
-        study: Its settings, for a study whose finished runs are known, but which has no folder.
+        study: Its settings, for a study whose folder does not tell its plan.
         results: The file of its finished runs.
 
     Raises:
         StudyError: The folder holds no study, and no finished runs are known; or one of the two
             cannot be read.
     """
-    finished = read_finished(results)
-    if study is not None and finished and not is_file(folder / FILE):
-        own = _planned(study)
-    else:
-        own = _stored(folder)
-    history = dict(own.history)
-    runs = []
+    home = StudyFolder(folder)
+    finished = {**read_finished(home.finished), **read_finished(results)}
+    plan = home.plan()
+    if plan is None:
+        if study is None or not (finished or is_folder(home.runs)):
+            raise _no_study(folder)
+        plan = plan_study(study)
     if results is not None:
-        seeds = {run["key"]: run["recipe"]["seed"] for run in own.runs}
-        require_same_runs(finished, seeds, results)
-    for run in own.runs:
-        known = finished.get(run["key"])
-        if known is not None and run["state"] != "done":
-            run = {**run, "state": "done", "summary": known.whole_summary, "error": None}
-            history[known.key] = known.rows
-        runs.append(run)
-    return Contents(own.study, runs, own.members, history)
+        require_same_runs(finished, {run.key: run.recipe.seed for run in plan.runs}, results)
+    return Contents(plan, _known(plan, home, finished))
 
 
-def _stored(folder: Path) -> Contents:
-    with Store(folder) as store, store.telling():
-        try:
-            runs = store.runs()
-            history = {run["key"]: store.rows(run["key"]) for run in runs if run["state"] == "done"}
-            found = Contents(store.facts["study"], runs, store.members(), history)
-            _check(found)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise StudyError(
-                f"{store.path} is damaged ({type(error).__name__}: {error}); the runs themselves"
-                " are in runs/: move the file away, and the same study goes on with them"
-            ) from error
+def _no_study(folder: Path) -> StudyError:
+    return StudyError(
+        f"{folder} holds no study: {FILE} is not there; begin with: pathlen study run"
+    )
+
+
+def _known(plan: Plan, home: StudyFolder, finished: Mapping[str, Finished]) -> dict[str, Known]:
+    """What became of the runs of a plan.
+
+    Raises:
+        StudyError: Files of a run are damaged, and it is not among the finished ones.
+    """
+    found: dict[str, Known] = {}
+    for run in plan.runs:  # dense runs before those that begin with them
+        known, kept = home.look(run), finished.get(run.key)
+        if known.state != "done" and kept is not None:
+            known = Known("done", kept.whole_summary, kept.rows, took=kept.took)
+        elif known.state == "damaged":
+            raise StudyError(f"{known.error} (`pathlen study run` does so, too)")
+        elif run.needs is not None:
+            known = _with_dense(known, run, found[run.needs])
+        found[run.key] = known
     return found
 
 
-def _check(found: Contents) -> None:
-    """Look up everything that readers take for granted."""
-    for run in found.runs:
-        number = run["recipe"]["seed"]
-        if type(number) is not int:
-            raise TypeError(f"seed {shown(number)}")
-        if run["state"] == "done":
-            metric, phases = run["summary"]["metric"], run["summary"]["phases"]
-            check_rows(found.history[run["key"]], f"run {shown(run['key'])}", StudyError)
-            if not found.history[run["key"]] or metric not in METRICS or not phases:
-                raise TypeError(f"metric {shown(metric)}")
-    for member in found.members:
-        if not isinstance(member["labels"], dict):
-            raise TypeError(f"labels {shown(member['labels'])}")
-
-
-def _planned(study: Study) -> Contents:
-    plan = plan_study(study)
-    runs = [
-        {
-            "key": run.key,
-            "recipe": run.recipe.model_dump(mode="json"),
-            "needs": run.needs,
-            "state": "pending",
-            "summary": None,
-            "started": None,
-            "ended": None,
+def _with_dense(known: Known, run: PlannedRun, dense: Known) -> Known:
+    """What is known of a run, its rows after those of the dense run that it begins with."""
+    if known.state == "done" and dense.state == "done":
+        before = dense.rows[-1]
+        moved = [
+            {**row, **{name: row[name] + before[name] for name in ("epoch", "step", "seconds")}}
+            for row in known.rows
+        ]
+        last = {row["phase"]: row for row in moved}
+        summary = {
+            **known.summary,
+            "phases": {**dense.summary["phases"], **last},
+            "steps": moved[-1]["step"],
+            "seconds": moved[-1]["seconds"],
+            "dense_run": run.needs,
         }
-        for run in plan.runs
-    ]
-    members = [
-        {"labels": dict(one.labels), "seed": one.seed, "key": one.key} for one in plan.members
-    ]
-    return Contents(study.model_dump(mode="json"), runs, members, {})
+        return replace(known, summary=summary, rows=[*dense.rows, *moved])
+    if known.state == "done":  # without the rows of the dense run it tells half
+        return Known("pending", attempt=known.attempt)
+    if dense.state == "failed":
+        error = f"the dense run {run.needs} that it begins with failed"
+        return Known("failed", error=error, attempt=known.attempt)
+    return known
 
 
 def export(study: Study, folder: Path, results: Path) -> int:
@@ -140,23 +120,26 @@ def export(study: Study, folder: Path, results: Path) -> int:
         StudyError: The folder holds no study, or the file is something else.
         CheckpointError: The file cannot be written.
     """
-    found, known = _stored(folder), read_finished(results)
-    plan = plan_study(study)
+    home, kept, plan = StudyFolder(folder), read_finished(results), plan_study(study)
+    if not is_folder(home.runs):
+        raise _no_study(folder)
+    found = _known(plan, home, kept)
     labels = {member.key: member.labels for member in plan.members}
-    stored = {run["key"]: run for run in found.runs if run["state"] == "done"}
-    in_order = {run.key: known.get(run.key) for run in plan.runs}
+    in_order: dict[str, Finished] = {}
     for run in plan.runs:
-        if in_order[run.key] is None and run.key in stored:
-            own = stored[run.key]
+        known = found[run.key]
+        if run.key in kept:
+            in_order[run.key] = kept[run.key]
+        elif known.state == "done":
             in_order[run.key] = Finished(
                 key=run.key,
                 labels=labels.get(run.key),
                 seed=run.recipe.seed,
                 command=f"pathlen study run {study.name}",
-                took=own["ended"] - own["started"] if own["attempts"] == 1 else None,
-                summary=own["summary"],
-                rows=found.history[run.key],
+                took=known.took,
+                summary=known.summary,
+                rows=known.rows,
             )
-    whole = [run for run in {**in_order, **known}.values() if run is not None]
-    write_finished(results, whole)
+    whole = {**in_order, **kept}
+    write_finished(results, whole.values())
     return len(whole)

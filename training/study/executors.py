@@ -1,13 +1,14 @@
 """Where runs are carried out: by processes of this machine, or by the workers of a Dask cluster.
 
-Both call :func:`pathlen.training.study.worker.carry_out` and give futures of `concurrent.futures`.
+Both call :func:`pathlen.training.study.processes.carry_out` and give futures of
+`concurrent.futures`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from pathlib import Path
 
 import torch
 
@@ -16,24 +17,10 @@ from pathlen.errors import StudyError
 from pathlen.printable import shown
 from pathlen.training.libraries import library
 from pathlen.training.study.address import check_address
-from pathlen.training.study.jobs import Job
-from pathlen.training.study.worker import carry_out, close_idle, unreachable, workers_here
+from pathlen.training.study.processes import Job, Outcome, carry_out, cores, unreachable
 
 PATIENCE = 4.0
 """Seconds to wait for a scheduler whose machine answers."""
-
-
-class Place(Protocol):
-    """Somewhere to carry out runs."""
-
-    def slots(self) -> int:
-        """How many runs can be under way at once, now."""
-
-    def submit(self, job: Job) -> Future[dict[str, Any]]:
-        """Hand over a run; the future gives its outcome as plain values."""
-
-    def close(self) -> None:
-        """Leave it."""
 
 
 class Here:
@@ -45,21 +32,20 @@ class Here:
     """
 
     def __init__(self, workers: int | None, threads: int) -> None:
-        self._workers = workers_here(workers, threads)
+        self._workers = workers or max(1, cores() // threads)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="study")
 
     def slots(self) -> int:
         """As many as workers."""
         return self._workers
 
-    def submit(self, job: Job) -> Future[dict[str, Any]]:
+    def submit(self, job: Job) -> Future[Outcome]:
         """Hand over a run."""
-        return self._pool.submit(carry_out, job.plain())
+        return self._pool.submit(carry_out, job)
 
     def close(self) -> None:
-        """Wait for the runs, and end their processes."""
+        """Wait for the runs."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        close_idle()
 
 
 class Cluster:
@@ -68,14 +54,14 @@ class Cluster:
     Args:
         address: Of the scheduler: "tcp://host:8786".
         home: Folder of the study, which all workers must share.
-        token: What its file `token` holds.
+        command: A file in there, by which workers tell that they see that folder.
         say: Is told what the user should know.
 
     Raises:
         StudyError: There is no scheduler, or workers have another pathlen or not the folder.
     """
 
-    def __init__(self, address: str, home: str, token: str, say: Callable[[str], None]) -> None:
+    def __init__(self, address: str, home: Path, command: Path, say: Callable[[str], None]) -> None:
         check_address(address)
         distributed = library("distributed", "distributed", "study")
         try:
@@ -89,18 +75,18 @@ class Cluster:
             ) from error
         self._address = address
         try:
-            self._check(home, token, say)
+            self._check(home, command, say)
         except BaseException:
             self._client.close()
             raise
         self._pool: Executor = self._client.get_executor(pure=False)
 
-    def _check(self, home: str, token: str, say: Callable[[str], None]) -> None:
+    def _check(self, home: Path, command: Path, say: Callable[[str], None]) -> None:
         """Ask all workers for their versions, and whether they see the folder."""
-        answers = self._client.run(look_around, home, token)
+        answers = self._client.run(look_around, home, command)
         if not answers:
             say(f"the scheduler at {self._address} has no workers yet; runs wait for them")
-        own = look_around(home, token)
+        own = look_around(home, command)
         problems = [
             f"worker {worker}: {answer['problem']}"
             if answer["problem"]
@@ -129,14 +115,14 @@ class Cluster:
             raise self._lost(error) from error
         return max(1, sum(threads.values()))
 
-    def submit(self, job: Job) -> Future[dict[str, Any]]:
+    def submit(self, job: Job) -> Future[Outcome]:
         """Hand over a run. If its worker dies, Dask gives it to another one.
 
         Raises:
             StudyError: The scheduler is gone.
         """
         try:
-            future: Future[dict[str, Any]] = self._pool.submit(carry_out, job.plain())
+            future: Future[Outcome] = self._pool.submit(carry_out, job)
         except Exception as error:
             raise self._lost(error) from error
         return future
@@ -152,10 +138,10 @@ class Cluster:
         self._client.close(timeout=PATIENCE)
 
 
-def look_around(home: str, token: str) -> dict[str, str]:
+def look_around(home: Path, command: Path) -> dict[str, str]:
     """What a worker has: versions, and what keeps it from using the folder of the study."""
     return {
         "pathlen": pathlen.__version__,
         "torch": torch.__version__,
-        "problem": unreachable(home, token),
+        "problem": unreachable(home, command),
     }

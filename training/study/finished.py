@@ -1,4 +1,4 @@
-"""Finished runs as a text file, one line a run, which a repository keeps where stores do not last.
+"""Finished runs as a text file, one line a run, which a repository keeps where folders do not last.
 
 A study FILE.yaml has its results in FILE.jsonl beside it: labels, metrics by epoch, what computed
 them and how long that took, but no weights. Runs found there are not repeated.

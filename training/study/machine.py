@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pathlen.training.study.worker import cores
+from pathlen.training.study.processes import cores
 
 
 def machine_in_words() -> str:

@@ -85,6 +85,15 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     members: tuple[Member, ...]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What runs are called in lists, by their keys."""
+        names = {run.key: f"dense, seed {run.recipe.seed}" for run in self.runs}
+        for one in self.members:
+            labels = [f"{name}={value}" for name, value in one.labels.items()]
+            names[one.key] = ", ".join([*(labels or [self.study.name]), f"seed {one.seed}"])
+        return names
+
 
 def plan_study(study: Study) -> Plan:
     """Make the recipes of all runs, so that what is wrong is found before anything runs.
@@ -97,7 +106,7 @@ def plan_study(study: Study) -> Plan:
     members: list[Member] = []
     problems: dict[str, None] = {}
     checked: set[str] = set()
-    base = read_settings(study.recipe) if isinstance(study.recipe, str) else study.recipe
+    base = base_recipe(study)
     for labels, changes in _cases(study):
         for seed in study.seeds:
             where = ", ".join(f"{name}={value}" for name, value in labels.items()) or study.name
@@ -118,6 +127,11 @@ def plan_study(study: Study) -> Plan:
     needed = {run.needs for run in runs.values()}
     ordered = sorted(runs.values(), key=lambda run: run.key not in needed)
     return Plan(study, tuple(ordered), tuple(members))
+
+
+def base_recipe(study: Study) -> Mapping[str, Any]:
+    """The settings that all runs of a study begin with, whose file may be changed later."""
+    return read_settings(study.recipe) if isinstance(study.recipe, str) else study.recipe
 
 
 def _cases(study: Study) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import StudyError
-from pathlen.training.study.contents import METRICS, read_contents
-from pathlen.training.study.owners import is_dead
+from pathlen.training.study.contents import read_contents
+from pathlen.training.study.folder import METRICS
+from pathlen.training.study.plan import Member
 from pathlen.training.study.settings import Study
-from pathlen.training.study.store import LEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the store of a study holds.
+    """What is finished of a study.
 
     Attributes:
         study: The settings of the study.
@@ -102,36 +102,36 @@ def read_results(
         StudyError: The folder holds no study, and no finished runs are known.
     """
     found = read_contents(Path(folder), study, results)
-    runs = {run["key"]: run for run in found.runs if run["state"] == "done"}
+    recipes = {run.key: run.recipe for run in found.plan.runs}
     records = []
-    for member in found.members:
-        run = runs.get(member["key"])
-        if run is None:
+    for member in found.plan.members:
+        known = found.known[member.key]
+        if known.state != "done":
             continue
-        rows, summary = found.history[member["key"]], run["summary"]
         records.append(
             Record(
-                member["labels"],
-                member["seed"],
-                member["key"],
-                METRICS[summary["metric"]],
-                rows[-1],
-                summary["phases"],
-                rows,
-                summary,
-                run["recipe"],
+                member.labels,
+                member.seed,
+                member.key,
+                METRICS[known.summary["metric"]],
+                known.rows[-1],
+                known.summary["phases"],
+                known.rows,
+                known.summary,
+                recipes[member.key].model_dump(mode="json"),
             )
         )
-    return Results(found.study, tuple(records), tuple(_cases(found.members, records)))
+    settings = found.plan.study.model_dump(mode="json")
+    return Results(settings, tuple(records), tuple(_cases(found.plan.members, records)))
 
 
-def _cases(members: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> list[Case]:
-    planned: dict[str, list[Mapping[str, Any]]] = {}
+def _cases(members: Sequence[Member], records: Sequence[Record]) -> list[Case]:
+    planned: dict[str, list[Member]] = {}
     for member in members:
-        planned.setdefault(setting_of(member["labels"]), []).append(member)
+        planned.setdefault(setting_of(member.labels), []).append(member)
     return [
         Case(
-            part[0]["labels"],
+            part[0].labels,
             tuple(one for one in records if setting_of(one.labels) == setting),
             len(part),
         )
@@ -184,7 +184,7 @@ class Status:
 
     Attributes:
         counts: Runs in each state.
-        running: Name, key, seconds so far, and whether its owner gives signs of life.
+        running: Name, key, seconds so far, and the machine that it runs on.
         failed: Name, key and error.
         remaining: Seconds that the rest takes at the pace so far, None if it is not known.
     """
@@ -204,48 +204,31 @@ def read_status(
         StudyError: The folder holds no study, and no finished runs are known.
     """
     found = read_contents(Path(folder), study, results)
-    runs, members = found.runs, found.members
-    names = {run["key"]: f"dense, seed {run['recipe']['seed']}" for run in runs}
-    for member in members:
-        names[member["key"]] = name_of(member["labels"], member["seed"])
+    names, known = found.plan.names, found.known
     counts = dict.fromkeys(("done", "running", "pending", "failed"), 0)
-    for run in runs:
-        counts[run["state"]] += 1
+    for one in known.values():
+        counts[one.state] += 1
     now = time.time()
     running = [
-        {
-            "name": names[run["key"]],
-            "key": run["key"],
-            "seconds": now - run["started"],
-            "alive": now - run["heartbeat"] < LEASE and not is_dead(run["owner"]),
-        }
-        for run in runs
-        if run["state"] == "running"
+        {"name": names[key], "key": key, "seconds": now - since.begun, "host": since.host}
+        for key, one in known.items()
+        if one.state == "running" and (since := one.attempt) is not None
     ]
     failed = [
-        {"name": names[run["key"]], "key": run["key"], "error": run["error"]}
-        for run in runs
-        if run["state"] == "failed"
+        {"name": names[key], "key": key, "error": one.error}
+        for key, one in known.items()
+        if one.state == "failed"
     ]
-    return Status(counts, running, failed, _remaining(runs, running))
-
-
-def name_of(labels: Mapping[str, Any], seed: int) -> str:
-    """What a run is called in lists."""
-    return ", ".join([*(f"{name}={value}" for name, value in labels.items()), f"seed {seed}"])
+    took = [one.took for one in known.values() if one.took is not None]
+    return Status(counts, running, failed, _remaining(took, running, counts["pending"]))
 
 
 def _remaining(
-    runs: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]]
+    took: Sequence[float], running: Sequence[Mapping[str, Any]], pending: int
 ) -> float | None:
     """Seconds to the end, if as many runs as now go on side by side, as long as those before."""
-    took = [
-        run["ended"] - run["started"] for run in runs if run["state"] == "done" and run["ended"]
-    ]
-    alive = [run["seconds"] for run in running if run["alive"]]
-    if not took or not alive:
+    if not took or not running:
         return None
-    typical: float = statistics.fmean(took)
-    pending = sum(run["state"] == "pending" for run in runs)
-    work: float = pending * typical + sum(max(0.0, typical - seconds) for seconds in alive)
-    return work / len(alive)
+    typical = statistics.fmean(took)
+    left: float = sum(max(0.0, typical - run["seconds"]) for run in running)
+    return (pending * typical + left) / len(running)
