@@ -26,6 +26,7 @@ from typing import Any, Literal
 from pathlen.errors import StudyError
 from pathlen.training.study.folder import StudyFolder
 from pathlen.training.study.plan import PlannedRun
+from pathlen.training.tasks import TASKS
 from pathlen.whole_files import is_file, is_folder
 
 LOOK = 0.5
@@ -170,11 +171,12 @@ def _begun(job: Job) -> multiprocessing.context.ForkServerProcess:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PYTHONSAFEPATH": "1",  # no file of the current folder hides a module
     }
-    tasks = LIBRARIES.get(str(job.run.recipe.task.get("name")), ())
+    task = str(job.run.recipe.task["name"])
+    loaded = ["pathlen.training.study.preload", TASKS[task], *LIBRARIES.get(task, ())]
     process = _CONTEXT.Process(target=_live, args=(job,), daemon=True)
     try:
         with _lock, _allowed_children():
-            _CONTEXT.set_forkserver_preload(["pathlen.training.study.child", *tasks])
+            _CONTEXT.set_forkserver_preload(loaded)
             with _environ(environment):
                 forkserver.ensure_running()
             process.start()
