@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from pathlen.cli import main
 from pathlen.errors import StudyError
 from pathlen.training.loop import train
 from pathlen.training.recipe_file import make_recipe
@@ -20,7 +21,6 @@ from pathlen.training.study.folder import StudyFolder
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.results import read_status
 from pathlen.training.trained import load_run
-from tests.kills import descendants
 from tests.processes import CONTEXT, PATIENCE
 from tests.studies import (
     LONG,
@@ -28,7 +28,6 @@ from tests.studies import (
     attempts,
     begin,
     check_each_done_once,
-    environment,
     finished,
     logs,
     settings,
@@ -129,7 +128,7 @@ def test_failures_are_isolated_listed_and_retried_when_asked(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_is_stopped_and_goes_on(tmp_path):
+def test_the_command_is_stopped_and_goes_on(tmp_path, monkeypatch):
     """SIGTERM and Ctrl-C come to the same; a run that fails is listed at the end."""
     cases = [
         {"label": "well", "set": {"omega": 5.0}},
@@ -145,11 +144,12 @@ def test_the_command_is_stopped_and_goes_on(tmp_path):
     assert code == 130, errors
     assert "stopped; the same command goes on" in out
     assert read_status(home).counts == {"done": 0, "running": 0, "pending": 2, "failed": 0}
-    code, out, errors = finished(begin(tmp_path, study))
-    assert code == 1
-    assert "1 runs are done, in studies/small" in out
-    assert "1 runs failed (--retry-failed does them once more):" in errors
-    assert "the loss is not finite" in errors
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["study", "run", "study.yaml"])
+    assert result.exit_code == 1
+    assert "1 runs are done, in studies/small" in result.stdout
+    assert "1 runs failed (--retry-failed does them once more):" in result.stderr
+    assert "the loss is not finite" in result.stderr
     (record,) = read_results(home).records
     assert "going on in phase" in logs(home)[record.key]
 
@@ -189,24 +189,17 @@ def carry_out(settings, folder):
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_twice_goes_on(tmp_path):
-    """First its own process alone, whose runs then end by themselves, then all at once."""
+def test_a_study_that_is_killed_goes_on_once_its_runs_have_ended(tmp_path):
     study, home = settings(recipe=LONG, **ONE | {"seeds": [0, 1]}), tmp_path / "study"
-    for number in (1, 2):
-        process = CONTEXT.Process(target=carry_out, args=(study, home))
-        process.start()
-        wait_for(lambda: len(under_way(home)) == 2, "two runs under way")
-        if number == 2:
-            wait_for(
-                lambda: all("going on" in text for text in logs(home).values()), "both going on"
-            )
-            for pid in descendants(process.pid):
-                os.kill(pid, signal.SIGKILL)
-        process.kill()
-        process.join(PATIENCE)
+    process = CONTEXT.Process(target=carry_out, args=(study, home))
+    process.start()
+    wait_for(lambda: len(under_way(home)) == 2, "two runs under way")
+    process.kill()
+    process.join(PATIENCE)
     assert run_study(make_study(study), home) == {"done": 2}
-    assert [text.count("going on in phase") for text in logs(home).values()] == [2, 2]
-    assert [one["number"] for one in attempts(home).values()] == [3, 3]
+    assert [text.count("going on in phase") for text in logs(home).values()] == [1, 1]
+    assert [one["number"] for one in attempts(home).values()] == [2, 2]
+    check_each_done_once(home, 2)
     for record in read_results(home).records:
         check_like_alone(tmp_path / record.key, record, epochs=40)
 
@@ -288,33 +281,19 @@ def test_a_run_waits_for_its_dense_run_that_failed(tmp_path):
     assert read_status(tmp_path).counts["pending"] == 3
 
 
-SCRIPT = """
-from pathlen.training.study import load_study, run_study
-
-run_study(load_study("example"), "study", workers=1)
-"""
-
-
-@pytest.mark.slow
-def test_a_script_that_would_carry_itself_out_again_is_told(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert 'needs `if __name__ == "__main__":` around' in last
-    assert read_status(tmp_path / "study").counts["pending"] == 6
+def test_a_script_that_would_carry_itself_out_again_is_told(tmp_path, monkeypatch):
+    """A process that is begun imports the script; what it begins at that is refused."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(StudyError, match="no process of a run can be begun here"):
+        run_study(make_study(settings(**ONE)), tmp_path)
+    assert read_status(tmp_path).counts["pending"] == 1
 
 
 def test_a_run_whose_process_cannot_begin_stops_the_study(tmp_path):
     """That is no fault of the run, and would be the same for all others."""
     (tmp_path / "logs").write_text("this is no folder")
-    with pytest.raises(StudyError, match=r"ended with code 1 before it began: .*logs"):
+    message = r"ended with code 1 before it began: .*logs.* needs `if __name__ == \"__main__\":`"
+    with pytest.raises(StudyError, match=message):
         run_study(make_study(settings()), tmp_path)
     assert read_status(tmp_path).counts["pending"] == 4
 
