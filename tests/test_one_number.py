@@ -15,9 +15,9 @@ from tests.constructs import Model
 ROWS = torch.randn(2, 4)
 
 
-def numbers(model, example=ROWS):
+def numbers(model, example=ROWS, status="exact"):
     report = pathlen.measure(model.eval(), example, exact=True)
-    assert report.status == "exact", report.causes
+    assert report.status == status, report.causes
     averages = report.average_path_length, report.normalized_average_path_length
     return report.path_count, *averages, report.num_active
 
@@ -26,12 +26,12 @@ def same_outputs(one, other, example=ROWS):
     return torch.allclose(one(example), other(example), atol=1e-4)
 
 
-def check(plain, respelled, expected, example=ROWS):
+def check(plain, respelled, expected, example=ROWS, status="exact"):
     """Both compute the same, and both have the numbers."""
     respelled.load_state_dict(plain.state_dict())
     assert same_outputs(plain, respelled, example)
     assert numbers(plain, example) == expected
-    assert numbers(respelled, example) == expected
+    assert numbers(respelled, example, status) == expected
 
 
 # --- sums at known places -------------------------------------------------------------------------
@@ -266,3 +266,111 @@ def test_a_recurrence_of_polynomials_is_one_wherever_they_are_kept(basis):
     check(
         network(chebyshev), network(basis), (4 * 3 * 3, Fraction(1 + 2 + 2, 3), Fraction(5, 3), 12)
     )
+
+
+# --- masks as places ------------------------------------------------------------------------------
+
+
+def at_places(h, mask, write):
+    """A function of elements where a mask says so, at their places in the tensor laid out flat."""
+    flat = h.reshape(-1)
+    return write(flat, mask(flat).nonzero()[:, 0]).view_as(h)
+
+
+def positive(flat):
+    return flat > 0
+
+
+def added_where_positive(h):
+    out, mask = torch.zeros_like(h), h > 0
+    out[mask] += h[mask]
+    return out
+
+
+RELUS = {
+    "index_copy": lambda f, i: torch.zeros_like(f).index_copy(0, i, f[i]),
+    "index_select": lambda f, i: torch.zeros_like(f).index_copy(0, i, f.index_select(0, i)),
+    "scatter": lambda f, i: torch.zeros_like(f).scatter(0, i, f.gather(0, i)),
+    "put": lambda f, i: torch.zeros_like(f).put(i, f.take(i)),
+    "index_add": lambda f, i: torch.zeros_like(f).index_add(0, i, f[i]),
+    "scatter_add": lambda f, i: torch.zeros_like(f).scatter_add(0, i, f[i]),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_elements_written_at_the_places_of_a_mask_are_a_relu(name):
+    respelled = residual(lambda h: at_places(h, positive, RELUS[name]))
+    check(residual(F.relu), respelled, RESIDUAL, status="example")
+
+
+def test_elements_added_where_a_mask_says_so_are_a_relu():
+    check(residual(F.relu), residual(added_where_positive), RESIDUAL, status="example")
+
+
+def test_scaled_elements_written_at_the_places_of_a_mask_are_a_leaky_relu():
+    respelled = residual(
+        lambda h: at_places(h, lambda f: f < 0, lambda f, i: f.index_copy(0, i, 0.1 * f[i]))
+    )
+    check(residual(lambda h: F.leaky_relu(h, 0.1)), respelled, RESIDUAL, status="example")
+
+
+# --- windows over features ------------------------------------------------------------------------
+
+IMAGES = torch.randn(2, 3, 6, 6)
+
+
+def padded(h):
+    return F.pad(h * h, (0, 0, 0, 0, 1, 1))
+
+
+def beside(h):
+    squares = h * h
+    none = torch.zeros_like(squares[:, :1])
+    before, after = torch.cat([none, squares[:, :-1]], 1), torch.cat([squares[:, 1:], none], 1)
+    return before + squares + after
+
+
+def pooled(h):
+    last = (h * h).permute(0, 2, 3, 1)
+    return 3 * F.avg_pool2d(last, (1, 3), 1, (0, 1)).permute(0, 3, 1, 2)
+
+
+SUMS_OF_THREE = {
+    "slices": lambda h: padded(h)[:, :-2] + padded(h)[:, 1:-1] + padded(h)[:, 2:],
+    "slices of one": lambda h: (lambda p: p[:, :-2] + p[:, 1:-1] + p[:, 2:])(padded(h)),
+    "a loop": lambda h: (lambda p: sum(p[:, i : i + 4] for i in range(3)))(padded(h)),
+    "put together": beside,
+    "unfold": lambda h: padded(h).unfold(1, 3, 1).sum(-1),
+    "pooling with a border": pooled,
+    "pooling": lambda h: 3 * F.avg_pool3d(padded(h)[:, None], (3, 1, 1), 1)[:, 0],
+    "convolution": lambda h: F.conv3d(
+        (h * h)[:, None], torch.ones(1, 1, 3, 1, 1), padding=(1, 0, 0)
+    )[:, 0],
+}
+
+
+@pytest.mark.parametrize("name", SUMS_OF_THREE)
+def test_a_local_response_normalization_is_one_in_any_spelling(name):
+    """h + relu(lrn(h)): one activation of each of 4 channels, between 3 and 2 others."""
+
+    def network(norm):
+        return Model(
+            lambda m, x: (lambda h: m.c(h + F.relu(norm(h))))(m.a(x)),
+            a=nn.Conv2d(3, 4, 1),
+            c=nn.Conv2d(4, 2, 1),
+        )
+
+    plain = network(lambda h: F.local_response_norm(h, 3, 0.01, 0.75, 1.0))
+    respelled = network(lambda h: h / (1 + 0.01 / 3 * SUMS_OF_THREE[name](h)) ** 0.75)
+    check(plain, respelled, (3 * 4 * 2, 1, 1, 4), IMAGES)
+
+
+def test_a_sum_of_neighbours_that_is_no_divisor_stays_a_sum():
+    """3 -> 4 channels, relu, each with the one before it: 1 + 3 * 2 ways, to 2 others."""
+
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        return m.c(h + F.pad(h, (0, 0, 0, 0, 1, 0))[:, :-1])
+
+    model = Model(forward, a=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
+    assert numbers(model, IMAGES) == (3 * (1 + 3 * 2) * 2, 1, 1, 4)

@@ -13,7 +13,7 @@ from pathlen.lowering.along import axes_along
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import collapse, compact
 from pathlen.lowering.lookups import as_chosen, chooser_of, choosing
-from pathlen.lowering.masks import mask_of, written_by
+from pathlen.lowering.masks import READS, adds_to_what_is_there, mask_of, written_by
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten, call_by_name, functional
 from pathlen.lowering.regions import Region
@@ -321,7 +321,7 @@ class _Evaluation:
     def _masked(self, call: Call) -> torch.Tensor:
         """Elements read or written where a mask says so."""
         source = self._value(call["self"])
-        if "self" in call.arguments and call.name in ("aten.index", "aten.masked_select"):
+        if call.name in READS:
             return self._same_everywhere(source, call)
         mask, written = mask_of(call), written_by(call)
         assert mask is not None
@@ -330,7 +330,8 @@ class _Evaluation:
             new = self._same_everywhere(value, call) if written.varies else value.reshape(-1)[:1]
         else:
             new = torch.tensor(float(written))
-        return torch.where(self._value(mask).bool(), new.double(), source.double())
+        new = new.double() + source.double() if adds_to_what_is_there(call) else new.double()
+        return torch.where(self._value(mask).bool(), new, source.double())
 
     def _same_everywhere(self, function: torch.Tensor, call: Call) -> torch.Tensor:
         """A function that is one for all elements, since which are read is not known."""

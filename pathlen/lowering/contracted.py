@@ -3,14 +3,18 @@
 import torch
 
 from pathlen.lowering.constants import Constants
-from pathlen.lowering.letters import LAYERS, letters_of
+from pathlen.lowering.letters import CONVOLUTIONS, LAYERS, letters_of
 from pathlen.lowering.places import Places
 from pathlen.lowering.states import CONSTANT, Of, State
+from pathlen.lowering.statistics import reduced
 from pathlen.lowering.values import Call, Value
 
 
-def contracted(call: Call, of: Of, constants: Constants) -> State | None:
+def contracted(call: Call, of: Of, entry: Value, constants: Constants) -> State | None:
     """A sum over an axis by a product of matrices: of squares, or with equal weights."""
+    pooling = _as_pooling(call, constants)
+    if pooling is not None:
+        return reduced(pooling, of, entry)
     letters = letters_of(call)
     if letters is None:
         return None
@@ -39,6 +43,8 @@ def adds_up(call: Call, constants: Constants) -> bool:
 
     One with parameters does not, whatever their values are.
     """
+    if _as_pooling(call, constants) is not None:
+        return True
     letters = letters_of(call) if call.name in LAYERS else None
     if letters is None:
         return False
@@ -46,6 +52,31 @@ def adds_up(call: Call, constants: Constants) -> bool:
     if not source.varies or weight.varies or constants.is_parameter(weight):
         return False
     return _only_adds(weight, constants)
+
+
+def _as_pooling(call: Call, constants: Constants) -> Call | None:
+    """A convolution of a single channel that adds up windows, as the pooling that it is."""
+    if call.name not in CONVOLUTIONS or call.arguments.get("bias") is not None:
+        return None
+    source, weight = call["input"], call["weight"]
+    dimensions = len(weight.shape) - 2
+    if weight.varies or weight.shape[:2].numel() != 1 or weight.shape.numel() == 1:
+        return None
+    plain = len(source.shape) == len(weight.shape) and not isinstance(call["padding"], str)
+    if not plain or call.arguments.get("transposed") or {*_each(call["dilation"])} != {1}:
+        return None
+    if constants.is_parameter(weight) or not _only_adds(weight, constants):
+        return None
+    sizes = {"kernel_size": [*weight.shape[2:]]}
+    for name in ("stride", "padding"):
+        sizes[name] = _each(call[name]) * (1 if len(_each(call[name])) > 1 else dimensions)
+    func = getattr(torch.ops.aten, f"avg_pool{dimensions}d")
+    arguments = {"self": source, **sizes}
+    return Call(func, f"aten.avg_pool{dimensions}d", arguments, call.node, call.output)
+
+
+def _each(setting: int | list[int]) -> list[int]:
+    return [setting] if isinstance(setting, int) else [*setting]
 
 
 def _only_adds(value: Value, constants: Constants) -> bool:

@@ -117,7 +117,7 @@ class Follower:
         if kind == "reduction":
             return reduced(call, self._of, self._entry)
         if kind in ("contraction", "layer"):
-            return contracted(call, self._of, self._constants)
+            return contracted(call, self._of, self._entry, self._constants)
         return None
 
     def is_broadcast_back(self, last: Call, result: State) -> bool:

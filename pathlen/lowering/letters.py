@@ -8,8 +8,8 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.values import Call, Value
 
 _MATRIX_PRODUCTS = frozenset(aten("matmul mm bmm mv dot vdot"))
-_CONVOLUTIONS = frozenset(aten("conv1d conv2d conv3d convolution"))
-LAYERS = _CONVOLUTIONS | {"aten.linear"}
+CONVOLUTIONS = frozenset(aten("conv1d conv2d conv3d convolution"))
+LAYERS = CONVOLUTIONS | {"aten.linear"}
 _BATCH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PLAIN = {"stride": 1, "padding": 0, "dilation": 1}
 
@@ -58,7 +58,7 @@ def letters_of(call: Call) -> Letters | None:
     """The letters of a matrix product, and of a layer without a bias that is one; else None."""
     if call.name in LAYERS and call.arguments.get("bias") is not None:
         return None
-    if call.name in _CONVOLUTIONS:
+    if call.name in CONVOLUTIONS:
         return _of_convolution(call)
     if call.name == "aten.linear":
         lead = _BATCH[: len(call["input"].shape) - 1]

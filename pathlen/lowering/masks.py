@@ -10,14 +10,18 @@ from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten, call_by_name
 from pathlen.lowering.places import Places
 from pathlen.lowering.placing import VIEWS
-from pathlen.lowering.states import NONLINEAR, Of, State, meeting
+from pathlen.lowering.states import CONSTANT, NONLINEAR, Of, State, meeting
 from pathlen.lowering.values import Call, Value
 
 _BY_MASKS = frozenset(
     aten(
         "index masked_select masked_scatter index_put _index_put_impl _unsafe_index_put index_fill"
+        " index_select gather index_copy scatter put index_add scatter_add"
     )
 )
+READS = frozenset(aten("index masked_select index_select gather"))
+"""Operations that read elements where a mask says so; the others write."""
+_ADDS = frozenset(aten("index_add scatter_add"))
 _COLUMNS = frozenset(
     aten("select unbind squeeze view reshape transpose t numpy_T permute slice flatten alias")
 )
@@ -37,15 +41,15 @@ def masked(call: Call, of: Of, constants: Constants) -> State | None:
     if places is None or len(places) > 1:
         return None
     key = ("masked", Same(mask), places)
-    if call.name in ("aten.index", "aten.masked_select"):
+    if call.name in READS:
+        if not source.varies and constants.one_number(source) is not None:
+            return CONSTANT
         state = of(source)
         if state is None or not state.degree:
             return None
         shape = tuple(call.shape)
         return State(state.degree, (Places(shape, (0,) * len(shape), key=key),))
     written = written_by(call)
-    if call.arguments.get("accumulate"):
-        return None
     from_there = isinstance(written, Value) and written.varies
     if from_there:
         state = of(written)
@@ -62,18 +66,25 @@ def masked(call: Call, of: Of, constants: Constants) -> State | None:
 
 def written_by(call: Call) -> Any:
     """What a call writes: a tensor or a number."""
-    names = ("source", "values", "value")
+    names = ("source", "src", "values", "value")
     return next(call.arguments[name] for name in names if name in call.arguments)
+
+
+def adds_to_what_is_there(call: Call) -> bool:
+    """Whether a call that writes to elements adds to them."""
+    return call.name in _ADDS or bool(call.arguments.get("accumulate"))
 
 
 def chosen_from(call: Call) -> Value | None:
     """The tensor from which a call takes, by the same mask, what it writes where a mask says so."""
-    mask, written = mask_of(call), call.arguments.get("values", call.arguments.get("source"))
+    mask, written = mask_of(call), None if call.name in READS else written_by(call)
     if mask is None or not mask.varies or not isinstance(written, Value):
+        return None
+    if adds_to_what_is_there(call):
         return None
     while written.call is not None and written.call.name in VIEWS:
         written = written.call["self"]  # one element is written as a scalar
-    if written.call is None or written.call.name not in ("aten.index", "aten.masked_select"):
+    if written.call is None or written.call.name not in READS:
         return None
     other = mask_of(written.call)
     source: Value = written.call["self"]

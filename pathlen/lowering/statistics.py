@@ -43,6 +43,8 @@ def reduced(call: Call, of: Of, entry: Value) -> State | None:
         return _ordered(call, state)
     if axes is None:
         return _around(call, source, state)
+    if len(axes) == 1 and state.degree > 1 and any(one.numbers for one in state.places):
+        return _over_windows(call, axes[0], state, entry)
     places = [_without(one, axes, keeps_axes(call)) for one in state.places]
     if any(one is None or _of_blocks(one, entry) for one in places):
         return None
@@ -66,12 +68,15 @@ def in_pieces(call: Call, states: Mapping[str, State], entry: Value) -> State | 
     if any(len(state.places) != 1 or state.part == "ordered" for state in known):
         return None
     first, *others = dict.fromkeys(state.places[0].expanded(call.shape) for state in known)
+    in_windows = all(state.degree != 1 for state in known)
     for other in others:
         joined = first.and_beside(other)
+        if joined is None and in_windows:
+            joined = _together(first, other, entry)
         if joined is None:
             return None
         first = joined
-    if _of_blocks(first, entry):
+    if first.numbers is None and _of_blocks(first, entry):
         return None
     parts = [state for state in known if state.part in ("exp", "sum")]
     adds = parts and call.name in _ADD and len({state.scale for state in parts}) == 1
@@ -180,11 +185,60 @@ def _around(call: Call, source: Value, state: State) -> State | None:
     if math.prod(source.shape) > MOST_ELEMENTS:
         return None
     middle = (source.shape[axis] - call.shape[axis] + 1) // 2
+    if middle < 0 or middle + call.shape[axis] > source.shape[axis]:
+        return None
     found = [
         numbered(one.as_numbers().narrow(axis, middle, call.shape[axis]), one.reduced)
         for one in state.places
     ]
     return State(0, tuple(found))
+
+
+def _over_windows(call: Call, axis: int, state: State, entry: Value) -> State | None:
+    """A statistic of the features around each one, which lie along an axis of a tensor."""
+    if len(state.places) != 1 or math.prod(state.places[0].shape) > MOST_ELEMENTS:
+        return None
+    places = _around_each(state.places[0].as_numbers().movedim(axis, 0), entry)
+    if places is None or state.places[0].reduced:
+        return None
+    if keeps_axes(call):
+        places = numbered(places.as_numbers().unsqueeze(axis), places.reduced)
+    return State(0, (places,))
+
+
+def _together(one: Places, other: Places, entry: Value) -> Places | None:
+    """Places of a statistic of the features that went into either of two."""
+    if one.key is not None or other.key is not None or math.prod(one.shape) > MOST_ELEMENTS:
+        return None
+    ends = []
+    for places in (one, other):
+        first = places.as_numbers()
+        last = first + sum((size - 1) * step for size, step in places.reduced)
+        ends += [first, torch.where(first < 0, first, last)]
+    found = _around_each(torch.stack(ends), entry)
+    steps = {step for places in (one, other) for _, step in places.reduced}
+    return found if found is None or steps <= {found.reduced[0][1]} else None
+
+
+def _around_each(numbers: torch.Tensor, entry: Value) -> Places | None:
+    """Places of a statistic of features of an entry that lie along one of its axes.
+
+    Args:
+        numbers: of the elements that went into it, -1 for constants.  # (elements, ...)
+        entry: that they are elements of.
+    """
+    there = numbers >= 0
+    last = numbers.amax(0)
+    first = torch.where(there, numbers, last).amin(0)
+    steps = torch.where(there, numbers - first, 0)
+    strides = identity(entry.shape).strides
+    for axis, (size, stride) in enumerate(zip(entry.shape, strides, strict=True)):
+        if size < 2 or is_position_axis(entry.labels, axis):
+            continue
+        line = stride * size
+        if bool((steps % stride == 0).all() and (first // line == last // line).all()):
+            return numbered(first, ((int(steps.max()) // stride + 1, stride),))
+    return None
 
 
 def reduced_axes(call: Call) -> list[int] | None:
@@ -208,7 +262,7 @@ def reduced_axes(call: Call) -> list[int] | None:
 
 def _window_over_features(call: Call, source: Value) -> int | None:
     """The one axis, of features, along which a pooling has windows that move step by step."""
-    if not call.name.startswith("aten.avg_pool") or any(call["padding"]):
+    if not call.name.startswith("aten.avg_pool"):
         return None
     dimensions = len(call["kernel_size"])
     moved = call["stride"] or call["kernel_size"]
