@@ -374,3 +374,79 @@ def test_a_sum_of_neighbours_that_is_no_divisor_stays_a_sum():
 
     model = Model(forward, a=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
     assert numbers(model, IMAGES) == (3 * (1 + 3 * 2) * 2, 1, 1, 4)
+
+
+# --- softmax beside a constant --------------------------------------------------------------------
+
+
+def beside_zero(h):
+    return torch.stack([h, torch.zeros_like(h)], -1)
+
+
+def over_sum(exponentials):
+    return (exponentials / exponentials.sum(-1, keepdim=True))[..., 0]
+
+
+def shifted(pair):
+    return (pair - pair.amax(-1, keepdim=True)).exp()
+
+
+def running(h):
+    """The largest exponent is taken off first, by hand."""
+    largest = torch.maximum(h, torch.zeros_like(h))
+    own = (h - largest).exp()
+    return own / (own + (-largest).exp())
+
+
+def of_halves(both):
+    return both[:2] / (both[:2] + both[2:])
+
+
+SIGMOIDS = {
+    "exponentials over their sum": lambda h: over_sum(beside_zero(h).exp()),
+    "one over the sum": lambda h: (lambda e: e[..., 0] / e.sum(-1))(beside_zero(h).exp()),
+    "shifted by the maximum": lambda h: over_sum(shifted(beside_zero(h))),
+    "shifted by hand": running,
+    "logsumexp": lambda h: (beside_zero(h) - beside_zero(h).logsumexp(-1, keepdim=True)).exp()[
+        ..., 0
+    ],
+    "normalized": lambda h: F.normalize(beside_zero(h).exp(), p=1, dim=-1)[..., 0],
+    "one of two": lambda h: (lambda e: e[0] / (e[0] + e[1]))(beside_zero(h).movedim(-1, 0).exp()),
+    "put together": lambda h: of_halves(torch.cat([h, torch.zeros_like(h)]).exp()),
+    "einsum": lambda h: (lambda e: e[..., 0] / torch.einsum("bck->bc", e))(beside_zero(h).exp()),
+    "scaled by 1 and 0": lambda h: over_sum((h[..., None] * torch.tensor([1.0, 0.0])).exp()),
+    "halves": lambda h: over_sum((h[..., None] * torch.tensor([0.5, -0.5])).exp()),
+}
+
+
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_a_softmax_of_a_tensor_beside_a_constant_is_a_sigmoid(name):
+    check(residual(torch.sigmoid), residual(SIGMOIDS[name]), RESIDUAL)
+
+
+def test_a_softmax_of_features_beside_a_constant_stays_one():
+    """An extra score of 0 for none of them: 4 -> 5 scores and a pass, then 3 outputs."""
+
+    def none_of_them(h):
+        scores = torch.cat([h, torch.zeros(2, 1)], 1).exp()
+        return (scores / scores.sum(-1, keepdim=True))[:, :5]
+
+    model = Model(lambda m, x: m.c(none_of_them(m.a(x))), a=nn.Linear(4, 5), c=nn.Linear(5, 3))
+    assert numbers(model) == (4 * 5 * 3, 0, 0, 0)
+
+
+KNOTS, SLOPES = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.5, -2.0, 1.0])
+HINGES = {
+    "matmul": lambda h: F.relu(KNOTS - h[..., None]) @ SLOPES,
+    "einsum": lambda h: torch.einsum("bck,k->bc", F.relu(KNOTS - h[..., None]), SLOPES),
+    "linear": lambda h: F.linear(F.relu(KNOTS - h[..., None]), SLOPES[None])[..., 0],
+    "product and sum": lambda h: (F.relu(KNOTS - h[..., None]) * SLOPES).sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", HINGES)
+def test_functions_of_one_element_that_a_product_adds_up_are_one(name):
+    def plain(h):
+        return sum(s * F.relu(k - h) for k, s in zip(KNOTS, SLOPES, strict=True))
+
+    check(residual(plain), residual(HINGES[name]), RESIDUAL)

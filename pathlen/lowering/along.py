@@ -77,7 +77,7 @@ def along(call: Call, of: Of, entry: Value) -> State | None:
     if state is None or not state.degree or len(state.places) != 1:
         return None
     short = [axis for axis in axes if source.shape[axis] == 1]
-    if len(short) > _new_axes(source, entry):
+    if len(short) > max(_new_axes(source, entry), 0):
         return None
     places = _carried_places(call, state.places[0], axes)
     if places is None:

@@ -22,12 +22,14 @@ from pathlen.lowering.labels import (
     constant_labels,
     is_position_axis,
     label_sets,
+    one_along,
     sets_of_rows,
     without_repeats,
 )
 from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.lookups import is_step, one_hot_look_up
 from pathlen.lowering.matrix_layers import layer
+from pathlen.lowering.reduction import function_along, reduction
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.written_views import with_axes
 from pathlen.lowering.zeros import zeros_of
@@ -64,6 +66,8 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
         return lowering.result(call, constant_labels(call.shape))
     without_path = without_path or [n for n in (0, 1) if is_step(letters.operands[n])]
     if without_path:
+        if functions_of_one(letters, 1 - without_path[0], lowering):
+            return _product_and_sum(call, letters, lowering)
         return layer(call, letters, 1 - without_path[0], lowering)
     if all(letters.sizes[a] == 1 for a in letters.summed):
         return _product(call, letters, lowering)
@@ -111,6 +115,39 @@ def _product(call: Call, letters: Letters, lowering: Lowering) -> Value:
     product = elementwise(Call(multiply, "aten.mul", arguments, call.node, call.output), lowering)
     assert isinstance(product, Value)
     return product
+
+
+def functions_of_one(letters: Letters, path: int, lowering: Lowering) -> bool:
+    """Whether a product with a vector adds up several functions of one element.
+
+    Args:
+        letters: of the product.
+        path: which operand is the path tensor.
+        lowering: the lowering at work.
+    """
+    source, own = letters.operands[path], letters.own[path]
+    axes = [axis for axis, letter in enumerate(own) if letter not in letters.out]
+    if not axes or any(letters.sizes[a] > 1 for a in letters.out if a not in own):
+        return False
+    if one_along(lowering.unified(source.labels), axes) is not None:
+        return False
+    elements = lowering.variants.elements(source)
+    return elements is not None and one_along(elements, axes) is not None
+
+
+def _product_and_sum(call: Call, letters: Letters, lowering: Lowering) -> Value:
+    """A contraction as a product of elements that is added up."""
+    out, sizes = letters.out, letters.sizes
+    summed = "".join(dict.fromkeys(a for own in letters.own for a in own if a not in out))
+    whole = [*call.shape, *(sizes[a] for a in summed)]
+    like = torch.empty(whole, dtype=call.output.dtype, device="meta")
+    product = _product(replace(call, like=like), replace(letters, out=out + summed), lowering)
+    arguments = {"self": product, "dim": [*range(len(out), len(whole))], "keepdim": False}
+    func = torch.ops.aten.sum.dim_IntList
+    total = Call(func, "aten.sum", {**arguments, "dtype": None}, call.node, call.output)
+    found = function_along(total, lowering) or reduction(total, lowering)
+    assert isinstance(found, Value)
+    return found
 
 
 def _zeros(call: Call, letters: Letters, lowering: Lowering) -> torch.Tensor | None:

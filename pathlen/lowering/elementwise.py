@@ -33,6 +33,7 @@ from pathlen.lowering.regions import (
 )
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.states import SUMS, State, is_exponential
+from pathlen.lowering.statistics import of_one
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
 from pathlen.lowering.weighted_merges import (
     factors_of_parts,
@@ -72,7 +73,10 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
         return lowering.result(call, constant_labels(call.shape))
     if is_exponential(call) and path[0].softmax == "log":
         return _softmax(call, broadcast(path[0].labels, call.shape), lowering)
-    region, meeting = find_region(call, varying, lowering.constants), meeting_of(call)
+    meeting = meeting_of(call)
+    region = find_region(
+        call, varying, lowering.constants, lambda region: not of_one_element(region, lowering)
+    )
     if region is not None:
         value = scalar_function(region, lowering)
         if meeting is not None and meeting.inverts:
@@ -91,6 +95,23 @@ def frexp(call: Call, lowering: Lowering) -> Result:
     mantissas = elementwise(call, lowering)
     assert isinstance(mantissas, Value)
     return mantissas, lowering.result(call, constant_labels(call.shape), dtype=torch.int32)
+
+
+def of_one_element(region: Region, lowering: Lowering) -> bool:
+    """Whether what a region takes for a statistic is a function of single elements.
+
+    Beside constants and other functions of the same element: the sum of exp(h) and exp(0).
+    """
+    numbers = lowering.variants.elements(region.entry) if region.normalization else None
+    if numbers is None:
+        return False
+    flat = numbers.reshape(-1)
+    return any(
+        of_one(flat, places)
+        for state in region.states
+        if state is not None and not state.degree
+        for places in state.places
+    )
 
 
 def scalar_function(region: Region, lowering: Lowering) -> Value:

@@ -10,7 +10,7 @@ import torch
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.contraction import contract
+from pathlen.lowering.contraction import contract, functions_of_one
 from pathlen.lowering.elementwise import merged
 from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
@@ -36,8 +36,9 @@ def linear(call: Call, lowering: Lowering) -> Value:
     """
     source, weight, bias = call["input"], call["weight"], call["bias"]
     leading = _LETTERS[: len(source.shape) - 1]
-    if brings_paths(weight, beside=source):
-        letters = Letters((source, weight), (leading + "k", "jk"), leading + "j")
+    letters = Letters((source, weight), (leading + "k", "jk"), leading + "j")
+    of_one = source.is_path and weight.shape[0] == 1 and functions_of_one(letters, 0, lowering)
+    if of_one or brings_paths(weight, beside=source):
         product = contract(call, letters, lowering)
     elif source.is_path:
 

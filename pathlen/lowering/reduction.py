@@ -136,7 +136,12 @@ def function_along(call: Call, lowering: Lowering) -> Result | None:
             return None
         several = lowering.variants.of(source) is not None  # linear functions: a layer
         return None if several else reshaped(call, source, lowering)
-    region = find_region(call, varying_operands(call), lowering.constants, shifts=False)
+    region = find_region(
+        call,
+        varying_operands(call),
+        lowering.constants,
+        lambda region: region.state.part != "shifted",  # a log softmax only shifts
+    )
     if region is None or region.affine:
         return None
     return _with_places(call, scalar_function(region, lowering), lowering)

@@ -8,7 +8,7 @@ is either affine - then the region is a normalization, a pass - or it is one act
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pathlen.lowering.constants import Constants
@@ -79,7 +79,10 @@ class Region:
 
 
 def find_region(
-    call: Call, operands: list[Value], constants: Constants, *, shifts: bool = True
+    call: Call,
+    operands: list[Value],
+    constants: Constants,
+    accepts: Callable[[Region], bool] | None = None,
 ) -> Region | None:
     """The smallest region that ends in an elementwise call, None where there is none.
 
@@ -92,7 +95,7 @@ def find_region(
         call: the last call.
         operands: the tensors that it reads and the input decides on.
         constants: gives the indices of movements.
-        shifts: whether a region that ends in a log softmax, and so only shifts, is wanted.
+        accepts: whether a region is wanted; by default all are.
     """
     frontier = {id(value): value for value in operands}
     heap = [(-value.order, id(value)) for value in operands]
@@ -104,7 +107,7 @@ def find_region(
             tried = False
         elif not tried and next(iter(frontier.values())).is_path:
             region = region_of(call, next(iter(frontier.values())), between, constants)
-            if region is not None and (shifts or region.state.part != "shifted"):
+            if region is not None and (accepts is None or accepts(region)):
                 return region
             tried = True  # elements of several places meet: before these were put side by side
             # or repeated, they may be one

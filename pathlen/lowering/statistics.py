@@ -117,6 +117,25 @@ def is_broadcast_back(places: Places, moving: Places, entry: Value) -> bool:
     )
 
 
+def of_one(elements: torch.Tensor, places: Places) -> bool:
+    """Whether each of several statistics is one of a single element, repeated, and of constants.
+
+    Args:
+        elements: which one each number of the places stands for, -1 for constants.  # (numbers,)
+        places: of the statistics.
+    """
+    inside = torch.zeros(1, dtype=torch.int64)
+    for size, stride in places.reduced:
+        inside = (inside[:, None] + torch.arange(size) * stride).reshape(-1)
+    unknown = places.key is not None or places.numbers is not None
+    if len(inside) == 1 or unknown or math.prod(places.shape) * len(inside) > MOST_ELEMENTS:
+        return False
+    first = places.as_numbers().unique()
+    read = elements[first[:, None] + inside]
+    one = read.amax(1, keepdim=True)
+    return bool(((read == one) | (read < 0)).all())
+
+
 def last_of_cumulated(call: Call, item: int, of: Of, constants: Constants) -> Call | None:
     """The reduction that a movement of cumulated elements is, where it takes the last ones alone.
 

@@ -60,6 +60,7 @@ class Variants:
         self._constants = constants
         self._scales = scales
         self._known: dict[Value, _Held] = {}
+        self._elements: dict[Value, torch.Tensor | None] = {}
 
     def of(self, value: Value) -> torch.Tensor | None:
         """Numbers of functions, int64 of the value's shape; None where each element has one."""
@@ -68,6 +69,44 @@ class Variants:
     def repeats(self, value: Value, axis: int) -> torch.Tensor | None:
         """How many elements before each one along an axis are the same, see `Places`."""
         return self._held(value).places.repeats_along(axis)
+
+    def elements(self, value: Value) -> torch.Tensor | None:
+        """Which element each one of a tensor is a function of, before activations too.
+
+        Returns:
+            int64 of its shape, -1 for constants; None where it is another one for each.
+        """
+        stack = [value]
+        while stack[-1] not in self._elements:
+            function = self._held(stack[-1]).root.function
+            if function is None or function.region.entry in self._elements:
+                break
+            stack.append(function.region.entry)
+        for current in reversed(stack):
+            if current not in self._elements:
+                self._elements[current] = self._elements_of(self._held(current))
+        return self._elements[value]
+
+    def _elements_of(self, held: _Held) -> torch.Tensor | None:
+        function, root, places = held.root.function, held.root, held.places
+        numbers = None
+        if places.key is not None or root.shape.numel() > MOST_ELEMENTS:
+            return None
+        if function is not None:
+            region = function.region
+            below, (own,) = self._elements[region.entry], region.state.places
+            if own.key is None and (below is not None or own.repeats()):
+                if below is None:
+                    below = identity(region.entry.shape).as_numbers()
+                numbers = carried(region, below, root.shape, self._constants)
+        if numbers is None and not places.repeats():
+            return None
+        if numbers is None:
+            return places.as_numbers()
+        begin, here = self._held(root).places.as_numbers(), places.as_numbers()
+        table = torch.full((int(begin.max()) + 1,), CONSTANT)
+        table[begin.reshape(-1)] = numbers.reshape(-1)  # the places of a function may repeat
+        return torch.where(here < 0, CONSTANT, table[here])
 
     def _held(self, value: Value) -> _Held:
         for current in operands_first(value, self._known):
