@@ -450,3 +450,95 @@ def test_functions_of_one_element_that_a_product_adds_up_are_one(name):
         return sum(s * F.relu(k - h) for k, s in zip(KNOTS, SLOPES, strict=True))
 
     check(residual(plain), residual(HINGES[name]), RESIDUAL)
+
+
+# --- the k largest --------------------------------------------------------------------------------
+
+
+def largest(h):
+    return h.topk(3, -1)
+
+
+def into_zeros(h, method, places, values, **settings):
+    return getattr(torch.zeros_like(h), method)(-1, places, values, **settings)
+
+
+def marked(h):
+    return torch.zeros_like(h, dtype=torch.bool).scatter(-1, largest(h).indices, True)
+
+
+def by_order(h):
+    values, places = h.sort(-1, descending=True)
+    return into_zeros(h, "scatter", places[:, :3], values[:, :3])
+
+
+WINNERS = {
+    "scatter": lambda h: into_zeros(h, "scatter", largest(h).indices, largest(h).values),
+    "scatter in place": lambda h: (lambda v, i: torch.zeros_like(h).scatter_(-1, i, v))(
+        *largest(h)
+    ),
+    "scatter_add": lambda h: (lambda v, i: into_zeros(h, "scatter_add", i, v))(*largest(h)),
+    "scatter_reduce": lambda h: (lambda v, i: into_zeros(h, "scatter_reduce", i, v, reduce="sum"))(
+        *largest(h)
+    ),
+    "a mask": lambda h: h * marked(h),
+    "a mask of floats": lambda h: h * into_zeros(h, "scatter", largest(h).indices, 1.0),
+    "masked_fill": lambda h: h.masked_fill(~marked(h), 0.0),
+    "gathered": lambda h: (lambda i: into_zeros(h, "scatter", i, h.gather(-1, i)))(
+        largest(h).indices
+    ),
+    "sorted": by_order,
+    "the others filled": lambda h: h.scatter(-1, (-h).topk(3, -1).indices, 0.0),
+    "by sort": lambda h: h * (h >= h.sort(-1, descending=True).values[:, 2:3]),
+    "by kthvalue": lambda h: h * (h >= h.kthvalue(4, -1, keepdim=True).values),
+}
+
+
+def six_features(activation):
+    """c(x + b(activation(a(x)))): 4 -> 6 -> 4 -> 3 features."""
+    layers = {"a": nn.Linear(4, 6), "b": nn.Linear(6, 4), "c": nn.Linear(4, 3)}
+    return Model(lambda m, x: m.c(x + m.b(activation(m.a(x)))), **layers)
+
+
+OF_SIX = (4 * (1 + 6 * 4) * 3, Fraction(24, 25), Fraction(1, 2), 6)
+
+
+@pytest.mark.parametrize("name", WINNERS)
+def test_what_keeps_the_largest_is_a_threshold(name):
+    plain = six_features(lambda h: torch.where(h >= largest(h).values[..., -1:], h, 0.0))
+    check(plain, six_features(WINNERS[name]), OF_SIX)
+
+
+LARGEST = {
+    "one_hot": lambda h: h * F.one_hot(h.argmax(-1), 6),
+    "scatter": lambda h: (lambda v, i: into_zeros(h, "scatter", i, v))(*h.max(-1, keepdim=True)),
+    "scatter of an axis that was reduced": lambda h: (
+        lambda v, i: into_zeros(h, "scatter", i[:, None], v[:, None])
+    )(*h.max(-1)),
+    "equal": lambda h: h * (h == h.amax(-1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_what_keeps_the_largest_of_all_is_a_threshold(name):
+    plain = six_features(lambda h: torch.where(h >= h.amax(-1, keepdim=True), h, 0.0))
+    check(plain, six_features(LARGEST[name]), OF_SIX)
+
+
+def test_elements_that_are_sorted_and_put_back_are_those_they_were():
+    def there_and_back(h):
+        values, places = F.relu(h).sort(-1)
+        return torch.zeros_like(h).scatter(-1, places, values)
+
+    check(six_features(F.relu), six_features(there_and_back), OF_SIX)
+
+
+def test_places_alone_have_no_path():
+    """A one-hot vector of the largest chooses among features, and is none itself."""
+
+    def forward(m, x):
+        chosen = F.one_hot(m.gate(x).argmax(-1), 6).float()
+        return m.c(m.a(x) * chosen)
+
+    layers = {"gate": nn.Linear(4, 6), "a": nn.Linear(4, 6), "c": nn.Linear(6, 3)}
+    assert numbers(Model(forward, **layers)) == (4 * 6 * 3, 0, 0, 0)

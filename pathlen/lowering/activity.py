@@ -16,6 +16,7 @@ from pathlen.lowering.lookups import as_chosen, chooser_of, choosing
 from pathlen.lowering.masks import READS, adds_to_what_is_there, mask_of, written_by
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten, call_by_name, functional
+from pathlen.lowering.ranks import Order, picked_by, written_by_rank
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.stacks import stack_of
@@ -219,6 +220,9 @@ class _Evaluation:
             x = self._value(call["self"])
             slopes = self._channels(call["weight"], call)
             return torch.where(x >= 0, x, slopes * x)
+        order = written_by_rank(call)
+        if order is not None:
+            return self._ranked(call, order)
         kind = kind_of_call(call)
         if kind == "normalization":
             return self._normalize(call)
@@ -317,6 +321,18 @@ class _Evaluation:
             chosen = self._move(choosing(call, int(number)), item)
             result = torch.where(shown == number, chosen.double(), result)
         return result
+
+    def _ranked(self, call: Call, order: Order) -> torch.Tensor:
+        """Elements that are written at the places of the largest: above a statistic."""
+        there = self._value(order.source) > _FIXED_STATISTIC
+        if call.name == "aten.one_hot":
+            return there.double()
+        written, beside = (
+            self._value(one).double() if isinstance(one, Value) else torch.tensor(one)
+            for one in (picked_by(call, order), call["self"])
+        )
+        whole = call["index"].shape == call.shape
+        return written if whole else torch.where(there, written.double(), beside.double())
 
     def _masked(self, call: Call) -> torch.Tensor:
         """Elements read or written where a mask says so."""

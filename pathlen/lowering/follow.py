@@ -25,6 +25,7 @@ from pathlen.lowering.moving import before_moves, item_of, moved_operands, place
 from pathlen.lowering.neighbours import restored
 from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import moved_places
+from pathlen.lowering.ranks import by_rank, read_by_rank, written_by_rank
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
 from pathlen.lowering.stacks import over_pieces, stack_of
@@ -97,6 +98,9 @@ class Follower:
         states = [self._of(value) for value in followed_operands(call)]
         if any(state is None for state in states):
             return None
+        order = written_by_rank(call)
+        if order is not None:
+            return by_rank(call, order, self._of, self._constants)
         if chooser_of(call) is not None:
             return self._chosen(call, item)
         kind = kind_of_call(call)
@@ -249,6 +253,9 @@ class Follower:
 
 def followed_operands(call: Call) -> list[Value]:
     """The varying operands whose elements a call computes with: not the numbers that say where."""
+    order = written_by_rank(call)
+    if order is not None:
+        return read_by_rank(call, order)
     where = {id(value) for value in places_of(call) if value.dtype != torch.bool}
     followed = [value for value in varying_operands(call) if id(value) not in where]
     mask = (mask_of(call) or chooser_of(call)) if where else None

@@ -19,6 +19,7 @@ from pathlen.lowering.lookups import as_chosen, chooser_of
 from pathlen.lowering.masks import mask_of
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.places import identity
+from pathlen.lowering.ranks import written_by_rank
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.same_functions import function_numbers, places
@@ -137,6 +138,9 @@ def _carried_by(
         moved = carried_along(call, known[id(operands[0])])
         assert moved is not None
         return collapse(moved)
+    order = written_by_rank(call)
+    if order is not None:
+        return broadcast(known[id(order.source)], shape)
     chooser = chooser_of(call)
     if chooser is not None:
         return collapse(broadcast(as_chosen(call, known[id(chooser)]), shape))

@@ -17,6 +17,7 @@ from pathlen.lowering.labels import CONSTANT, broadcast, collapse, constant_labe
 from pathlen.lowering.masks import chosen_from, mask_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting
+from pathlen.lowering.ranks import written_by_rank
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
@@ -53,6 +54,10 @@ def scatter(call: Call, lowering: Lowering) -> Value:
     At constant indices an assignment is a movement. Otherwise what may stand at an element is what
     was there and what may be written there, and both are predecessors.
     """
+    if written_by_rank(call) is not None and any(value.is_path for value in call.values()):
+        region = find_region(call, followed_operands(call), lowering.constants)
+        if region is not None:
+            return scalar_function(region, lowering)
     mask = mask_of(call)
     if mask is not None and mask.varies:
         chosen = _where_a_mask_says(call, lowering)
