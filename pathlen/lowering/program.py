@@ -107,6 +107,7 @@ def _lower(
     )
     if lowering.steps is not None:
         lowering.steps.nodes = lowering.builder.arrays()
+        lowering.steps.as_recorded()
     watched = lowering.steps is not None
     values = interpreter.values if watched else {}
     del interpreter  # and with it the labels of every tensor, before the graph is put together

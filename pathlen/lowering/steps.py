@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from pathlen.lowering.builder import NodeArrays
 from pathlen.lowering.values import Call, Value
@@ -47,3 +48,14 @@ class Steps:
     inputs: dict[fx.Node, Value] = field(default_factory=dict)
     programs: dict[fx.Node, Recording] = field(default_factory=dict)
     nodes: NodeArrays | None = None
+
+    def as_recorded(self) -> None:
+        """Give each result the call that was recorded, which rules may have written in others.
+
+        That is for when all is lowered: other calls look at what was written.
+        """
+        for step in self.taken:
+            if step.program is None:
+                for value in pytree.tree_leaves(step.result):
+                    if isinstance(value, Value) and value.call is not None:
+                        value.call = step.call

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.lowering.labels import CONSTANT, distinct
 from pathlen.lowering.operations import aten
+from pathlen.lowering.ranks import Order, picked_by, read_by_rank, written_by_rank
 from pathlen.lowering.rules import kind_of, kind_of_call
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Call, Value
@@ -107,7 +108,10 @@ def results(step: Step) -> list[Value]:
 
 
 def operands(call: Call) -> list[Value]:
-    """The operands that inputs reach, each once."""
+    """The operands that inputs reach, each once; of what is written by rank, what is ranked."""
+    order = written_by_rank(call)
+    if order is not None:
+        return read_by_rank(call, order)
     return list({id(v): v for v in call.values() if v.varies}.values())
 
 
@@ -119,6 +123,8 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
     the graph has paths from them.
     """
     path = [value for value in operands(call) if value.is_path]
+    if written_by_rank(call) and not any(value.is_path for value in call.values()):
+        return []  # a mask
     if policy.attention == "value":
         if call.name == "aten.scaled_dot_product_attention":
             return [value for value in path if value is call["value"]]
@@ -154,7 +160,7 @@ def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut 
 
 def _is_by_element(call: Call, read: np.ndarray) -> bool:
     """Whether a call may end a scalar function: as it is, or as the graph has it."""
-    if kind_of_call(call) == "elementwise" or call.name in _CHOOSE:
+    if kind_of_call(call) == "elementwise" or call.name in _CHOOSE or written_by_rank(call):
         return True
     path = [value for value in operands(call) if value.is_path]
     if kind_of_call(call) in ("reduction", "contraction"):
@@ -303,6 +309,9 @@ def scalar_function(step: Step, read: np.ndarray) -> Cut | None:
 
 
 def _apply(call: Call, tensor_of: Any, base: Tensors, generic: bool) -> Any:
+    order = written_by_rank(call)
+    if order is not None:
+        return _above_threshold(call, order, tensor_of, base)
     arguments = call.replace_values(tensor_of)
     if generic and isinstance(factor := arguments.get("other"), (int, float)):
         arguments["other"] = _generic(call.name, factor)
@@ -313,6 +322,31 @@ def _apply(call: Call, tensor_of: Any, base: Tensors, generic: bool) -> Any:
     if lacks_held_form(call):  # taken at its word: each element depends on its own
         (source,) = [tensor_of(value) for value in operands(call)][:1]
         return result.detach() + (source - source.detach())
+    return result
+
+
+def _above_threshold(call: Call, order: Order, tensor_of: Any, base: Tensors) -> torch.Tensor:
+    """What is written at the places of the largest or smallest elements, by the last of them.
+
+    That is a statistic, held fixed as others are.
+    """
+    source, fixed, axis = tensor_of(order.source), base[order.source].detach(), order.axis
+    one_hot = call.name == "aten.one_hot"
+    index = base[call["self" if one_hot else "index"]]
+    chosen = fixed.gather(axis, index.unsqueeze(axis) if one_hot else index)
+    if bool((chosen.mean(axis) >= fixed.mean(axis)).all()):
+        there = source >= chosen.amin(axis, keepdim=True)
+    else:
+        there = source <= chosen.amax(axis, keepdim=True)
+    if one_hot:
+        return there.long()  # type: ignore[no-any-return]
+    written, beside = (
+        tensor_of(one) if isinstance(one, Value) else torch.as_tensor(one)
+        for one in (picked_by(call, order), call["self"])
+    )
+    if index.shape == fixed.shape:
+        there = torch.ones_like(there)
+    result: torch.Tensor = torch.where(there, written, beside)
     return result
 
 
