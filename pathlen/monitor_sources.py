@@ -159,13 +159,16 @@ class Structure:
             if _is_option(modules[path], key, value)
         ]
         self._values = [attributes[key] for _, attributes, key in self._numbers]
+        self._paths = list(modules)
+        self._parameters = [module._parameters for module in modules.values()]
+        self._counts = [len(own) for own in self._parameters]
 
     def require_unchanged(self) -> None:
         """Check that modules and numbers are still there; a few microseconds.
 
         Raises:
-            MonitorError: A module was replaced, added or removed, a number has changed, or
-                parameters are sharded over devices.
+            MonitorError: A module was replaced, added or removed, has more parameters, a number
+                has changed, or parameters are sharded over devices.
         """
         for name, attributes in self._holders:
             if holds_shards(attributes):
@@ -173,6 +176,15 @@ class Structure:
         children = [child for own in self._children for child in own.values()]
         if children != self._modules:
             raise MonitorError(f"{self._difference(children)}; {_AGAIN}")
+        counts = [len(own) for own in self._parameters]
+        if counts != self._counts:
+            for path, count, before in zip(self._paths, counts, self._counts, strict=True):
+                if count > before:  # what is missing is told where it is read
+                    raise MonitorError(
+                        f"module {path or '(the model)'!r} has {count} parameters of its own, and"
+                        f" had {before} when the model was traced (make_linearizable adds slopes);"
+                        f" {_AGAIN}"
+                    )
         values = [attributes.get(key) for _, attributes, key in self._numbers]
         if values != self._values:
             for (path, _, key), now, before in zip(

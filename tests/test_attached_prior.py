@@ -291,10 +291,10 @@ class Forgetful(torch.optim.Optimizer):
     """Derives from torch's class without its constructor, so that no hooks are called."""
 
     def __init__(self, inner: torch.optim.Optimizer) -> None:
-        self.inner, self.param_groups = inner, inner.param_groups
+        self.inners, self.param_groups = [inner], inner.param_groups
 
     def step(self, closure: Any = None) -> Any:
-        return self.inner.step(closure)
+        return self.inners[0].step(closure)
 
 
 def test_optimizers_without_hooks_are_refused() -> None:
@@ -313,9 +313,10 @@ def test_rates_that_differ_matter_to_proximal_steps_only() -> None:
     )
     first, second = (own.parameter for own in slopes_of(model))
     optimizer = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": [second]}], lr=0.2)
-    SparsityPrior(model, omega=0.1).attach(optimizer)
+    attached = SparsityPrior(model, omega=0.1).attach(optimizer)
     optimizer.step()
     torch.testing.assert_close(second.detach(), 2 * first.detach())
+    attached.remove()
     other = SparsityPrior(model, omega=0.1, method="proximal").attach(optimizer)
     with pytest.raises(PathlenError, match=r"the learning rates \[0.1, 0.2\]"):
         optimizer.step()

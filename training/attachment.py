@@ -7,8 +7,9 @@ scaled with the gradient of the loss; a step that is left out, as by a `GradScal
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,11 +21,15 @@ from pathlen.printable import listed
 from pathlen.training.groups import rate_of_slopes, warn_of_decay
 from pathlen.training.slope_vector import SlopeVector
 
+IDLE = 10
+"""Steps without an effect before a warning: a `GradScaler` leaves out some at first."""
+
 
 class Attachable:
     """What a prior and the baselines share: a penalty that a loss or an optimizer takes."""
 
     _slopes: SlopeVector
+    _frozen: Tensor
     _attachment: weakref.ref[Attachment] | None = None
 
     def penalty(self) -> Tensor:
@@ -45,17 +50,21 @@ class Attachable:
         the gradient of the loss.
 
         Args:
-            optimizer: Holds all slopes. Wrappers of Accelerate and Fabric are seen through.
+            optimizer: Holds all slopes. Wrappers of Accelerate and Fabric, and optimizers that hold
+                another one (SAM, Lookahead), are seen through.
 
         Returns:
-            What its `remove` detaches again. An earlier one is detached.
+            What its `remove` detaches again. An earlier one is detached; so is, with a warning,
+            what else was attached to this optimizer for the same slopes.
 
         Raises:
             PathlenError: The optimizer does not hold all slopes, here or in a later step.
         """
         if (before := self._attached()) is not None:
             before.remove()
-        attachment = Attachment(self, unwrapped_optimizer(optimizer))
+        inside = unwrapped_optimizer(optimizer)
+        attachment = Attachment(self, inside)
+        attachment.supersede(inside)
         self._attachment = weakref.ref(attachment)
         return attachment
 
@@ -70,7 +79,34 @@ class Attachable:
         return self._attached() is not None
 
     def step(self, learning_rate: float = 0.0) -> None:
-        """After each step of the optimizer."""
+        """Make units linear, and keep those linear that are. After each step of the optimizer.
+
+        While it is attached to an optimizer, whose steps count by themselves, this counts nothing:
+        it sets to 1 again what is frozen, wherever something else has moved it (Lookahead).
+
+        Args:
+            learning_rate: Of the slopes in the step before; used by the proximal method only.
+
+        Raises:
+            ActivityError: A slope is NaN or infinite; no slope is changed then. (On a GPU only with
+                a target: otherwise the answer would be waited for.)
+            PathlenError: Weights were loaded that are not those of this prior.
+        """
+        attachment = self._attached()
+        if attachment is None:
+            self._step(learning_rate)
+            return
+        attachment.expect_steps()
+        self._settle_again()
+
+    @torch.no_grad()
+    def _settle_again(self) -> None:
+        """Bring slopes that something has moved to what the steps before have made of them."""
+        flat = self._slopes.read()
+        self._slopes.write(flat.masked_fill(self._frozen.to(flat.device), 1.0))
+
+    def _step(self, learning_rate: float = 0.0) -> None:
+        """A step that counts."""
         raise NotImplementedError
 
     def _attached(self) -> Attachment | None:
@@ -100,6 +136,9 @@ class Attachment:
     def __init__(self, of: Attachable, optimizer: Optimizer) -> None:
         self.of = of
         self._held: list[nn.Parameter] = []
+        self._calls = 0
+        self._moved: Tensor | None = None
+        self._told = False
         self._require_held(optimizer)
         warn_of_decay(of._slopes.model, optimizer)
         self.handles = [
@@ -113,11 +152,41 @@ class Attachment:
             handle.remove()
         self.handles = []
 
+    def supersede(self, optimizer: Optimizer) -> None:
+        """Detach what else would add a penalty of the same slopes in each step of an optimizer."""
+        own = set(map(id, self._held))
+        others = [
+            other
+            for other in _attached_to(optimizer)
+            if other is not self and own & set(map(id, other._held))
+        ]
+        for other in others:
+            other.remove()
+        if others:
+            warnings.warn(
+                f"{type(others[0].of).__name__} was attached to this optimizer for the same slopes"
+                " before, and is detached: two penalties would add up",
+                stacklevel=3,
+            )
+
+    def expect_steps(self) -> None:
+        """Note that somebody's loop has come to a step; warn if the optimizer makes none."""
+        self._calls += 1
+        if self._calls == IDLE:
+            warnings.warn(
+                f"{type(self.of).__name__}.step() was called {IDLE} times, and the optimizer that"
+                " it is attached to has made no step, so that it does nothing: attach it to the one"
+                " that steps, or detach it (what attach() returned has remove())",
+                stacklevel=3,
+            )
+
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Add the gradient of the penalty; where a closure makes gradients, after the closure."""
         self._require_held(optimizer)
+        self._calls = 0
+        self._look_for_moved()
         positional = len(args) > 1  # the first is the optimizer
         closure = args[1] if positional else kwargs.get("closure")
         if closure is None:
@@ -127,7 +196,9 @@ class Attachment:
         def with_penalty() -> Any:
             loss = closure()
             penalty = self._add(optimizer)
-            return loss + penalty if isinstance(loss, Tensor | float) else loss
+            if not isinstance(loss, Tensor | float):
+                return loss
+            return loss - penalty if _ascends(optimizer, self._held) else loss + penalty
 
         if positional:
             return (args[0], with_penalty, *args[2:]), kwargs
@@ -136,8 +207,30 @@ class Attachment:
     def _add(self, optimizer: Optimizer) -> Tensor:
         with torch.enable_grad():
             penalty = self.of._penalty()
-        add_gradient(penalty, self._held, getattr(optimizer, "grad_scale", None))
+        scale = getattr(optimizer, "grad_scale", None)
+        if _ascends(optimizer, self._held):  # the penalty is to fall all the same
+            scale = -1.0 if scale is None else -scale
+        add_gradient(penalty, self._held, scale)
         return penalty.detach()
+
+    def _look_for_moved(self) -> None:
+        """Warn once where something has moved slopes that are frozen, between two steps.
+
+        The answer is looked at a step later, when a device has it: nobody waits for it.
+        """
+        if self._told:
+            return
+        if self._moved is not None and bool(self._moved):
+            self._told = True
+            warnings.warn(
+                "something else than the optimizer has moved slopes that are linear for good, such"
+                " as Lookahead, or an average that was put in the place of the model. They are set"
+                " to 1 again in each step of the optimizer, but not after the last one: call step()"
+                f" of the {type(self.of).__name__} after whatever moves them",
+                stacklevel=4,
+            )
+        flat = self.of._slopes.read().detach()
+        self._moved = (self.of._frozen.to(flat.device) & (flat != 1)).any()
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Step what is attached, unless a fused optimizer has left out the step."""
@@ -145,7 +238,7 @@ class Attachment:
         if overflow is not None and bool(overflow > 0):
             return
         rate = rate_of_slopes(self._held, [optimizer]) if self.of._uses_rate() else None
-        self.of.step(rate or 0.0)
+        self.of._step(rate or 0.0)
 
     def _require_held(self, optimizer: Optimizer) -> None:
         """Look whether the optimizer holds the slopes, anew whenever they are other tensors."""
@@ -192,13 +285,44 @@ def add_gradient(
             slope.grad += scaled
 
 
+def _attached_to(optimizer: Optimizer) -> Iterator[Attachment]:
+    """What is attached to an optimizer, by the hooks that it calls."""
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        owner = getattr(hook, "__self__", None)
+        if isinstance(owner, Attachment):
+            yield owner
+
+
+def _ascends(optimizer: Optimizer, slopes: Iterable[nn.Parameter]) -> bool:
+    """Whether an optimizer goes up the gradient of slopes (`maximize=True`).
+
+    Raises:
+        PathlenError: It does so for some of them only.
+    """
+    groups = [group for group in optimizer.param_groups if group.get("maximize")]
+    if not groups:
+        return False
+    up = {id(own) for group in groups for own in group["params"]}
+    found = {id(slope) in up for slope in slopes}
+    if len(found) > 1:
+        raise PathlenError(
+            "the optimizer goes up the gradient of some slopes (maximize=True) and down that of"
+            " others; put them into one group (pathlen.training.parameter_groups)"
+        )
+    return found == {True}
+
+
 def unwrapped_optimizer(optimizer: Any) -> Optimizer:
-    """The optimizer of torch inside of the wrappers of Accelerate, Fabric and Lightning.
+    """The optimizer of torch inside of what holds one, which is what makes the steps.
+
+    Such are the wrappers of Accelerate, Fabric and Lightning, and SAM and Lookahead.
 
     Raises:
         PathlenError: There is none.
     """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+    seen: list[Any] = []
+    while not any(optimizer is one for one in seen) and (inner := _inside(optimizer)) is not None:
+        seen.append(optimizer)
         optimizer = inner
     # torch sets this where hooks are called: some classes that derive from Optimizer skip it
     if not isinstance(optimizer, Optimizer) or not hasattr(type(optimizer).step, "hooked"):
@@ -208,6 +332,14 @@ def unwrapped_optimizer(optimizer: Any) -> Optimizer:
             " penalty() to the loss and call step() after each step"
         )
     return optimizer
+
+
+def _inside(optimizer: Any) -> Optimizer | None:
+    """The one optimizer that something holds, None if it holds none or several."""
+    inner = getattr(optimizer, "optimizer", None)  # a property, for some
+    held = [inner, *getattr(optimizer, "__dict__", {}).values()]
+    found = {id(one): one for one in held if isinstance(one, Optimizer)}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _is(one: object, other: object) -> bool:

@@ -17,6 +17,7 @@ from pathlen.errors import PathlenError
 from pathlen.printable import printable, shown
 from pathlen.training.slope_vector import SlopeVector
 from pathlen.training.targets import Budget, Plan
+from pathlen.training.values import require_number
 
 Plain = dict[str, float | int | str | None]
 
@@ -51,6 +52,20 @@ def frozen_in(state: Mapping[str, Any], keys: set[str], slopes: SlopeVector, who
             f" {shown(apart)} are not in both"
         )
     return found
+
+
+def numbers_in(state: Mapping[str, Any], who: str) -> tuple[float, int]:
+    """The strength and the number of steps in a state.
+
+    Raises:
+        PathlenError: One is no number, or none that they can be.
+    """
+    omega, done = require_number(state["omega"], f"omega in the state of {who}"), state["step"]
+    if not 0 <= omega < math.inf:
+        raise PathlenError(f"this is no state of {who}: its omega is {shown(omega)}")
+    if not isinstance(done, int) or done < 0:
+        raise PathlenError(f"this is no state of {who}: its step is {shown(done)}")
+    return float(omega), done
 
 
 def require_same(saved: object, own: Plain, who: str) -> None:

@@ -19,17 +19,19 @@ from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
 from pathlen.policy import DEFAULT_POLICY
 from pathlen.printable import listed
-from pathlen.training.attachment import Attachable
+from pathlen.training.attachment import IDLE, Attachable
 from pathlen.training.linearizer_state import (
     Plain,
     frozen_in,
     goal_settings,
+    numbers_in,
     require_same,
 )
 from pathlen.training.proximal import POWERS, prox
 from pathlen.training.slope_vector import SlopeVector
 from pathlen.training.slopes import Slopes, known_positions
 from pathlen.training.targets import Budget, Plan, Progress, Target, ranked, slope_shares
+from pathlen.training.values import require, require_number
 
 Weights = Literal["count", "napl", "relu_calls"]
 Method = Literal["gradient", "proximal"]
@@ -37,9 +39,6 @@ Method = Literal["gradient", "proximal"]
 
 LINEAR = DEFAULT_POLICY.tolerance
 """A slope that is this near to 1 makes a linear unit, for whoever measures it."""
-
-IDLE = 10
-"""Steps without a change of any slope before a warning: a `GradScaler` leaves out some at first."""
 
 
 class SparsityPrior(Attachable):
@@ -90,6 +89,9 @@ class SparsityPrior(Attachable):
     ) -> None:
         self._slopes = SlopeVector(model)
         _check(omega, p, threshold, weights, method, monitor)
+        require(target, Target, "target", 'Target, such as Target("units", "50 %")')
+        require(plan, Plan, "plan", "Plan, which says when to reach a target")
+        require(monitor, DepthMonitor, "monitor", "DepthMonitor, made of the model")
         if plan is not None:
             if target is not None:
                 raise PathlenError("a plan has its own target: give one of target and plan")
@@ -110,6 +112,7 @@ class SparsityPrior(Attachable):
 
     def _penalty(self) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
+        self._slopes.require_all()
         self._follow()
         if self.method == "proximal" or self._finished:
             return self._slopes.zero()
@@ -123,21 +126,17 @@ class SparsityPrior(Attachable):
         distance = (1 - flat).masked_fill(held, 1.0).abs().pow(self.p)
         return self.omega * (distance * self._scale(flat, held)).sum()
 
-    def step(self, learning_rate: float = 0.0) -> None:
-        """Proximal step, if that is the method; then freeze what is near 1. After each step.
-
-        Args:
-            learning_rate: Of the slopes in the step before; used by the proximal method only.
-
-        Raises:
-            ActivityError: A slope is NaN or infinite; no slope is changed then. (On a GPU only with
-                a target: otherwise the answer would be waited for.)
-            PathlenError: Weights were loaded that are not those of this prior.
-        """
+    def _step(self, learning_rate: float = 0.0) -> None:
+        """Proximal step, if that is the method; then freeze what is near 1."""
+        self._slopes.require_all()
         self._follow()
         self._warn_if_idle()
         self._done += 1
         self._settle(learning_rate)
+
+    def _settle_again(self) -> None:
+        self._follow()
+        self._settle()
 
     @torch.no_grad()
     def _settle(self, learning_rate: float = 0.0) -> None:
@@ -308,8 +307,9 @@ class SparsityPrior(Attachable):
         frozen = frozen_in(state, set(self.state_dict()), self._slopes, "a prior")
         require_same(state["settings"], self._settings(), "a prior")
         resting = self._slopes.from_names(state["resting"]).bool()
-        self.omega = float(state["omega"])
-        self._done = int(state["step"])
+        omega, done = numbers_in(state, "a prior")  # all is read before anything changes
+        _check_omega(omega)
+        self._omega, self._done = omega, done
         flat = self._slopes.read()
         loaded = self._slopes.loaded()
         self._frozen, self._resting = frozen.to(flat.device), resting.to(flat.device)
@@ -368,9 +368,9 @@ def _check(
 ) -> None:
     """Raise PathlenError for arguments that make no prior."""
     _check_omega(omega)
-    if not 0 < p <= 1:
+    if not 0 < require_number(p, "p") <= 1:
         raise PathlenError(f"p={p!r} must lie in (0, 1]: larger powers make nothing sparse")
-    if not 0 <= threshold < 1:
+    if not 0 <= require_number(threshold, "threshold") < 1:
         raise PathlenError(f"threshold={threshold!r} must lie in [0, 1)")
     if weights not in ("count", "napl", "relu_calls"):
         raise PathlenError(f"weights={weights!r}; choose 'count', 'napl' or 'relu_calls'")
@@ -383,7 +383,7 @@ def _check(
 
 
 def _check_omega(omega: float) -> None:
-    if not 0 <= omega < math.inf:
+    if not 0 <= require_number(omega, "omega") < math.inf:
         raise PathlenError(f"omega={omega!r} must be a finite number of at least 0")
 
 

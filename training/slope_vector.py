@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pathlen.errors import ActivityError, PathlenError
-from pathlen.printable import printable
+from pathlen.printable import listed, printable, shown
 from pathlen.tracing.sharded import PART, holds_shards, is_sharded
 from pathlen.training.loaded_slopes import note_loads
 from pathlen.training.slope_numbering import is_former, version_key, version_tensor
@@ -40,6 +40,8 @@ class SlopeVector:
         self.sizes = [own.parameter.numel() for own in self.sites]
         self._versions: list[int] = []
         self._loads = note_loads(model, self._names, self)
+        self._parameters = [module._parameters for module in model.modules()]
+        self._count = sum(map(len, self._parameters))
 
     def __len__(self) -> int:
         """Number of slopes."""
@@ -65,6 +67,24 @@ class SlopeVector:
         device = self.device
         return torch.cat([part.reshape(-1).to(device) for part in parts])
 
+    def require_all(self) -> None:
+        """Look whether these are all slopes that the model has; a few microseconds.
+
+        Raises:
+            PathlenError: It was given more.
+        """
+        count = sum(map(len, self._parameters))
+        if count == self._count:
+            return
+        names = [own.parameter_name for own in slopes_of(self._model)]
+        if new := sorted(set(names) - set(self._names)):
+            raise PathlenError(
+                f"the model was given {len(new)} more parameters of slopes ({listed(new, 3)}) since"
+                " this was made, which would stay as they are: call make_linearizable before, or"
+                " make it anew of the model as it is, and the optimizer too"
+            )
+        self._count = count
+
     def forget_loaded(self) -> None:
         """What was loaded is known now."""
         self._loads.clear()
@@ -87,7 +107,7 @@ class SlopeVector:
         try:
             owner = _owner(self._model, path)
             own = owner._parameters[path[-1]]
-        except KeyError:  # torch says what is missing
+        except (KeyError, AttributeError):
             return as_parameter(_attribute(self._model, name), name)
         return _unsharded(own, owner, name)
 
@@ -155,6 +175,8 @@ class SlopeVector:
         Raises:
             PathlenError: It is of other slopes.
         """
+        if not isinstance(parts, Mapping) or not all(isinstance(p, Tensor) for p in parts.values()):
+            raise PathlenError(f"this state holds {shown(parts)} in place of tensors by names")
         versions = {version_key(name) for name in self._names}
         sizes = {name: part.numel() for name, part in parts.items() if name not in versions}
         if sizes != dict(zip(self._names, self.sizes, strict=True)):
@@ -196,9 +218,20 @@ def _unsharded(parameter: Any, owner: nn.Module, name: str) -> nn.Parameter:
 
 
 def _attribute(model: nn.Module, name: str) -> object:
-    """What a module has under the name of a parameter."""
+    """What a module has under the name of a parameter.
+
+    Raises:
+        PathlenError: It has nothing of that name.
+    """
     owner, _, attribute = name.rpartition(".")
-    return getattr(model.get_submodule(owner), attribute)
+    try:
+        return getattr(model.get_submodule(owner), attribute)
+    except AttributeError as error:
+        raise PathlenError(
+            f"the model has no slopes {printable(name)} any more: a module was put in the place of"
+            " the one that had them; make the model linearizable anew, and then its prior, monitor"
+            " and optimizer"
+        ) from error
 
 
 def _as_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

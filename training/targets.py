@@ -19,7 +19,9 @@ from torch import Tensor
 
 from pathlen.errors import PathlenError
 from pathlen.monitor import DepthMonitor
+from pathlen.printable import shown
 from pathlen.training.slopes import Slopes, known_positions
+from pathlen.training.values import require, require_number, require_whole
 
 Quantity = Literal["napl", "units", "relu_calls"]
 CLOSE = 0.02  # a target is reached within this share of it
@@ -55,7 +57,7 @@ class Target:
                 raise PathlenError(
                     f"value={self.value!r}; give a number, or a share such as '50 %'"
                 )
-        elif not 0 <= self.value < math.inf:
+        elif not 0 <= require_number(self.value, "value") < math.inf:
             raise PathlenError(
                 f"a target of {self.value!r} cannot be reached: it is below 0 or not finite"
             )
@@ -95,13 +97,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.steps < 1:
+        require(self.target, Target, "target", 'Target, such as Target("units", "50 %")')
+        if require_whole(self.steps, "steps") < 1:
             raise PathlenError(f"a plan needs at least one step, not {self.steps}")
-        if not 0 <= self.begin < self.end <= 1:
+        if not 0 <= require_number(self.begin, "begin") < require_number(self.end, "end") <= 1:
             raise PathlenError(
                 f"begin={self.begin!r} and end={self.end!r} must satisfy 0 <= begin < end <= 1"
             )
-        if not 0 <= self.ahead <= 1:
+        if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**64:
+            raise PathlenError(f"seed={shown(self.seed)} is no integer of 64 bits")
+        if not 0 <= require_number(self.ahead, "ahead") <= 1:
             raise PathlenError(f"ahead={self.ahead!r} must lie in [0, 1]")
 
     def share(self, step: float) -> float:

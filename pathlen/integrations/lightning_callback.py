@@ -148,6 +148,13 @@ class DepthCallback(Callback):
         if self._attachment is not None:
             self._attachment.remove()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Detach the prior, so that a loop that comes after this fit has its penalty again."""
+        if self._attachment is not None:
+            self._attachment.remove()
+
     def _average(self, trainer: Trainer, pl_module: LightningModule) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         own = [getattr(callback, "_average_model", None) for callback in callbacks]

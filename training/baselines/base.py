@@ -15,6 +15,7 @@ from pathlen.training.linearizer_state import (
     Plain,
     frozen_in,
     goal_settings,
+    numbers_in,
     require_same,
 )
 from pathlen.training.slope_vector import SlopeVector
@@ -44,15 +45,9 @@ class Baseline(Attachable, ABC):
         self.omega = 0.0
 
     @torch.no_grad()
-    def step(self, learning_rate: float = 0.0) -> None:
-        """Freeze what the method says. After each step of the optimizer.
-
-        Args:
-            learning_rate: Is not used.
-
-        Raises:
-            ActivityError: A slope is NaN; no slope is changed then. (CPU only, as for the prior.)
-        """
+    def _step(self, learning_rate: float = 0.0) -> None:
+        """Freeze what the method says; the learning rate is not used."""
+        self._slopes.require_all()
         flat = self._slopes.read_checked()
         self._frozen = self._frozen.to(flat.device)
         self._done += 1
@@ -116,10 +111,10 @@ class Baseline(Attachable, ABC):
         who = type(self).__name__
         frozen = frozen_in(state, set(self.state_dict()), self._slopes, who)
         require_same(state["settings"], self._settings(), who)
-        self._frozen = frozen.to(self._frozen.device)
-        self._kept = None if state["kept"] is None else self._slopes.from_names(state["kept"])
-        self._done = int(state["step"])
-        self.omega = float(state["omega"])
+        kept = None if state["kept"] is None else self._slopes.from_names(state["kept"])
+        omega, done = numbers_in(state, who)  # all is read before anything changes
+        self._frozen, self._kept = frozen.to(self._frozen.device), kept
+        self.omega, self._done = omega, done
         self._finished = self._budget.progress(self._frozen).finished
 
     def __repr__(self) -> str:
