@@ -1,6 +1,5 @@
 """What every rule works with: the graph being built, the policy, names of call sites, remarks."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any
@@ -19,6 +18,7 @@ from pathlen.lowering.liveness import drop_labels
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.values import Call, Softmax, Value
 from pathlen.lowering.variants import Variants
+from pathlen.lowering.waiting import Waiting
 from pathlen.lowering.weighted_builder import WeightedBuilder
 from pathlen.policy import Policy
 from pathlen.tracing import module_path
@@ -106,15 +106,21 @@ class Lowering:
         softmax: Softmax = "",
     ) -> Value:
         """A new value, later in the program than all before it."""
-        self._order += 1
-        value = Value(labels, dtype, varies, node, call, self._order, softmax=softmax)
+        value = Value(labels, dtype, varies, node, call, self.next_order(), softmax=softmax)
         self._with_labels.append(value)
         self._new_bytes += labels.untyped_storage().nbytes()
         return value
 
+    def next_order(self) -> float:
+        """The place in the program of a value that is made now."""
+        self._order += 1
+        return self._order
+
     def narrow(self, last: Value) -> None:
         """Let go of what is not needed any more once `last` is all that will be read."""
         if self.steps is not None:  # a check of the result looks at everything
+            return
+        if isinstance(last, Waiting) and last.waits:
             return
         # Finding what is kept takes as long as that is large, so it pays once as much is new.
         if self._new_bytes > max(_FEW_BYTES, self._kept_bytes // 2):
@@ -132,7 +138,7 @@ class Lowering:
 
     def passed(self, node: fx.Node, value: Value) -> Value:
         """A value under another node, with its history: of a decomposition, or one of several."""
-        passed = dataclasses.replace(value, node=node)
+        passed = value.changed(node=node)
         self._with_labels.append(passed)
         return passed
 

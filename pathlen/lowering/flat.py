@@ -4,7 +4,7 @@ Functions of one tensor meet before anything else.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from pathlen.lowering.follow import follow, followed_operands
 from pathlen.lowering.labels import broadcast, constant_labels, expands
 from pathlen.lowering.lookups import is_step
 from pathlen.lowering.moving import item_of, run_movement
-from pathlen.lowering.operators import TURNED, Meeting, inverted, reciprocal
+from pathlen.lowering.operators import TURNED, Meeting, inverted, meeting_of, reciprocal
 from pathlen.lowering.places import Places, identity
 from pathlen.lowering.regions import EXPANDABLE, Region, find_region, region_of
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, PRODUCTS, QUOTIENTS, SAME
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
+from pathlen.lowering.waiting import Waiting
 
 Factor = float | torch.Tensor
 """A number, or one for each element in a shape that broadcasts."""
@@ -65,18 +66,33 @@ def flattened(
     """
     flat: list[tuple[Value, Value]] = []
     compared_alone = all(readers.get(id(one.node), 0) == 1 for one in meeting.calls[1:])
-    for operand in meeting.operands:
+    for reader, met, operand in _with_waiting(call, meeting):
         below = inverted(operand)
         value = operand if below is None else below
-        reads = sum(value in varying_operands(one) for one in meeting.calls)
+        reads = sum(value in varying_operands(one) for one in met.calls)
         alone = compared_alone and readers.get(id(value.node), 0) == max(reads, 1)
-        own = alone or value.node is call.node
+        own = alone or value.node is reader.node
         found = inner_with_parts(value, meeting.operator, readers, constants) if own else None
         parts = [] if found is None else _parts(*found, value, constants, weighted)
         if below is not None:
             parts = [(reciprocal(part), carrier) for part, carrier in parts]
         flat += parts or [(operand, value)]
     return flat if meeting.operator == "product" else [*dict(flat).items()]  # max(a, a) is a
+
+
+def _with_waiting(call: Call, meeting: Meeting) -> Iterator[tuple[Call, Meeting, Value]]:
+    """The operands of a sum and of those in it that wait, each with the call that it is read in."""
+    stack = [(call, meeting, operand) for operand in meeting.operands[::-1]]
+    while stack:
+        call, meeting, operand = stack.pop()
+        inner = None
+        if isinstance(operand, Waiting) and operand.is_sum and operand.call is not None:
+            inner = meeting_of(operand.call)
+        if inner is not None and inner.operator == meeting.operator == "sum":
+            assert operand.call is not None
+            stack += [(operand.call, inner, below) for below in inner.operands[::-1]]
+        else:
+            yield call, meeting, operand
 
 
 def _parts(
@@ -184,8 +200,7 @@ def moved_along(
         like = torch.empty(inner.shape, dtype=summand.dtype, device="meta")
         expand = Call(torch.ops.aten.expand.default, "aten.expand", size, inner.node, like)
         labels = broadcast(summand.labels, inner.shape)
-        known[id(inner)] = replace(
-            summand,
+        known[id(inner)] = summand.changed(
             labels=labels,
             call=expand,
             order=inner.order,
@@ -206,8 +221,7 @@ def moved_along(
             labels = moved[item_of(value) or 0]
         elif call.name in CHOICES and len(varying_operands(call)) == 1:
             labels = left_over(call, operand, broadcast(labels, value.shape), constants)
-        known[id(value)] = replace(
-            value,
+        known[id(value)] = value.changed(
             labels=broadcast(labels, value.shape),
             call=call,
             operator="",

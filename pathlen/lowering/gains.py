@@ -17,6 +17,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, SAME
 from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.waiting import Waiting
 
 Terms = Mapping[int, torch.Tensor]
 """By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
@@ -109,6 +110,15 @@ def meta_error(value: Value, call: Call) -> TraceError:
     )
 
 
+def _factors_of_sum(call: Call) -> dict[str, Any]:
+    """What a sum multiplies its operands by."""
+    signs, alpha = _SIGNS[call.operation], call.arguments.get("alpha", 1)
+    scaled = "self" if call.operation == "rsub" else "other"
+    factors = {"self": signs[0], "other": signs[1]}
+    factors[scaled] *= alpha
+    return factors
+
+
 class _Forms:
     """Writes values as sums of some values, each times a factor.
 
@@ -185,12 +195,18 @@ class _Forms:
         }
 
     def _of_sum(self, call: Call) -> Terms:
-        signs = _SIGNS[call.operation]
-        alpha = call.arguments.get("alpha", 1)
-        scaled = "self" if call.operation == "rsub" else "other"
-        factor = {"self": signs[0], "other": signs[1]}
-        factor[scaled] *= alpha
-        return _added(*(_scaled(self.of(call[side]), factor[side]) for side in ("self", "other")))
+        """Those of its summands, where sums among these wait those of theirs."""
+        sums, found = [(call, 1)], list[Terms]()
+        while sums:
+            inner, factor = sums.pop()
+            for side, own in _factors_of_sum(inner).items():
+                value = inner[side]
+                if isinstance(value, Waiting) and value.is_sum and id(value) not in self._entries:
+                    assert value.call is not None
+                    sums.append((value.call, factor * own))
+                else:
+                    found.append(_scaled(self.of(value), factor * own))
+        return _added(*found)
 
     def _of_product(self, call: Call, one: Any, other: Any, factor: Any) -> Terms:
         return _added(

@@ -30,6 +30,7 @@ from pathlen.lowering.rules import find_rule
 from pathlen.lowering.steps import Step
 from pathlen.lowering.taken_apart import take_apart
 from pathlen.lowering.values import Call, Value, bind_call
+from pathlen.lowering.waits import Waits
 from pathlen.tracing import Recording, module_path
 
 
@@ -61,6 +62,7 @@ class Interpreter:
         self._refused: list[str] = [] if refused is None else refused
         self._failure: Exception | None = None
         self._is_whole = refused is None
+        self._waits = Waits(lowering)
         self._liveness = Liveness(recording) if self._is_whole else None
         lowering.constants.add(recording.graph, recording.attributes, self.values.copy())
         readers = count_readers(recording)
@@ -165,7 +167,11 @@ class Interpreter:
         """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
         lowering, first = self._lowering, self._lowering.builder.num_nodes
         lowering.call_status = "exact"
-        result = self._apply(call) if not _is_cut(call) else self._cut(call)
+        if _is_cut(call):
+            result = self._cut(call)
+        else:
+            result = self._waits.waiting(call, lambda: self._apply(call)) or self._apply(call)
+            self._waits.note(call, result)
         if lowering.steps is not None:
             nodes = range(first, lowering.builder.num_nodes)
             program = lowering.steps.programs.get(call.node)

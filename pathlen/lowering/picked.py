@@ -4,8 +4,6 @@ The diagonal of an outer product of a tensor with itself is its square, though e
 product two elements meet.
 """
 
-from dataclasses import replace
-
 import torch
 
 from pathlen.lowering.context import Lowering
@@ -65,4 +63,4 @@ def _moved(part: Value, inner: Value, between: list[Value], lowering: Lowering) 
     if inverted(part) is not None:
         return None
     found = moved_along(part, inner, between, lowering.constants)
-    return None if found is None else replace(found, node=between[-1].node)
+    return None if found is None else found.changed(node=between[-1].node)

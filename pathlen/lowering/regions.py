@@ -8,6 +8,7 @@ is either affine - then the region is a normalization, a pass - or it is one act
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -184,13 +185,14 @@ def first_entry(region: Region, readers: Mapping[int, int], constants: Constants
     inner, calls = region.entry, region.calls
     if region.normalization or any(call.name in _NAMED for call in calls):
         return region
-    if readers.get(id(inner.node), 0) != sum(inner in varying_operands(c) for c in calls):
+    reads = Counter(id(value) for own in calls for value in varying_operands(own))
+    if readers.get(id(inner.node), 0) != reads[id(inner)]:
         return region  # something else reads it
     if any(isinstance(call.func, Assembled) and call.func.view for call in calls):
         return region  # or another view of the memory that it was written to
     for value, state in zip(region.between, region.states, strict=True):
-        own = sum(value in varying_operands(c) for c in calls)
-        if state is not None and state.degree and readers.get(id(value.node), 0) > own:
+        more = readers.get(id(value.node), 0) > reads[id(value)]
+        if state is not None and state.degree and more:
             return region  # or what was made of it
     between = list(region.between)
     while inner.function is None:

@@ -1,7 +1,7 @@
 """What the lowering knows of each tensor, and of the call that made it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -101,6 +101,11 @@ class Value:
         """Make it a tensor whose elements begin here, with other labels."""
         self.labels, self.call, self.rows = labels, None, None
         self.rooted = self.step = self._path = None
+
+    def changed(self, **changes: Any) -> "Value":
+        """A copy with other attributes."""
+        own = {f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(Value)}
+        return Value(**own)
 
     def drop_labels(self) -> None:
         """Keep the shape only: whoever asks for a label after all gets an error, not a number."""
