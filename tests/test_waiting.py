@@ -62,6 +62,8 @@ STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add scaled": lambda a, b: torch.add(a, b, alpha=2),
     "scale": lambda a, b: a * 1.5,
     "shift": lambda a, b: a + 1,
+    "average": lambda a, b: 0.9 * a + b,
+    "average of a sum": lambda a, b: 0.9 * (a + b) - 0.5 * b,
     "view": lambda a, b: a.view(2, 3, 1).view(2, 3) + b,
 }
 trees = st.recursive(
@@ -115,7 +117,17 @@ def branches(n: int) -> Callable[[Tensor, Tensor], Tensor]:
     return function
 
 
-@pytest.mark.parametrize("form", [sines, polynomial, branches])
+def moving_average(n: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def function(h: Tensor, d: Tensor) -> Tensor:
+        y = d
+        for _ in range(n):
+            y = 0.9 * y + (h * d).relu()
+        return y
+
+    return function
+
+
+@pytest.mark.parametrize("form", [sines, polynomial, branches, moving_average])
 def test_the_work_grows_with_the_program(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {}
     for n in (40, 80):

@@ -86,11 +86,12 @@ def _with_waiting(call: Call, meeting: Meeting) -> Iterator[tuple[Call, Meeting,
     while stack:
         call, meeting, operand = stack.pop()
         inner = None
-        if isinstance(operand, Waiting) and operand.is_sum and operand.call is not None:
-            inner = meeting_of(operand.call)
-        if inner is not None and inner.operator == meeting.operator == "sum":
+        if meeting.operator == "sum" and isinstance(operand, Waiting) and operand.is_sum:
             assert operand.call is not None
-            stack += [(operand.call, inner, below) for below in inner.operands[::-1]]
+            inner = meeting_of(operand.call)
+        if inner is not None and operand.call is not None:
+            of_sum = replace(inner, operator="sum")  # a scaled one is a product by itself
+            stack += [(operand.call, of_sum, below) for below in inner.operands[::-1]]
         else:
             yield call, meeting, operand
 

@@ -17,7 +17,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, SAME
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
+from pathlen.lowering.waiting import Waiting, scaled_sum
 
 Terms = Mapping[int, torch.Tensor]
 """By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
@@ -199,6 +199,14 @@ class _Forms:
         sums, found = [(call, 1)], list[Terms]()
         while sums:
             inner, factor = sums.pop()
+            scaled = scaled_sum(inner)
+            if scaled is not None and id(scaled) not in self._entries:
+                assert scaled.call is not None
+                sums.append((scaled.call, factor * inner["other"]))
+                continue
+            if inner.name in _FACTORS:
+                found.append(_scaled(self.of_call(inner), factor))
+                continue
             for side, own in _factors_of_sum(inner).items():
                 value = inner[side]
                 if isinstance(value, Waiting) and value.is_sum and id(value) not in self._entries:

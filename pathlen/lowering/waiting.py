@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pathlen.lowering.labels import constant_labels
+from pathlen.lowering.states import PRODUCTS
 from pathlen.lowering.values import Call, Value, varying_operands
 
 _KNOWN = ("dtype", "varies", "node", "call", "order")
@@ -47,7 +48,7 @@ class Waiting(Value):
 
     @property
     def is_sum(self) -> bool:
-        """Whether it waits, and is a sum of several tensors."""
+        """Whether it waits, and is a sum of several tensors, or one times a number."""
         return self.waits and self.origin is None
 
     def settle(self) -> None:
@@ -77,3 +78,11 @@ def _settled(name: str) -> property:
 
 for _name in _LATER:
     setattr(Waiting, _name, _settled(_name))
+
+
+def scaled_sum(call: Call) -> Waiting | None:
+    """The sum that waits and that a call multiplies by a number, None for other calls."""
+    if call.name not in PRODUCTS or not isinstance(call["other"], int | float):
+        return None
+    inner = call["self"]
+    return inner if isinstance(inner, Waiting) and inner.is_sum else None

@@ -15,7 +15,7 @@ from torch import fx
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.states import PRODUCTS, SUMS
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
+from pathlen.lowering.waiting import Waiting, scaled_sum
 
 _ARITHMETIC = SUMS | PRODUCTS
 _LONGEST = 8
@@ -50,11 +50,16 @@ class Waits:
         origin = self._origin(operands)
         before = [value for value in operands if isinstance(value, Waiting) and value.waits]
         length = 0 if len(operands) > 1 else max((one.length for one in before), default=-1) + 1
-        is_sum = len(operands) == 2 and call.name in SUMS and reader in SUMS
-        of_one = origin is not None and bool(before or len(operands) > 1) and length <= _LONGEST
-        if reader and (is_sum or of_one):
-            return Waiting(call, lowering.next_order(), origin, length, lower)
-        return None
+        if reader is None:
+            return None
+        if before and scaled_sum(call) is before[0]:
+            waits = _NAMES[reader.target] in SUMS
+        elif len(operands) == 2 and call.name in SUMS and _adds_or_scales(reader):
+            waits = True
+        else:
+            repeats = bool(before) or len(operands) > 1
+            waits = origin is not None and repeats and length <= _LONGEST
+        return Waiting(call, lowering.next_order(), origin, length, lower) if waits else None
 
     def note(self, call: Call, value: Any) -> None:
         """Remember what a value is computed from by arithmetic alone, if that is one tensor."""
@@ -72,22 +77,19 @@ class Waits:
             return value.origin
         return self._origins.get(id(value), (value, value))[1]
 
-    def _only_reader(self, node: fx.Node) -> str:
-        """The name of the arithmetic that alone reads a node, once; empty where there is none."""
+    def _only_reader(self, node: fx.Node) -> fx.Node | None:
+        """The call of arithmetic that alone reads a node, once; None where there is none."""
         if len(node.users) != 1 or self._lowering.readers.get(id(node), 0) != 1:
-            return ""
+            return None
         reader = next(iter(node.users))
-        if reader.op != "call_function" or not isinstance(reader.target, torch._ops.OpOverload):
-            return ""
-        reads = [own for own in reader.args if own is node]
-        name = _NAMES.get(reader.target, "")
-        same = name and reader.meta["val"].shape == node.meta["val"].shape
-        return (
-            name if same and len(reads) == 1 and reader.meta["val"].dtype.is_floating_point else ""
-        )
+        if reader.op != "call_function" or reader.target not in _NAMES:
+            return None
+        result, own = reader.meta["val"], node.meta["val"]
+        same = result.shape == own.shape and result.dtype == own.dtype
+        return reader if same and sum(read is node for read in reader.args) == 1 else None
 
 
-_NAMES = {
+_NAMES: dict[Any, str] = {
     overload: f"aten.{packet.__name__}"
     for packet in (torch.ops.aten.add, torch.ops.aten.sub, torch.ops.aten.mul)
     for overload in (packet.Tensor,)
@@ -103,3 +105,8 @@ def _is_plain(call: Call) -> bool:
         value.shape == call.shape and value.dtype == call.output.dtype
         for value in varying_operands(call)
     )
+
+
+def _adds_or_scales(reader: fx.Node) -> bool:
+    """Whether a call adds something to what it reads, or multiplies it by a number."""
+    return _NAMES[reader.target] in SUMS or not isinstance(reader.args[1], fx.Node)
