@@ -102,19 +102,19 @@ def test_normalizations_and_softmax_meet_first():
 def test_what_something_else_reads_is_a_unit():
     def read_twice(a, b, c):
         inner = a * b
-        return inner * c + inner  # inner is before the product and before the sum
+        return inner * c + inner.abs()  # inner is before the product and before its absolute value
 
     # inner: 2 * 4 ways; the product 2 * 4 + 4, the sum 5 * 4, for each of 4 features and 2 outputs
     assert numbers(model(read_twice), ROWS)[0] == 4 * 5 * 4 * 2
-    apart = model(lambda a, b, c: a * (1 / b) + (1 / b))
+    apart = model(lambda a, b, c: a * (1 / b) + (1 / b).abs())
     assert numbers(apart, ROWS)[3] == 4  # the second one is no factor
 
     def shared(a, b, c):
         reciprocal = 1 / b
-        return a * reciprocal + reciprocal * c
+        return a * reciprocal + torch.maximum(reciprocal, c)
 
     assert numbers(model(shared), ROWS)[3] == 4
-    assert numbers(model(lambda a, b, c: a / b + c / b), ROWS)[3] == 0
+    assert numbers(model(lambda a, b, c: a / b + torch.maximum(b, c)), ROWS)[3] == 0
 
 
 NESTED = {

@@ -122,6 +122,23 @@ def parts(steps, outputs, tensors, position):
     return found
 
 
+def factors_behind(steps, position):
+    """What a sum or a product is made of, with repetitions, and whether a product is in it."""
+    if not position or steps[position - 1].kind not in ("add", "product", "double", "slice", "cat"):
+        return [position], False
+    found, has_product = [], steps[position - 1].kind == "product"
+    for source in steps[position - 1].sources:
+        factors, more = factors_behind(steps, source)
+        found, has_product = found + factors, has_product or more
+    return found, has_product
+
+
+def shares_factors(steps, position):
+    """Whether factors may be drawn out: x + x y is x (1 + y), which other tests are about."""
+    factors, has_product = factors_behind(steps, position)
+    return has_product and len({*factors}) < len(factors)
+
+
 def merge(expected, read):
     """One new unit per distinct tuple of units.
 
@@ -173,6 +190,7 @@ def expected_graph(steps, outputs, channels):
                 names = [*set(names)]  # x + x is 2 x, but x * x a function
             # relu(x) + (y + x): two functions of x meet in the flat sum
             expected.meets_itself |= len({entries[name] for name in names}) < len(names)
+            expected.meets_itself |= step.kind == "add" and shares_factors(steps, position)
             read = [units for _, units in met]
         tensors.append(apply(expected, step, read))
     return expected, [set(tensors[position]) for position in outputs]

@@ -1,6 +1,6 @@
 """Elementwise operations: passes, activations and merges."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from pathlen.lowering.activity import active_functions, function_without_parameters
 from pathlen.lowering.choices import CHOICES, chosen_labels, left_over
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.factored_sums import factored_sum
 from pathlen.lowering.flat import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
 from pathlen.lowering.functions import Function, Split, carried, labels_of_entry
 from pathlen.lowering.labels import (
@@ -21,8 +22,9 @@ from pathlen.lowering.labels import (
     sets_of_rows,
 )
 from pathlen.lowering.lookups import is_step
+from pathlen.lowering.moving import before_moves
 from pathlen.lowering.operations import aten, operation_name
-from pathlen.lowering.operators import Meeting, has_a_product, inverted, meeting_of
+from pathlen.lowering.operators import Meeting, adds, has_a_product, inverted, meeting_of
 from pathlen.lowering.places import identity
 from pathlen.lowering.regions import (
     Region,
@@ -78,6 +80,9 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
         call, varying, lowering.constants, lambda region: not of_one_element(region, lowering)
     )
     if region is not None:
+        shifted = _shifted_sum(call, region, lowering)
+        if shifted is not None:
+            return shifted
         value = scalar_function(region, lowering)
         if meeting is not None and meeting.inverts:
             _remember(value, call, meeting, _flattened(call, meeting, lowering), lowering)
@@ -137,6 +142,17 @@ def scalar_function(region: Region, lowering: Lowering) -> Value:
     elif value.softmax != "whole":
         value.softmax = ""
     return value
+
+
+def _shifted_sum(call: Call, region: Region, lowering: Lowering) -> Value | None:
+    """A sum with a constant added to it, where that makes a product: h + g + h g + 1."""
+    if not (region.affine and adds(call)):
+        return None
+    entry = before_moves(region.entry)
+    if entry.operator != "sum" or not entry.merge:
+        return None
+    meeting = Meeting("sum", varying_operands(call), (call,))
+    return factored_sum(call, meeting, [(v, v) for v in entry.parts], lowering, merged)
 
 
 def _keeps_paths(call: Call, path: list[Value]) -> bool:
@@ -269,7 +285,14 @@ def _sum_with_a_product(call: Call, lowering: Lowering) -> Value:
     return part(add, call["self"], product)
 
 
-def merged(call: Call, meeting: Meeting, lowering: Lowering, *, tried: bool = False) -> Value:
+def merged(
+    call: Call,
+    meeting: Meeting,
+    lowering: Lowering,
+    *,
+    tried: bool = False,
+    kept: Collection[int] | None = None,
+) -> Value:
     """A sum, product, maximum or minimum of all that meets, in inner ones that it alone reads too.
 
     Functions of one tensor among the parts meet first, whatever the order.
@@ -279,9 +302,15 @@ def merged(call: Call, meeting: Meeting, lowering: Lowering, *, tried: bool = Fa
         meeting: what meets in it.
         lowering: the lowering at work.
         tried: whether it is known that the operands together are no function of one tensor.
+        kept: ids of operands that are one part each, of a sum in its canonical form; None of a sum
+            as the program has it.
     """
-    operator, flat = meeting.operator, _flattened(call, meeting, lowering)
+    operator, flat = meeting.operator, _flattened(call, meeting, lowering, kept or ())
     parts = [part for part, _ in flat]
+    if operator == "sum" and kept is None:
+        found = factored_sum(call, meeting, flat, lowering, merged)
+        if found is not None:
+            return found
     may_meet = not (tried and len(parts) < 3) and have_common_origin(parts)
     terms: list[Term] = [(part, 1.0) for part in parts]
     if lowering.weights is not None or (may_meet and operator == "sum"):
@@ -348,9 +377,12 @@ def _without_zeros(
     return [collapse(torch.where(zero, CONSTANT, column)) for column in columns]
 
 
-def _flattened(call: Call, meeting: Meeting, lowering: Lowering) -> list[tuple[Value, Value]]:
+def _flattened(
+    call: Call, meeting: Meeting, lowering: Lowering, kept: Collection[int] = ()
+) -> list[tuple[Value, Value]]:
     weighted = lowering.weights is not None
-    return flattened(call, meeting, lowering.readers, lowering.constants, weighted=weighted)
+    readers, constants = lowering.readers, lowering.constants
+    return flattened(call, meeting, readers, constants, weighted=weighted, kept=kept)
 
 
 def _remember(

@@ -4,7 +4,7 @@ Functions of one tensor meet before anything else.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,7 @@ def flattened(
     constants: Constants,
     *,
     weighted: bool = False,
+    kept: Collection[int] = (),
 ) -> list[tuple[Value, Value]]:
     """What meets in a call: its operands, or their parts where these are of the same operator.
 
@@ -59,6 +60,7 @@ def flattened(
         readers: how many calls read the result of a node.
         constants: gives the indices of movements.
         weighted: whether labels tell by how much units are scaled.
+        kept: ids of operands that are no more than one part.
 
     Returns:
         The parts, each with the tensor of the program that has its factor in the result: itself,
@@ -71,7 +73,7 @@ def flattened(
         value = operand if below is None else below
         reads = sum(value in varying_operands(one) for one in met.calls)
         alone = compared_alone and readers.get(id(value.node), 0) == max(reads, 1)
-        own = alone or value.node is reader.node
+        own = (alone or value.node is reader.node) and id(value) not in kept
         found = inner_with_parts(value, meeting.operator, readers, constants) if own else None
         parts = [] if found is None else _parts(*found, value, constants, weighted)
         if below is not None:

@@ -62,7 +62,7 @@ def meeting_of(call: Call) -> Meeting | None:
         return Meeting("sum", varying_operands(call), (call,))
     if call.name in PRODUCTS:
         return Meeting("product", varying_operands(call), (call,))
-    if _divides(call):
+    if divides(call):
         above, below = call.arguments.get("self"), call.arguments.get("other", call["self"])
         factors: list[Value] = [above] if below is not above and _varies(above) else []  # type: ignore[list-item]
         factors += [reciprocal(below)] if _varies(below) else []
@@ -110,7 +110,8 @@ def inverted(value: Value) -> Value | None:
     return value.call["self"] if is_factor and value.call is not None else None
 
 
-def _divides(call: Call) -> bool:
+def divides(call: Call) -> bool:
+    """Whether a call is a quotient, or a reciprocal."""
     if call.name in QUOTIENTS:
         return call.arguments.get("rounding_mode") is None
     return call.name == "aten.reciprocal" or (call.name == "aten.pow" and call["exponent"] == -1)

@@ -14,6 +14,7 @@ from pathlen.lowering.values import Value
 from pathlen.policy import Policy
 from pathlen.verification.cuts import (
     SCALINGS,
+    SUMS,
     Cut,
     behind_statistics,
     find_region,
@@ -127,9 +128,11 @@ class Connections:
         behind = self.flat_behind(step)
         if behind is not None:
             return behind
-        covering = behind_statistics(step, outside) if step.call.name in SCALINGS else None
-        if covering is not None:
-            return covering
+        factored = step.call.name in SUMS and self._edges.is_nested(step)
+        if factored or step.call.name in SCALINGS:  # divided before, or with factors drawn out
+            covering = behind_statistics(step, outside)
+            if covering is not None:
+                return replace(covering, flat="unknown" if factored else "")
         is_read = [np.isin(units_of([value]), outside).any() for value in path]
         return plain if all(is_read) or some is None else some
 

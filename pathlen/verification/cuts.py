@@ -32,6 +32,7 @@ _TIMES = aten("mul multiply")
 _OVER = aten("div divide true_divide")
 SCALINGS = (*_TIMES, *_OVER)
 _SHIFTS = aten("sub subtract")
+SUMS = aten("add sub subtract rsub addcmul addcdiv lerp sum mean")
 _CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl")
 _READS = aten("gather index_select index _unsafe_index")
 _LOOK_UPS = (*_READS, *aten("take_along_dim embedding"))
@@ -241,7 +242,8 @@ def behind_statistics(step: Step, outside: np.ndarray) -> Cut | None:
     """A call as a function of the nearest values that hold the units that the graph has before it.
 
     A product of matrices that is divided by a statistic of one of them begins where it would begin
-    if that were divided before. None where no values hold these units.
+    if that were divided before, and a sum of products that have factors in common where these are
+    drawn out. None where no values hold these units.
     """
     frontier = {id(value): value for value in operands(step.call)}
     between: list[Value] = []

@@ -121,6 +121,13 @@ class Edges:
                 foreign[_rows(mask)] = True
         return Claim(reaches, bent, foreign)
 
+    def is_nested(self, step: Step) -> bool:
+        """Whether units that a call added to the graph are predecessors of others of them."""
+        first, end = step.nodes.start, step.nodes.stop
+        read = self._indices[self._indptr[first] : self._indptr[end]]
+        inner = read[_within(read, [step.nodes])]
+        return bool((self.kind[inner] == Kind.UNIT).any())
+
     def made_by(self, call: Call) -> range:
         """The nodes that a call added to the graph."""
         return self._nodes.get(id(call), range(0))
