@@ -22,7 +22,7 @@ from pathlen.graph import Layer, PathGraph, TraceInfo
 from pathlen.graph_parts import DeadUnits
 from pathlen.json_text import read_json
 from pathlen.printable import listed, shown
-from pathlen.whole_files import replacing
+from pathlen.whole_files import open_to_read, replacing
 
 FORMAT = "pathlen.PathGraph"
 VERSION = 1
@@ -61,7 +61,7 @@ def save(graph: PathGraph, path: str | PathLike[str]) -> None:
 def load(path: str | PathLike[str]) -> PathGraph:
     """See `PathGraph.load`."""
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        with open_to_read(path) as file, zipfile.ZipFile(file) as archive:
             arrays = _read_members(archive, os.fstat(file.fileno()).st_size)
         tables = _tables(arrays.pop(_TABLES))
         layers = tuple(_layer(row) for row in _expect(tables["layers"], list, "layers"))

@@ -1,7 +1,8 @@
 """JSON from elsewhere: read with limits on its size, depth and numbers, and strictly.
 
-Python's reader takes NaN and Infinity, which JSON does not have, turns 1e999 into infinity, and
-ends in errors of its own kind at deep nesting and long numbers.
+Python's reader takes NaN and Infinity, which JSON does not have, turns 1e999 into infinity, keeps
+the last of two values of a key, and ends in errors of its own kind at deep nesting and long
+numbers.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pathlen.errors import PathlenError
 from pathlen.printable import shown
+from pathlen.whole_files import open_to_read
 
 LONGEST = 64 << 20
 """Bytes of a text."""
@@ -37,13 +40,18 @@ def read_json(
         longest: Bytes, or characters, that it may have.
 
     Raises:
-        PathlenError: A `refusal`: it is too large, too deep, no JSON, or has a number that is none.
+        PathlenError: A `refusal`: it is too large, too deep, no JSON, has a number that is none,
+            or a key twice.
     """
     if len(text) > longest:
         raise refusal(f"{where} is larger than the {longest:,} bytes that are read of it")
     try:
         value = json.loads(
-            text, parse_constant=_no_number, parse_int=_whole_number, parse_float=_number
+            text,
+            parse_constant=_no_number,
+            parse_int=_whole_number,
+            parse_float=_number,
+            object_pairs_hook=_object,
         )
     except RecursionError as error:
         raise refusal(f"{where} is nested more than {DEEPEST} levels deep") from error
@@ -75,7 +83,7 @@ def read_bytes(path: Path, refusal: type[PathlenError], longest: int = LONGEST) 
         PathlenError: A `refusal`: it cannot be read, or is larger.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             data = file.read(longest + 1)
     except OSError as error:
         raise refusal(f"{path} cannot be read: {error.strerror or error}") from error
@@ -84,6 +92,14 @@ def read_bytes(path: Path, refusal: type[PathlenError], longest: int = LONGEST) 
     if len(data) > longest:
         raise refusal(f"{path} is larger than the {longest:,} bytes that are read of it")
     return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(twice, 60)} is given twice")
+    return found
 
 
 def _no_number(name: str) -> float:

@@ -1,5 +1,7 @@
 """Files that are whole or not there: the one way in which pathlen writes what it leaves behind.
 
+And the one in which it opens what others have left.
+
 A file is written beside its place under a name that nobody can guess, which must not exist yet (so
 no link that somebody put there is followed), flushed to the disk and then renamed. A crash at any
 moment leaves the old file or the new one, and at worst a hidden `.NAME.*.unfinished` beside it.
@@ -22,7 +24,8 @@ UNFINISHED = ".unfinished"
 """What names of files end in that are not yet whole."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NOT_INHERITED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | _NOT_INHERITED
 
 
 @contextmanager
@@ -76,6 +79,34 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def open_to_read(path: str | PathLike[str]) -> BinaryIO:
+    """Open an ordinary file to read it; a pipe would be waited for, and a device may have no end.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is a folder, a pipe or a device.
+        ValueError: A null character is in the name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOT_INHERITED)
+    try:
+        require_ordinary(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def require_ordinary(there: os.stat_result, path: str | PathLike[str]) -> None:
+    """Check that a file is no folder, pipe or device, for libraries that open it themselves.
+
+    Raises:
+        OSError: It is one.
+    """
+    if stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(there.st_mode):
+        raise OSError(errno.EINVAL, "this is no ordinary file", str(path))
+
+
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     """Write a file in one piece.
 
@@ -92,10 +123,7 @@ def _mode_of(target: Path) -> int | None:
         there = os.stat(target)
     except OSError:  # it is not there, or a link that leads nowhere
         return None
-    if stat.S_ISDIR(there.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    if not stat.S_ISREG(there.st_mode):
-        raise OSError(errno.EINVAL, "this is no ordinary file", str(target))
+    require_ordinary(there, target)
     return None if target.is_symlink() else stat.S_IMODE(there.st_mode) & 0o777
 
 

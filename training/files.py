@@ -141,6 +141,7 @@ def read_weights(path: Path, run: str = "") -> dict[str, Tensor]:
 def _read(path: Path, run: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors of a safetensors file."""
     try:
+        whole_files.require_ordinary(path.stat(), path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

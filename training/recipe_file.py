@@ -14,7 +14,7 @@ from pathlen.printable import shown
 from pathlen.training.keywords import unknown_name
 from pathlen.training.recipe import Recipe
 from pathlen.training.yaml_text import DEEPEST, LONGEST, read_yaml_text
-from pathlen.whole_files import is_file
+from pathlen.whole_files import is_file, open_to_read
 
 SHIPPED = Path(__file__).parent / "recipes"
 MOST_PROBLEMS = 20
@@ -81,7 +81,7 @@ def read_yaml(path: Path, where: str, what: str, first: str) -> dict[str, Any]:
         SettingsError: It cannot be read, or is no mapping in YAML.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             data = file.read(4 * LONGEST + 1)  # of a file without end, no more than is refused
         text = data.decode() if len(data) <= 4 * LONGEST else "." * (LONGEST + 1)
     except (OSError, ValueError) as error:  # as of bytes that are no UTF-8

@@ -21,7 +21,7 @@ from pathlen.errors import CheckpointError
 from pathlen.printable import shown
 from pathlen.training.files import read_weights
 from pathlen.training.recipe import Weights
-from pathlen.whole_files import is_folder
+from pathlen.whole_files import is_folder, open_to_read
 
 Contents = frozenset[tuple[str, torch.Size]]
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -70,7 +70,7 @@ CONVERSION = """\
 def _is_pickle(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, those of old releases included."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             begin = file.read(2)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

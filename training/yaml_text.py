@@ -121,6 +121,12 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, ScalarNode) and node.tag in _NUMBERS and _too_long(node.value):
             problem = f"a number of {len(node.value)} characters is no setting"
             raise ConstructorError(None, None, problem, node.start_mark)
+        if isinstance(node, ScalarNode) and node.tag in _NUMBERS and _OTHERWISE.match(node.value):
+            problem = (
+                f"{shown(node.value, 40)} is another number in YAML 1.1 (of base 8, or 60) than it"
+                " looks like; write it without colons and leading zeros, or a text in quotes"
+            )
+            raise ConstructorError(None, None, problem, node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, OverflowError) as error:  # as of "!!int x"
@@ -133,6 +139,7 @@ def _too_long(number: str) -> bool:
 
 
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_OTHERWISE = re.compile(r"[-+]?(0[0-9_]|[0-9_.]+:)")
 _DATE = "tag:yaml.org,2002:timestamp"
 
 _Loader.add_implicit_resolver(
