@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import torch
 
 import pathlen
 from pathlen.spec import resolve
+from pathlen.tracing import ladder
+from pathlen.tracing.stated import check_stated
 from tests.hostile import ROLES, Call, Watch, audited, calls_by_hand, calls_of_schemas, written
 
 ENTRIES: dict[str, Callable[[Any], Any]] = {
@@ -33,6 +36,15 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 MOST_BYTES = 12 << 30
 _CONTENT = bytes(64)
+
+
+def check_and_go_on(program: Any) -> None:
+    """Look at what a program states, in the place of `check_stated`, which would refuse most.
+
+    The sizes that these programs state are wrong, and what comes after is to hold by itself.
+    """
+    with suppress(pathlen.TraceError):
+        check_stated(program)
 
 
 def main() -> None:
@@ -48,6 +60,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (given.seconds, given.seconds))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    ladder.check_stated = check_and_go_on  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         found = run(
             Path(folder),

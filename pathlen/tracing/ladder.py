@@ -30,6 +30,7 @@ from pathlen.tracing.recording import (
     Recording,
 )
 from pathlen.tracing.sharded import refuse_sharded
+from pathlen.tracing.stated import check_stated
 
 Rung = tuple[str, Callable[..., Recording]]
 _ON_VALUES = (REAL_TENSORS, REAL_GRADIENTS)
@@ -81,6 +82,7 @@ def _trace_program(
     if is_plain(program):
         if given:
             check_example(program, args or (), kwargs)
+        check_stated(program)
         recording = from_program(program, outputs)
         return replace(recording, remarks=remarks_on(recording.graph), limits=limits)
     arguments = (args or (), kwargs) if given else example_of(program)
