@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -23,6 +25,19 @@ def exit_code(function: Callable[..., Any], *arguments: Any) -> int:
         process.kill()
         raise TimeoutError(f"{function.__name__} takes more than {PATIENCE} s")
     return process.exitcode
+
+
+def command_line(folder: Path, *arguments: str) -> None:
+    """What a process of the command line does; it prints into the files `out` and `err`."""
+    os.chdir(folder)
+    for number, name in ((1, "out"), (2, "err")):
+        with open(name, "w") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    from pathlen.cli import main
+
+    main(arguments)
 
 
 def together(function: Callable[..., Any], number: int, *arguments: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from pathlen.cli import main
@@ -21,14 +22,12 @@ from pathlen.training.study.folder import StudyFolder
 from pathlen.training.study.plan import plan_study
 from pathlen.training.study.results import read_status
 from pathlen.training.trained import load_run
-from tests.processes import CONTEXT, PATIENCE
+from tests.processes import CONTEXT, PATIENCE, command_line
 from tests.studies import (
     LONG,
     SHORT,
     attempts,
-    begin,
     check_each_done_once,
-    finished,
     logs,
     settings,
     under_way,
@@ -136,13 +135,16 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, monkeypatch):
     ]
     study = settings(recipe=LONG, cases=cases, grid={}, seeds=[0], workers=1)
     home = tmp_path / "studies" / "small"
-    process = begin(tmp_path, study)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    arguments = (tmp_path, "study", "run", "study.yaml")
+    process = CONTEXT.Process(target=command_line, args=arguments)
+    process.start()
     wait_for(lambda: under_way(home), "a run under way")
     assert read_status(home).counts == {"done": 0, "running": 1, "pending": 1, "failed": 0}
-    process.send_signal(signal.SIGTERM)
-    code, out, errors = finished(process)
-    assert code == 130, errors
-    assert "stopped; the same command goes on" in out
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(PATIENCE)
+    assert process.exitcode == 130
+    assert "stopped; the same command goes on" in (tmp_path / "out").read_text()
     assert read_status(home).counts == {"done": 0, "running": 0, "pending": 2, "failed": 0}
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["study", "run", "study.yaml"])

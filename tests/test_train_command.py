@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner, Result
 
 from pathlen.cli import main
 from pathlen.training.recipe_file import dump_recipe, load_recipe, make_recipe
+from tests.processes import CONTEXT, PATIENCE, command_line
+from tests.studies import wait_for
 from tests.training_runs import TINY, changed, outcome, run
 
 SHORT = changed(TINY, train__epochs=1, linearize__epochs=1)
@@ -73,35 +73,41 @@ def test_an_unknown_recipe(command):
     assert "there is no recipe 'digts'; did you mean 'digits'?" in result.stderr
 
 
-def start(folder) -> subprocess.Popen:
-    (folder / "long.yaml").write_text(dump_recipe(make_recipe(LONG)))
-    return subprocess.Popen(
-        [sys.executable, "-m", "pathlen", "train", "long.yaml", "--out", "run"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
+def started(folder, settings):
+    """A process of the command line that trains into `run`."""
+    (folder / "long.yaml").write_text(dump_recipe(make_recipe(settings)))
+    arguments = (folder, "train", "long.yaml", "--out", "run")
+    process = CONTEXT.Process(target=command_line, args=arguments)
+    process.start()
+    return process
 
 
-@pytest.mark.slow
+def printed(folder, name="out"):
+    """What a process has printed so far."""
+    path = folder / name
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    run(LONG, folder)
+    return outcome(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_run(number, tmp_path):
-    with start(tmp_path) as process:
-        for line in process.stdout:
-            if line.startswith("epoch   2"):
-                process.send_signal(number)
-                break
-        out, errors = process.communicate(timeout=300)
-    assert process.returncode == 130, errors
-    assert out.rstrip().endswith("stopped; the same command goes on from the checkpoint in run")
-    assert not errors
+def test_a_signal_saves_the_run(number, tmp_path, whole):
+    process = started(tmp_path, LONG)
+    wait_for(lambda: "\nepoch   2" in printed(tmp_path), "a second epoch")
+    os.kill(process.pid, number)
+    process.join(PATIENCE)
+    assert process.exitcode == 130
+    last = "stopped; the same command goes on from the checkpoint in run"
+    assert printed(tmp_path).rstrip().endswith(last)
+    assert not printed(tmp_path, "err")
     assert not (tmp_path / "run" / "summary.json").exists()
-    result = run(LONG, tmp_path / "run")
-    assert len(result.history) == 62
-    run(LONG, tmp_path / "whole")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert len(run(LONG, tmp_path / "run").history) == 62
+    assert outcome(tmp_path / "run") == whole
 
 
 STUCK = """
@@ -119,19 +125,13 @@ class Stuck(nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path):
     (tmp_path / "stuck.py").write_text(STUCK)
-    settings = changed(TINY, model={"name": "stuck.py:Stuck"})
-    (tmp_path / "long.yaml").write_text(dump_recipe(make_recipe(settings)))
-    call = [sys.executable, "-m", "pathlen", "train", "long.yaml", "--out", "run"]
-    with subprocess.Popen(
-        call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "stuck\n"
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)  # it waits for the end of the step
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=300)
-    assert process.returncode == 130
+    process = started(tmp_path, changed(TINY, model={"name": "stuck.py:Stuck"}))
+    wait_for(lambda: printed(tmp_path).endswith("stuck\n"), "the first step")
+    os.kill(process.pid, signal.SIGINT)
+    process.join(1)
+    assert process.exitcode is None  # it waits for the end of the step
+    os.kill(process.pid, signal.SIGINT)
+    process.join(PATIENCE)
+    assert process.exitcode == 130
