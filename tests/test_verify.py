@@ -19,7 +19,7 @@ from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import LabelSets, broadcast
 from pathlen.verification import compare, run
-from tests.constructs import Function
+from tests.constructs import Function, Model
 from tests.verify_families import FAMILIES
 from tests.vision import import_torchvision
 from tests.wrong_rules import as_cut, as_pass, replace_rule
@@ -701,3 +701,33 @@ def test_what_cannot_be_checked_is_said(operator):
     assert not verdict.complete
     assert verdict.check("nothing missing").unchecked == 1
     assert "NOT CHECKED, its statistics cannot be held fixed" in str(verdict)
+
+
+CHOOSING = {
+    "where": lambda h, g: torch.where(h > 0, g, 0.0),
+    "sign": lambda h, g: torch.sign(h) * g,
+    "heaviside": lambda h, g: g * torch.heaviside(h, torch.tensor(0.0)),
+    "a mask of rows": lambda h, g: torch.where(h.mean(-1, keepdim=True) > 0, g, 0.0),
+    "the largest": lambda h, g: g * F.one_hot(h.argmax(-1), 4),
+    "both positive": lambda h, g: g * torch.logical_and(h > 0, g > 0),
+    "written at places": lambda h, g: g.index_put(torch.where(h < 0), torch.zeros(())),
+}
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+@pytest.mark.parametrize("seed", range(2))
+def test_what_only_chooses_is_no_fault(name, seed):
+    torch.manual_seed(seed)
+    layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    model = Model(lambda m, x: m.c(CHOOSING[name](m.a(x), m.b(x))), **layers)
+    verdict = verify(model, torch.randn(2, 4))
+    assert verdict.ok, str(verdict)
+
+
+def test_halves_of_one_layer_are_two_tensors():
+    """A mask of one half chooses from the other: that is no function of one element."""
+    layers = {"a": nn.Linear(4, 8), "c": nn.Linear(4, 3)}
+    for choose in CHOOSING.values():
+        model = Model(lambda m, x, choose=choose: m.c(choose(*m.a(x).chunk(2, -1))), **layers)
+        verdict = verify(model, torch.randn(2, 4))
+        assert verdict.ok, str(verdict)

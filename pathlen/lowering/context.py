@@ -65,6 +65,7 @@ class Lowering:
         self._doubts: list[tuple[range, str, str]] = []
         self.call_status = "exact"
         self.steps: Steps | None = None
+        self.shares: list[range] = []
         self._with_labels: list[Value] = []
         self._kept_bytes = self._new_bytes = 0  # of the labels among these
         self._parents = parents

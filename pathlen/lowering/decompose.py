@@ -1,6 +1,7 @@
 """Operations that no rule knows, written out in operations that rules know."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -109,10 +110,11 @@ def decompose(call: Call) -> Recording | None:
         return None
     values = list(call.values())
     examples = [_example(value) for value in values]
+    ordered = _paths_last(call)
 
     def run(*tensors: torch.Tensor) -> Any:
         replaced = dict(zip(map(id, values), tensors, strict=True))
-        arguments = call.replace_values(lambda value: replaced.get(id(value), value))
+        arguments = ordered.replace_values(lambda value: replaced.get(id(value), value))
         return call_by_name(body, arguments, functional(call.func))
 
     stack = list(call.node.meta.get("nn_module_stack", {}).values())
@@ -124,6 +126,21 @@ def decompose(call: Call) -> Recording | None:
         ) from error
 
 
+def _paths_last(call: Call) -> Call:
+    """An einsum of three or more tensors that contracts those without paths first.
+
+    Torch contracts them in their order, which is spelling.
+    """
+    if call.name != "aten.einsum" or len(call["tensors"]) < 3:
+        return call
+    inputs, arrow, out = call["equation"].replace(" ", "").partition("->")
+    pairs = [*zip(inputs.split(","), call["tensors"], strict=True)]
+    pairs.sort(key=lambda pair: pair[1].is_path)
+    equation = ",".join(letters for letters, _ in pairs) + arrow + out
+    tensors = [tensor for _, tensor in pairs]
+    return replace(call, arguments={"equation": equation, "tensors": tensors, "path": None})
+
+
 def _key(call: Call) -> Any:
     """What the recording of a call depends on, and which constants it reads."""
     order = {id(value): number for number, value in reversed(list(enumerate(call.values())))}
@@ -133,7 +150,8 @@ def _key(call: Call) -> Any:
             return type(leaf), leaf
         example = _example(leaf)
         constant = None if leaf.varies else id(leaf)
-        return order.get(id(leaf)), example.shape, example.stride(), example.dtype, constant
+        layout = example.shape, example.stride(), example.dtype
+        return order.get(id(leaf)), *layout, constant, leaf.is_path
 
     leaves, structure = pytree.tree_flatten(dict(call.arguments))
     stack = call.node.meta.get("nn_module_stack", {}).values()

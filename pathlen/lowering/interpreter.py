@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,7 +175,8 @@ class Interpreter:
             nodes = range(first, lowering.builder.num_nodes)
             program = lowering.steps.programs.get(call.node)
             reads, lowering.constants.reads = tuple(lowering.constants.reads or ()), []
-            step = Step(call, result, nodes, lowering.call_status, program, reads)
+            shares, lowering.shares = tuple(lowering.shares), []
+            step = Step(call, result, nodes, lowering.call_status, program, reads, shares)
             lowering.steps.taken.append(step)
         return result
 
@@ -198,7 +198,6 @@ class Interpreter:
     def _apply(self, call: Call) -> Any:
         found = find_rule(call.func)
         try:
-            call = paths_last(call)
             _require_result(call)
             if found and not found.apply.__module__.startswith("pathlen."):
                 self._lowering.uncertain(call, "the gain of an operator with a rule of your own")
@@ -272,21 +271,6 @@ class Interpreter:
         self._refused.append(
             f"  {node.target} at node {node.name!r}, module {place!r}, operands {shapes}: {why}"
         )
-
-
-def paths_last(call: Call) -> Call:
-    """An einsum of three or more tensors that contracts those without paths first.
-
-    Torch contracts them in their order, which is spelling.
-    """
-    if call.name != "aten.einsum" or len(call["tensors"]) < 3:
-        return call
-    inputs, arrow, out = call["equation"].replace(" ", "").partition("->")
-    pairs = [*zip(inputs.split(","), call["tensors"], strict=True)]
-    pairs.sort(key=lambda pair: pair[1].is_path)
-    equation = ",".join(letters for letters, _ in pairs) + arrow + out
-    tensors = [tensor for _, tensor in pairs]
-    return replace(call, arguments={"equation": equation, "tensors": tensors, "path": None})
 
 
 def _is_cut(call: Call) -> bool:

@@ -23,6 +23,7 @@ class Step:
         program: what the call was decomposed to, if no rule knew it; the steps of that program
             come before this one.
         reads: the constants whose values were looked at.
+        shares: ids of nodes that an earlier call added, and that are its own as well.
     """
 
     call: Call
@@ -31,6 +32,7 @@ class Step:
     status: str
     program: Recording | None = None
     reads: tuple[Value, ...] = ()
+    shares: tuple[range, ...] = ()
 
 
 @dataclass(slots=True)

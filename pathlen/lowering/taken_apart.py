@@ -42,7 +42,7 @@ class RowsOfLayer(Rows):
         shape: of the result, features last.
         order: of these axes in the result.
         layer: adds the layer on labels of rows, features last; gives the labels of the result.
-        known: the units of the layer on some rows, by the numbers of the rows.
+        known: the units of the layer on some rows, by the numbers of the rows, and all nodes.
         moved: the calls that the result went through, each with the tensor that it moves, and
             which of its results it is.
     """
@@ -52,7 +52,7 @@ class RowsOfLayer(Rows):
     shape: tuple[int, ...]
     order: tuple[int, ...]
     layer: Layer
-    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
+    known: dict[tuple[int, ...], tuple[np.ndarray, range]] = field(default_factory=dict)
     moved: tuple[tuple[Call, Value, int], ...] = ()
 
     @property
@@ -83,12 +83,17 @@ class RowsOfLayer(Rows):
             numbers = found[item]
         return numbers, rows
 
-    def on(self, numbers: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+    def on(self, numbers: tuple[int, ...], rows: np.ndarray, lowering: Lowering) -> np.ndarray:
         """The units of the layer on some rows."""
-        if numbers not in self.known:
+        known = self.known.get(numbers)
+        if known is None:
+            first = lowering.builder.num_nodes
             labels = self.layer(torch.from_numpy(rows[[*numbers]]))
-            self.known[numbers] = compact(labels, [0]).reshape(-1).numpy()
-        return self.known[numbers]
+            units = compact(labels, [0]).reshape(-1).numpy()
+            known = self.known[numbers] = units, range(first, lowering.builder.num_nodes)
+        if lowering.steps is not None:
+            lowering.shares.append(known[1])
+        return known[0]
 
 
 def rows_of(
@@ -166,6 +171,6 @@ def _narrow(value: Value, rows: RowsOfLayer, lowering: Lowering) -> None:
     if not held:
         value.begin(constant_labels(value.shape))
     elif len(held) < len(found[1]):
-        units, order = rows.on(held, found[1]), np.argsort(rows.units)
+        units, order = rows.on(held, found[1], lowering), np.argsort(rows.units)
         value.begin(collapse(rename(value.labels, rows.units[order], units[order])))
         value.rows = replace(rows, units=units)

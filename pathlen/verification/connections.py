@@ -114,11 +114,11 @@ class Connections:
         outside = self._edges.outside(step)
         path = followed_operands(step.call, outside, self._policy)
         plain = Cut(step, tuple(path))
-        if not len(outside):
-            return plain
         part = taken_apart(step)
         if part is not None:
             return part
+        if not len(outside):
+            return plain
         read = self._edges.read(step)
         whole, some = find_region(step, read, outside)
         if whole is not None:

@@ -31,9 +31,12 @@ _ADDS = frozenset(aten("scatter_add scatter_reduce index_add index_reduce index_
 _TIMES = aten("mul multiply")
 _OVER = aten("div divide true_divide")
 SCALINGS = (*_TIMES, *_OVER)
+_STEPS = aten("sign sgn heaviside")
+_COUNTS = aten("histc bincount")
+_PLACES = aten("nonzero nonzero_numpy argwhere where")  # of one tensor
 _SHIFTS = aten("sub subtract")
 SUMS = aten("add sub subtract rsub addcmul addcdiv lerp sum mean")
-_CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl")
+_CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl index_fill")
 _READS = aten("gather index_select index _unsafe_index")
 _LOOK_UPS = (*_READS, *aten("take_along_dim embedding"))
 _WRITES = _ADDS | frozenset(aten("scatter index_copy index_fill _index_put_impl _unsafe_index_put"))
@@ -132,8 +135,23 @@ def followed_operands(call: Call, outside: np.ndarray, policy: Policy) -> list[V
         if kind_of_call(call) == "contraction" and len(path) > 1:
             return [value for value in path if value.softmax != "whole"]
     floating = [v for v in operands(call) if v.dtype.is_floating_point or v.dtype.is_complex]
-    cut = floating or call.name in _WRITES
+    beside = [v for v in floating if not only_chooses(v)]
+    if call.name in (*SCALINGS, *_READS) or kind_of_call(call) in ("contraction", "layer"):
+        floating = beside or floating
+    if call.name in _COUNTS:
+        floating = []
+    cut = floating or call.name in (*_WRITES, *_COUNTS)
     return [v for v in path if not cut or v in floating or np.isin(units_of([v]), outside).any()]
+
+
+def only_chooses(value: Value) -> bool:
+    """Whether a tensor was made from comparisons and signs alone."""
+    if value.dtype == torch.bool:
+        return True
+    if value.call is None or kind_of(value) not in ("elementwise", "movement", "reduction"):
+        return False
+    made_from = operands(value.call)
+    return value.call.name in _STEPS or (bool(made_from) and all(map(only_chooses, made_from)))
 
 
 def find_region(step: Step, read: np.ndarray, outside: np.ndarray) -> tuple[Cut | None, Cut | None]:
@@ -205,7 +223,9 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
                 return
             yield entry, inside
         value = frontier.pop(max(frontier, key=lambda key: frontier[key].order))
-        if value.call is None or kind_of(value) not in _EXPANDABLE:
+        if value.call is None:
+            return
+        if kind_of(value) not in _EXPANDABLE and value.call.name not in (*_PLACES, *_LOOK_UPS):
             return
         between.append(value)
         is_read += value.call.name in _READS

@@ -39,7 +39,8 @@ class Draws:
             constants: what else it reads; masks and indices from the input among them.
             base: the model's own tensors.
             number: of the draw; 0 is the model's own.
-            below: indices run through all integers below it; 0 only reorders them.
+            below: indices run through all integers below it; 0 only reorders them, and masks, of
+                which then as many elements are true.
         """
         if number == 0:
             return {id(value): base[value] for value in values}
@@ -51,9 +52,19 @@ class Draws:
             elif tensor.dtype == torch.bool and len(values) == 1 and not value.varies:
                 drawn[id(value)] = self.indices(tensor, 2)  # a constant mask may hide a whole unit
             elif value.varies:  # a mask, an index or a choice that the input decides on
-                whole = below and tensor.dtype != torch.bool and not _is_floating(tensor)
-                drawn[id(value)] = _through(tensor, below) if whole else self.shuffled(tensor)
+                drawn[id(value)] = self._chosen(tensor, number, below)
         return drawn
+
+    def _chosen(self, tensor: torch.Tensor, number: int, below: int) -> torch.Tensor:
+        """Choices that the input decides on: other ones at each draw, so that all are seen."""
+        if tensor.dtype == torch.bool:
+            small = _without_repeats(tensor)  # masks of whole rows stay such
+            chosen = self.indices(small, 2) if below else self.shuffled(small)
+            return chosen.expand(tensor.shape).clone()
+        if not below or _is_floating(tensor):
+            return self.shuffled(tensor)
+        turn = (torch.arange(tensor.numel()) + number) % below
+        return turn.view(tensor.shape).to(tensor.dtype)
 
     def normal(self, like: torch.Tensor) -> torch.Tensor:
         """Normal random numbers, complex ones for a complex tensor, with the same strides."""
@@ -92,10 +103,12 @@ class Draws:
         return 0.5 + torch.rand(tensor.shape, dtype=tensor.dtype, generator=self.generator)
 
 
-def _through(tensor: torch.Tensor, below: int) -> torch.Tensor:
-    """Indices that take every value below a bound in turn."""
-    turn = torch.arange(tensor.numel()) % below
-    return turn.view(tensor.shape).to(tensor.dtype)
+def _without_repeats(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor cut to length 1 along the axes along which it does not vary."""
+    for axis in range(tensor.ndim):
+        first = tensor.narrow(axis, 0, min(tensor.shape[axis], 1))
+        tensor = first if bool((tensor == first).all()) else tensor
+    return tensor
 
 
 def _is_floating(tensor: torch.Tensor) -> bool:

@@ -73,7 +73,7 @@ class Edges:
         first, end = step.nodes.start, step.nodes.stop
         read = self._indices[self._indptr[first] : self._indptr[end]]
         found = np.unique(np.concatenate([read, units_of(results(step))]))
-        inner = self._nodes_of(calls)
+        inner = [*step.shares, *self._nodes_of(calls)]
         while (hidden := _within(found, inner)).any():
             behind = [self.predecessors(node) for node in found[hidden].tolist()]
             found = np.unique(np.concatenate([found[~hidden], *behind]))
@@ -94,7 +94,7 @@ class Edges:
             calls: earlier ones, whose nodes count as those of the call.
         """
         begin = {int(unit): column for column, unit in enumerate(units)}
-        own = [step.nodes, *self._nodes_of(calls)]
+        own = [step.nodes, *step.shares, *self._nodes_of(calls)]
         reaches = np.zeros((len(rows), len(units)), dtype=np.bool_)
         bent = reaches.copy()
         foreign = np.zeros(len(rows), dtype=np.bool_)
