@@ -34,6 +34,13 @@ def first_along(call: Call, value: Value, axis: int) -> Value:
     return _viewed(call, torch.ops.aten.slice.Tensor, value, arguments, labels)
 
 
+def selected(call: Call, value: Value, axis: int, index: int) -> Value:
+    """The elements at one index of an axis."""
+    labels = value.labels.select(axis, index)
+    arguments = {"dim": axis, "index": index}
+    return _viewed(call, torch.ops.aten.select.int, value, arguments, labels)
+
+
 def with_axes(call: Call, value: Value, own: str, wanted: str) -> Value:
     """A value with its axes in another order, those that it does not have of length 1.
 

@@ -17,6 +17,7 @@ from pathlen.verification.cuts import (
     SUMS,
     Cut,
     behind_statistics,
+    complex_part,
     find_region,
     followed_operands,
     lacks_held_form,
@@ -125,6 +126,9 @@ class Connections:
             return whole
         if any(np.array_equal(units_of(path), known) for known in (read, outside)):
             return plain
+        parts = complex_part(step)
+        if parts is not None:
+            return parts
         behind = self.flat_behind(step)
         if behind is not None:
             return behind

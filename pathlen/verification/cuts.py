@@ -34,6 +34,7 @@ SCALINGS = (*_TIMES, *_OVER)
 _STEPS = aten("sign sgn heaviside")
 _COUNTS = aten("histc bincount")
 _PLACES = aten("nonzero nonzero_numpy argwhere where")  # of one tensor
+_COMPLEX_PARTS = aten("real imag view_as_real")
 _SHIFTS = aten("sub subtract")
 SUMS = aten("add sub subtract rsub addcmul addcdiv lerp sum mean")
 _CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl index_fill")
@@ -239,6 +240,21 @@ def entries(call: Call, over_neighbours: bool = False) -> Iterator[tuple[Value, 
             reads_at = over_neighbours and value.call.name in (*_READS, *_ADDS)
             if operand.dtype.is_floating_point or not reads_at:
                 frontier.setdefault(id(operand), operand)
+
+
+def complex_part(step: Step) -> Cut | None:
+    """A part of a complex tensor as a function of the real tensors that it was built from."""
+    if step.call.name not in _COMPLEX_PARTS:
+        return None
+    frontier = {id(value): value for value in operands(step.call)}
+    between: list[Value] = []
+    while any(value.dtype.is_complex for value in frontier.values()):
+        value = frontier.pop(max(frontier, key=lambda key: frontier[key].order))
+        if value.call is None or not value.dtype.is_complex:
+            return None
+        between.append(value)
+        frontier.update({id(operand): operand for operand in operands(value.call)})
+    return Cut(step, tuple(v for v in frontier.values() if v.is_path), tuple(between[::-1]))
 
 
 def taken_apart(step: Step) -> Cut | None:
