@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -312,6 +313,64 @@ def test_a_part_left_out_may_depart_from_its_trace() -> None:
     model = make_linearizable(copy.deepcopy(plain), X, only="one")
     plain.more = model.more = True
     torch.testing.assert_close(model(X), plain(X))
+
+
+class Shared(nn.Module):
+    """A block under two names, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4)
+        self.act, self.again = nn.GELU(), self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.again(self.act(self.middle(self.first(x))))
+        return y
+
+
+@pytest.mark.parametrize("name", ["first", "again", "ag*", "again.1"])
+def test_a_module_is_chosen_by_any_of_its_names(name: str) -> None:
+    example = torch.zeros(1, 4)
+    chosen = make_linearizable(Shared(), example, only=name)
+    assert names(chosen) == ["first.1.slope_0", "first.1.slope_1"]
+    rest = make_linearizable(Shared(), example, exclude=name)
+    assert names(rest) == ["act.slope"]
+
+
+def test_what_is_made_of_parts_computes_with_their_slopes() -> None:
+    """`model[:3]` makes a new container of the model's class, and raised an AttributeError."""
+    x = torch.randn(16, 4)
+    plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Shared(), nn.Linear(4, 2))
+    model = make_linearizable(plain, x[:1])
+    randomize(model)
+    layers, outputs = list(model), [x]
+    for layer in layers:
+        layer.register_forward_hook(lambda _, args, result: outputs.append(result))
+    model(x)
+    for layer in layers:
+        layer._forward_hooks.clear()
+    alpha = model[1].slope
+    torch.testing.assert_close(outputs[2], torch.where(outputs[1] > 0, 1.0, alpha) * outputs[1])
+    for part in (model[:2], nn.Sequential(*layers[:2]), copy.deepcopy(model[:2])):
+        torch.testing.assert_close(part(x), outputs[2])
+        assert names(part) == ["1.slope"]
+    torch.testing.assert_close(model[3:](outputs[3]), outputs[4])
+    assert pathlen.measure(model[:2], x[:1]).num_active == 4
+
+
+def test_a_model_of_the_same_class_begins_without_slopes() -> None:
+    x = torch.randn(16, 4)
+    model = make_linearizable(Shared(), x[:1])
+    fresh = type(model)()
+    weights = {k: v for k, v in model.state_dict().items() if "slope" not in k}
+    fresh.load_state_dict(weights)
+    assert slopes_of(fresh) == ()
+    torch.testing.assert_close(fresh(x), model(x))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(fresh))(x), model(x))
+    randomize(model)
+    make_linearizable(fresh, x[:1]).load_state_dict(model.state_dict())
+    assert torch.equal(fresh(x), model(x))
+    assert type(model.act)()(x).equal(functional.gelu(x))
 
 
 def test_recipes_choose_parts() -> None:

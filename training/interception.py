@@ -272,15 +272,18 @@ def _version(tensor: Tensor) -> int:
 class Linearized(nn.Module):
     """Mixed into the modules of a model with slopes.
 
+    What code of others makes of such a class (`model[:3]`, `type(module)(...)`) has no slopes of
+    its own, and does what the class did before.
+
     Attributes:
-        _linearization: Of the model.
+        _linearization: Of the model; None of what others have made.
         _plan: What the module is in it.
         _slope_sites: The slopes that it holds.
     """
 
-    _linearization: Linearization
+    _linearization: Linearization | None = None
     _plan: Plan
-    _slope_sites: tuple[SlopeSite, ...]
+    _slope_sites: tuple[SlopeSite, ...] = ()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         update_state(self, self._slope_sites, state_dict, prefix, args[-1])
@@ -292,8 +295,9 @@ class Linearized(nn.Module):
         Raises:
             LinearizationError: Always.
         """
+        name = type(self).__name__ if self._linearization is None else _shown(self._plan.path)
         raise LinearizationError(
-            f"{_shown(self._plan.path)} has slopes, and torch.jit.script cannot compile the Python"
+            f"{name} has slopes, and torch.jit.script cannot compile the Python"
             " that applies them; use torch.export.export or torch.jit.trace"
         )
 
@@ -303,9 +307,10 @@ class Caller(Linearized):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module does, with the calls in it counted."""
-        state, plan = self._linearization, self._plan
-        if state.opened.suspended:
+        state = self._linearization
+        if state is None or state.opened.suspended:
             return super().forward(*args, **kwargs)
+        plan = self._plan
         if plan.tables:
             _refuse_symbols(plan, args, kwargs)
         with state.frame(plan, self):
@@ -333,10 +338,10 @@ class Activation(Linearized):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Blend what the activation gives with its input."""
-        state, slot = self._linearization, self._slot
-        original = super().forward
-        if state.opened.suspended:
+        state, original = self._linearization, super().forward
+        if state is None or state.opened.suspended:
             return original(*args, **kwargs)
+        slot = self._slot
         if slot is None:
             slot = state.next_slot(self._plan, self._key)
         else:

@@ -66,11 +66,11 @@ def make_linearizable(
         PathlenError: Whatever `pathlen.trace` raises.
     """
     _check_arguments(model, granularity, unplaced)
-    choice, installed = Choice(only, exclude), Installed(model)
+    choice, installed = Choice(model, only, exclude), Installed(model)
     with installed.suspended():
         sites, unplaced_ones, seen = find_call_sites(model, args, kwargs, policy, input_axis)
     if sites or unplaced_ones:
-        choice.check(model, sites, unplaced_ones)
+        choice.check(sites, unplaced_ones)
     left = tuple(str(one) for one in unplaced_ones if choice.takes(one))
     chosen = [site for site in sites if choice.takes(site)]
     if left and (unplaced == "refuse" or not chosen):

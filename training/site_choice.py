@@ -16,6 +16,7 @@ class Choice:
     """The parts of a model that are chosen.
 
     Args:
+        model: The model; a module may have several paths in it.
         only: Paths or patterns of the modules to choose, all by default.
         exclude: Of modules among these to leave out.
 
@@ -24,23 +25,27 @@ class Choice:
     """
 
     def __init__(
-        self, only: str | Sequence[str] | None, exclude: str | Sequence[str] | None
+        self,
+        model: nn.Module,
+        only: str | Sequence[str] | None,
+        exclude: str | Sequence[str] | None,
     ) -> None:
+        self._model, self._names = model, _names(model)
         self._only = None if only is None else _patterns("only", only)
         self._exclude = _patterns("exclude", exclude or ())
 
-    def check(self, model: nn.Module, sites: Sequence[CallSite], left: Sequence[Unplaced]) -> None:
+    def check(self, sites: Sequence[CallSite], left: Sequence[Unplaced]) -> None:
         """Find out whether each pattern means something.
 
         Raises:
             LinearizationError: One matches no activation, or nothing is chosen.
         """
         every: list[CallSite | Unplaced] = [*sites, *left]
-        parts = [_parts(one) for one in every]
+        parts = [self._parts(one) for one in every]
         for setting, patterns in (("only", self._only or ()), ("exclude", self._exclude)):
             for pattern in patterns:
                 if not any(_matches(pattern, part) for part in parts):
-                    raise LinearizationError(_strange(setting, pattern, model, parts))
+                    raise LinearizationError(_strange(setting, pattern, self._model, parts))
         if not any(self.takes(one) for one in every):
             raise LinearizationError(
                 f"only={self._only} and exclude={self._exclude} leave no activation: all that are"
@@ -49,10 +54,23 @@ class Choice:
 
     def takes(self, one: CallSite | Unplaced) -> bool:
         """Whether an activation is chosen."""
-        part = _parts(one)
+        part = self._parts(one)
         return (
             self._only is None or any(_matches(pattern, part) for pattern in self._only)
         ) and not any(_matches(pattern, part) for pattern in self._exclude)
+
+    def _parts(self, one: CallSite | Unplaced) -> frozenset[str]:
+        """Paths of the modules that an activation is in: the one that it is, and all that call it.
+
+        Each under all of its names.
+        """
+        if isinstance(one, Unplaced):
+            found = {*_upward(one.path)}
+        else:
+            found = {*_upward(one.owner)}
+            if one.module is not None:
+                found |= {*_upward(one.module.frame[0])}
+        return frozenset(name for path in found for name in self._names.get(path, [path]))
 
 
 def _patterns(setting: str, given: str | Sequence[str]) -> tuple[str, ...]:
@@ -66,14 +84,13 @@ def _patterns(setting: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return listed
 
 
-def _parts(one: CallSite | Unplaced) -> frozenset[str]:
-    """Paths of the modules that an activation is in: the one that it is, and all that call it."""
-    if isinstance(one, Unplaced):
-        return frozenset(_upward(one.path))
-    found = {*_upward(one.owner)}
-    if one.module is not None:
-        found |= {*_upward(one.module.frame[0])}
-    return frozenset(found)
+def _names(model: nn.Module) -> dict[str, list[str]]:
+    """All paths of each module, by the first of them, which calls are known by."""
+    first: dict[nn.Module, str] = {}
+    found: dict[str, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(first.setdefault(module, path), []).append(path)
+    return found
 
 
 def _upward(path: str) -> Iterator[str]:
@@ -91,7 +108,8 @@ def _strange(setting: str, pattern: str, model: nn.Module, parts: Sequence[froze
     """What to say of a pattern that matches no activation."""
     known = sorted(set().union(*parts) - {""})
     near = difflib.get_close_matches(pattern, known, n=4, cutoff=0.4) or known[:4]
-    modules = [path for path, _ in model.named_modules() if fnmatchcase(path, pattern)]
+    every = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    modules = [path for path in every if fnmatchcase(path, pattern)]
     what = f"{setting}={pattern!r} matches no module of {type(model).__name__}"
     if modules:
         what = (
