@@ -177,7 +177,8 @@ def change(path, **entries):
         ({"study": []}, r"study\.json is of no study, or damaged"),
         ({"study": settings(grid=3)}, r"damaged: .*study\.json: study:\n  grid"),
         ({"study": settings(recipe={"task": 3})}, "is of no study, or damaged"),
-        ({"study": settings(recipe="none")}, "damaged: there is no recipe 'none'"),
+        ({"study": settings(recipe="digits")}, "damaged: its recipe is 'digits', and no settings"),
+        ({"study": settings(grid={f"model.{i}": [*range(99)] for i in range(9)})}, "at most 100,0"),
     ],
 )
 def test_plans_of_others_are_refused(entries, message, home):

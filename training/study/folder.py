@@ -153,7 +153,10 @@ class StudyFolder:
                 " use another folder"
             )
         try:
-            return plan_study(make_study(plain.get("study", {}), f"{path}: study"))
+            study = make_study(plain.get("study", {}), f"{path}: study")
+            if isinstance(study.recipe, str):  # no file is read that was not asked for
+                raise SettingsError(f"its recipe is {shown(study.recipe)}, and no settings")
+            return plan_study(study)
         except (SettingsError, TypeError) as error:
             raise StudyError(f"{path} is of no study, or damaged: {error}") from error
 

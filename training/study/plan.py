@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ ALIASES = {
 
 MOST_PROBLEMS = 5
 """Cases whose errors are shown."""
+
+MOST_RUNS = 100_000
+"""Of a study."""
 
 _DEPTH_IN_NAME = re.compile(r"(resnet|plain|vgg)\d+(v[12])?")
 
@@ -100,8 +104,11 @@ def plan_study(study: Study) -> Plan:
 
     Raises:
         SettingsError: A recipe is not valid: a key that recipes do not have, a value out of range.
-            All cases that are wrong are listed.
+            All cases that are wrong are listed. Or there are more than `MOST_RUNS`.
     """
+    number = max(1, len(study.cases)) * len(study.seeds) * math.prod(map(len, study.grid.values()))
+    if number > MOST_RUNS:
+        raise SettingsError(f"{study.name} asks for {number:,} runs; at most {MOST_RUNS:,} can be")
     runs: dict[str, PlannedRun] = {}
     members: list[Member] = []
     problems: dict[str, None] = {}
