@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -230,3 +232,16 @@ def test_runs_of_an_earlier_version_are_found(tmp_path, home):
     sqlite3.connect(home.path / "study.sqlite").close()
     assert read_status(home.path, study).counts["done"] == 1
     assert "machine" not in read_results(home.path, study).records[0].summary
+    with pytest.raises(StudyError, match="give the study in place of its folder"):
+        read_results(home.path)
+
+
+def test_where_folders_cannot_be_locked_that_is_said(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    home, said = StudyFolder(tmp_path), []
+    home.take_up(plan(), said.append)
+    assert "cannot be locked here (no locks): see to it that no other process" in said[0]
+    assert states(home) == ["pending"] * 4

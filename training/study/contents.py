@@ -59,9 +59,10 @@ def read_contents(
 
 
 def _no_study(folder: Path) -> StudyError:
-    return StudyError(
-        f"{folder} holds no study: {FILE} is not there; begin with: pathlen study run"
-    )
+    what = "begin with: pathlen study run"
+    if is_folder(folder / "runs"):
+        what = "give the study in place of its folder, whose runs are then found"
+    return StudyError(f"{folder} holds no study: {FILE} is not there; {what}")
 
 
 def _known(plan: Plan, home: StudyFolder, finished: Mapping[str, Finished]) -> dict[str, Known]:
