@@ -235,7 +235,7 @@ class Follower:
             state = self.known.get(id(value))
             if state is None or len(state.places) != 1 or state.places[0].key is not None:
                 return None
-            if value.labels.numel() > MOST_ELEMENTS:
+            if value.shape.numel() > MOST_ELEMENTS:
                 return None
             states.append(state)
             tensors[id(value)] = state.places[0].as_numbers()
