@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -322,3 +323,28 @@ def test_recorder_is_told_nothing_of_locks(tmp_path):
     run(SHORT, tmp_path, recorder)
     assert not any("lock" in text for text in recorder.said)
     assert ".lock" not in os.listdir(tmp_path)
+
+
+def test_a_model_whose_code_has_changed_is_told(tmp_path, monkeypatch):
+    """Weights of a ReLU network fit one of GELUs; comments are no change."""
+    monkeypatch.chdir(tmp_path)
+    code = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+"""
+    path, name = tmp_path / "code_of_mine.py", "code_of_mine.py:make"
+    given = changed(TINY, model={"name": name}, train__epochs=1, linearize__epochs=1)
+    path.write_text(code)
+    run(given, tmp_path / "run")
+    path.write_text(f"# a comment\n{code}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_run(tmp_path / "run", trust_code=True)
+    path.write_text(code.replace("ReLU", "GELU"))
+    with pytest.warns(UserWarning, match=r"code_of_mine\.py:make has changed .*model\.safetensors"):
+        load_run(tmp_path / "run", trust_code=True)
+    (tmp_path / "run" / "summary.json").unlink()  # as where it was killed
+    with pytest.warns(UserWarning, match=r"has changed since .*checkpoint\.safetensors"):
+        run(given, tmp_path / "run")

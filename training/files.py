@@ -49,13 +49,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path} cannot be written: {error}; {kept}") from error
 
 
-def save_tree(path: Path, tree: Mapping[str, Any], run: str = "") -> None:
+def save_tree(path: Path, tree: Mapping[str, Any], run: str = "", code: str = "") -> None:
     """Write nested mappings and lists of tensors, numbers, texts, booleans and None.
 
     Args:
         path: The file.
         tree: What to write.
         run: Key of the run that the file belongs to, which it keeps.
+        code: Key of the code of its model, likewise; see :mod:`pathlen.training.code_key`.
 
     Raises:
         CheckpointError: The file cannot be written; what was there is left as it was.
@@ -66,6 +67,8 @@ def save_tree(path: Path, tree: Mapping[str, Any], run: str = "") -> None:
     metadata = {"format": "pt", "tree": plain, "digest": _digest(plain, tensors, run)}
     if run:
         metadata["run"] = run
+    if code:
+        metadata["code"] = code
     write_bytes(path, save(tensors, metadata=metadata))
 
 
@@ -136,6 +139,20 @@ def read_weights(path: Path, run: str = "") -> dict[str, Tensor]:
     """
     metadata, tensors = _read(path, run)
     return _tree(path, metadata, tensors) if "tree" in metadata else tensors
+
+
+def code_of_file(path: Path) -> str | None:
+    """The key of the code of a model that a file was written with, None if it keeps none.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        whole_files.require_ordinary(path.stat(), path)
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("code")
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def _read(path: Path, run: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -25,7 +25,8 @@ from typing import Any
 
 from pathlen.errors import CheckpointError, SettingsError
 from pathlen.printable import spreadsheet_cell
-from pathlen.training.files import load_tree, save_tree, write_text
+from pathlen.training.code_key import code_key, warn_of_other_code
+from pathlen.training.files import code_of_file, load_tree, save_tree, write_text
 from pathlen.training.folder_lock import FILE as LOCK
 from pathlen.training.folder_lock import FolderLock
 from pathlen.training.recipe import Recipe
@@ -56,7 +57,7 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe, lock: FolderLock | None = None) -> None:
         self.path, self._recipe = path, recipe
-        self.run = run_key(recipe)
+        self.run, self._code = run_key(recipe), code_key(recipe.model)
         self._tensorboard: Any = None
         self._is_locked = lock is not None
         self._lock: FolderLock | None = None
@@ -125,7 +126,11 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be read, or is of another run.
         """
-        return load_tree(self.checkpoint, self.run) if self.checkpoint.exists() else None
+        if not self.checkpoint.exists():
+            return None
+        state = load_tree(self.checkpoint, self.run)
+        warn_of_other_code(self.checkpoint, code_of_file(self.checkpoint), self._recipe.model)
+        return state
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, and the rows up to it.
@@ -133,7 +138,7 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be written; the one from before is kept.
         """
-        save_tree(self.checkpoint, state, self.run)
+        save_tree(self.checkpoint, state, self.run, self._code)
         self.write_rows(state["history"])
 
     def write_rows(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -149,7 +154,7 @@ class RunFolder:
 
     def write_weights(self, name: str, weights: Mapping[str, Any]) -> None:
         """Write weights as NAME.safetensors."""
-        save_tree(self.path / f"{name}.safetensors", weights, self.run)
+        save_tree(self.path / f"{name}.safetensors", weights, self.run, self._code)
 
     def write_summary(
         self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]

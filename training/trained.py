@@ -12,7 +12,8 @@ from torch import nn
 from pathlen.errors import CheckpointError
 from pathlen.printable import shown
 from pathlen.spec import code_of
-from pathlen.training.files import read_weights
+from pathlen.training.code_key import warn_of_other_code
+from pathlen.training.files import code_of_file, read_weights
 from pathlen.training.make_model import load_weights, make_model, require_finite_weights
 from pathlen.training.recipe import Recipe
 from pathlen.training.recipe_file import load_recipe
@@ -71,6 +72,7 @@ def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = F
     run = run_key(recipe)
     summary, history = read_records(folder, run)
     found = read_weights(files[2], run)
+    warn_of_other_code(files[2], code_of_file(files[2]), recipe.model)
     task = build_task(recipe.task)
     model = make_model(recipe.model_copy(update={"weights": None}), task)
     load_weights(model, found, files[2])
