@@ -178,7 +178,7 @@ def test_what_is_no_average_of_the_model_is_refused() -> None:
     wide = nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 6), nn.GELU())
     with pytest.raises(PathlenError, match="no copy"):
         copy_frozen_slopes(model, make_linearizable(wide, EXAMPLE))
-    both = nn.ModuleDict({"live": model, "average": copy.deepcopy(model)})
+    both = nn.ModuleDict({"fast": copy.deepcopy(model), "slow": copy.deepcopy(model)})
     with pytest.raises(PathlenError, match="several copies"):
         copy_frozen_slopes(model, both)
     with pytest.raises(PathlenError, match="has no slopes"):

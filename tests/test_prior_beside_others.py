@@ -21,6 +21,7 @@ from pathlen.training import (
     Plan,
     SparsityPrior,
     Target,
+    copy_frozen_slopes,
     make_linearizable,
     parameter_groups,
     slopes_of,
@@ -214,6 +215,55 @@ def test_an_optimizer_that_makes_no_step_is_told() -> None:
         prior.step()
     with pytest.warns(UserWarning, match="has made no step"):
         prior.step()
+
+
+def test_weight_decay_that_comes_with_a_state_is_told() -> None:
+    model = network()
+    optimizer = sgd(model)
+    SparsityPrior(model, omega=OMEGA).attach(optimizer)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["weight_decay"] = 0.5
+    with pytest.warns(UserWarning, match=r"weight decay pulls 2 slope\(s\)"):
+        optimizer.load_state_dict(state)
+
+
+def test_slopes_that_rest_on_purpose_are_nothing_to_warn_of() -> None:
+    """Warnings are errors here: ten steps without a move, with a strength of 0, had one."""
+    model = network()
+    slopes = [own.parameter.requires_grad_(False) for own in slopes_of(model)]
+    prior = SparsityPrior(model, omega=0.0)
+    optimizer = sgd(model)
+    prior.attach(optimizer)
+    train(model, optimizer, 12)
+    for slope in slopes:
+        slope.requires_grad_(True)
+    prior.omega = 1.0
+    train(model, optimizer, 30)
+    assert prior.num_active < 12
+
+
+def test_slopes_without_values_are_told() -> None:
+    model = network()
+    prior = SparsityPrior(model, omega=OMEGA)
+    model.to("meta")
+    for make in (prior.step, lambda: SparsityPrior(model, omega=OMEGA)):
+        with pytest.raises(PathlenError, match="meta device"):
+            make()
+
+
+def test_averages_that_hold_the_model_itself() -> None:
+    """As that of ema-pytorch does."""
+    model = network()
+    average = nn.ModuleDict({"online_model": model, "ema_model": copy.deepcopy(model)})
+    slopes_of(model)[0].parameter.data.fill_(1.0)
+    copy_frozen_slopes(model, average)
+    first, second = (own.parameter for own in slopes_of(average["ema_model"]))
+    assert first.eq(1).all()
+    assert second.eq(0).all()
+    for nothing in (None, [own.detach() for own in model.parameters()]):
+        with pytest.raises(PathlenError, match="no average of the model"):
+            copy_frozen_slopes(model, nothing)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ other slopes than before

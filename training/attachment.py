@@ -144,6 +144,7 @@ class Attachment:
         self.handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
+            optimizer.register_load_state_dict_post_hook(self._loaded),
         ]
 
     def remove(self) -> None:
@@ -239,6 +240,10 @@ class Attachment:
             return
         rate = rate_of_slopes(self._held, [optimizer]) if self.of._uses_rate() else None
         self.of._step(rate or 0.0)
+
+    def _loaded(self, optimizer: Optimizer) -> None:
+        """Weight decay may come with a state of an optimizer."""
+        warn_of_decay(self.of._slopes.model, optimizer)
 
     def _require_held(self, optimizer: Optimizer) -> None:
         """Look whether the optimizer holds the slopes, anew whenever they are other tensors."""

@@ -31,15 +31,17 @@ def copy_frozen_slopes(model: nn.Module, average: nn.Module | Mapping[str, Tenso
             the model's parameters, as a `state_dict`.
 
     Raises:
-        PathlenError: The average holds no copy of the slopes, or several.
+        PathlenError: The average holds no copy of the slopes, or several, or is none.
     """
     slopes = slopes_of(model)
     if not slopes:
         raise PathlenError("the model has no slopes; give it some with make_linearizable")
-    if isinstance(average, nn.Module):
-        tensors: Mapping[str, Tensor] = dict(average.named_parameters())
-    else:
-        tensors = average
+    tensors = dict(average.named_parameters()) if isinstance(average, nn.Module) else average
+    if not isinstance(tensors, Mapping):
+        raise PathlenError(
+            f"{shown(average)} is no average of the model that can be told by names; give a module,"
+            " or a mapping from the names of its parameters to tensors"
+        )
     of_model = {_unwrapped(own.parameter_name): own.parameter for own in slopes}
     prefix = _prefix(of_model, tensors)
     for name, slope in of_model.items():
@@ -59,8 +61,9 @@ def _prefix(slopes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
     first = next(iter(slopes))
     found = [
         name[: len(name) - len(first)]
-        for name in tensors
-        if name == first or name.endswith("." + first)
+        for name, tensor in tensors.items()
+        # some averages hold the model itself beside its copy
+        if (name == first or name.endswith("." + first)) and tensor is not slopes[first]
     ]
     fitting = [
         prefix

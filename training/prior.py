@@ -117,7 +117,7 @@ class SparsityPrior(Attachable):
         if self.method == "proximal" or self._finished:
             return self._slopes.zero()
         self._require_trained()
-        self._asked = torch.is_grad_enabled()
+        self._asked = torch.is_grad_enabled() and self.omega > 0
         flat = self._slopes.read()
         if flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()  # sums of 16 bits lose small parts, or overflow

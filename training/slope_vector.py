@@ -127,8 +127,14 @@ class SlopeVector:
 
         Raises:
             ActivityError: One is NaN or infinite.
+            PathlenError: They are on the meta device.
         """
         flat = self.read()
+        if flat.is_meta:
+            raise PathlenError(
+                "the slopes are on the meta device, where they have no values: give the model some"
+                " first (load_state_dict(assign=True), or to_empty)"
+            )
         if (wait or flat.device.type == "cpu") and not bool(flat.isfinite().all()):
             broken = ~flat.isfinite()
             what = "NaN" if bool(flat[broken].isnan().all()) else "NaN or infinite"
