@@ -347,6 +347,6 @@ def test_a_dot_product_is_one_unit_behind_two_hubs(dot):
     assert answer(two_layers(dot, width=2), X2) == (8, HALF, HALF)
 
 
-def test_a_dot_product_with_itself_reads_one_hub():
+def test_a_dot_product_with_itself_is_a_sum_of_squares():
     model = Model(lambda m, x: torch.einsum("bi,bi->b", (h := m.a(x)), h), a=nn.Linear(2, 3))
-    assert answer(model, X2) == (6, 0, 0)
+    assert answer(model, X2) == (6, 1, 1)

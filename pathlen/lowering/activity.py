@@ -27,6 +27,7 @@ from pathlen.tracing import module_path
 _MOST_EVALUATIONS = 1 << 25
 _FIXED_STATISTIC = 1.25
 _FILL = frozenset(aten("pad constant_pad_nd im2col fill_diagonal"))  # constants beside elements
+_CHOICES = frozenset(aten("where masked_fill masked_scatter index_put"))
 _NEAR = 6.0
 _MOST_OF = 0.9
 _SETTINGS = (bool, int, float, str, torch.dtype)
@@ -142,8 +143,20 @@ def active_functions(region: Region, constants: Constants, tolerance: float) -> 
         return None
     points, values, rounding = found
     values = values if values.is_complex() else values.double()  # some give booleans
+    if not any(call.name in _CHOICES for call in region.calls):
+        points, values = _where_defined(points, values)
     variation = slope_variation(points, values.reshape(len(points), -1), rounding)
     return (variation > tolerance).view(values.shape[1:])
+
+
+def _where_defined(points: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Functions on positive numbers alone, where they are not defined on any other.
+
+    A sum of squares is positive, and the square of its root is the sum again.
+    """
+    positive = points > 0
+    nowhere = values[points < 0].isnan().all() & values[positive].isfinite().all()
+    return (points[positive], values[positive]) if bool(nowhere) else (points, values)
 
 
 def function_values(

@@ -13,6 +13,7 @@ import torch
 
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise
+from pathlen.lowering.flat import have_common_origin
 from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -30,7 +31,8 @@ from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.lookups import is_step, one_hot_look_up
 from pathlen.lowering.matrix_layers import layer
 from pathlen.lowering.reduction import function_along, reduction
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.regions import find_region
+from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.written_views import with_axes
 from pathlen.lowering.zeros import zeros_of
 
@@ -71,6 +73,8 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
         return layer(call, letters, 1 - without_path[0], lowering)
     if all(letters.sizes[a] == 1 for a in letters.summed):
         return _product(call, letters, lowering)
+    if _of_itself(call, letters, lowering):
+        return _product_and_sum(call, letters, lowering)
     sides = [_side(letters, n, lowering) for n in (0, 1)]
     merged = contraction_labels(call, sides[0], sides[1], lowering)
     order = [*letters.batch, *letters.free(0), *letters.free(1)]
@@ -107,12 +111,7 @@ def _chosen(call: Call, letters: Letters, lowering: Lowering) -> Value | None:
 
 def _product(call: Call, letters: Letters, lowering: Lowering) -> Value:
     """A contraction that adds up nothing: a product element by element, or an outer one."""
-    one, other = (
-        with_axes(call, operand, own, letters.out)
-        for operand, own in zip(letters.operands, letters.own, strict=True)
-    )
-    multiply, arguments = torch.ops.aten.mul.Tensor, {"self": one, "other": other}
-    product = elementwise(Call(multiply, "aten.mul", arguments, call.node, call.output), lowering)
+    product = elementwise(_elements(call, letters), lowering)
     assert isinstance(product, Value)
     return product
 
@@ -135,14 +134,35 @@ def functions_of_one(letters: Letters, path: int, lowering: Lowering) -> bool:
     return elements is not None and one_along(elements, axes) is not None
 
 
+def _of_itself(call: Call, letters: Letters, lowering: Lowering) -> bool:
+    """Whether functions of one tensor are multiplied element by element, as in a sum of squares."""
+    free = (*letters.free(0), *letters.free(1))
+    if any(letters.sizes[a] > 1 for a in free) or not have_common_origin(letters.operands):
+        return False
+    whole = replace(letters, out=letters.out + "".join(letters.summed))
+    product = _elements(call, whole)
+    return find_region(product, varying_operands(product), lowering.constants) is not None
+
+
+def _elements(call: Call, letters: Letters) -> Call:
+    """The product of two tensors element by element, all axes of which stay."""
+    one, other = (
+        with_axes(call, operand, own, letters.out)
+        for operand, own in zip(letters.operands, letters.own, strict=True)
+    )
+    like = torch.empty(
+        [letters.sizes[a] for a in letters.out], dtype=call.output.dtype, device="meta"
+    )
+    multiply = torch.ops.aten.mul.Tensor
+    return Call(multiply, "aten.mul", {"self": one, "other": other}, call.node, like)
+
+
 def _product_and_sum(call: Call, letters: Letters, lowering: Lowering) -> Value:
     """A contraction as a product of elements that is added up."""
-    out, sizes = letters.out, letters.sizes
+    out = letters.out
     summed = "".join(dict.fromkeys(a for own in letters.own for a in own if a not in out))
-    whole = [*call.shape, *(sizes[a] for a in summed)]
-    like = torch.empty(whole, dtype=call.output.dtype, device="meta")
-    product = _product(replace(call, like=like), replace(letters, out=out + summed), lowering)
-    arguments = {"self": product, "dim": [*range(len(out), len(whole))], "keepdim": False}
+    product = _product(call, replace(letters, out=out + summed), lowering)
+    arguments = {"self": product, "dim": [*range(len(out), len(out + summed))], "keepdim": False}
     func = torch.ops.aten.sum.dim_IntList
     total = Call(func, "aten.sum", {**arguments, "dtype": None}, call.node, call.output)
     found = function_along(total, lowering) or reduction(total, lowering)

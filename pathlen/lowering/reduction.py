@@ -45,10 +45,7 @@ _MAXIMA = frozenset(
 
 @rule(
     "reduction",
-    *aten(
-        "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std prod var_mean"
-        " std_mean"
-    ),
+    *aten("mean sum nansum amax amin max min prod"),
 )
 def reduction(call: Call, lowering: Lowering) -> Result:
     """Over positions the same units; over features one hub over the labels reduced.

@@ -123,6 +123,7 @@ class Activities:
         """Units that are no activations are active only where the policy counts their kind."""
         nodes = np.arange(step.nodes.start, step.nodes.stop)
         nodes = nodes[self._edges.kind[nodes] == Kind.UNIT]
+        nodes = nodes[np.isin(nodes, units_of(results(step)))]  # no line tells of others
         kind = _COUNTED_AS.get(kind_of_call(step.call) or "")
         if kind is None:
             kind = "product" if step.call.operation in _PRODUCTS else "pooling"
@@ -269,6 +270,9 @@ def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
     """
     if lines.is_complex():
         return torch.maximum(bend(points, lines.real), bend(points, lines.imag))
+    positive = points > 0
+    if bool(lines[points < 0].isnan().all() & lines[positive].isfinite().all()):
+        points, lines = points[positive], lines[positive]  # of a root or logarithm
     slopes = lines.diff(dim=0) / points.diff().unsqueeze(1)
     noise = 1e-12 * lines.abs().nan_to_num(0, 0, 0).amax(0)
     known = slopes.isfinite()
