@@ -74,15 +74,18 @@ def along(call: Call, of: Of, entry: Value) -> State | None:
         return None
     (source,) = varying_operands(call)
     state = of(source)
-    if state is None or not state.degree or len(state.places) != 1:
+    if state is None or len(state.places) != 1:
         return None
+    if not state.degree and state.places[0].numbers is None:
+        return None  # a statistic, which may be reduced further
     short = [axis for axis in axes if source.shape[axis] == 1]
     if len(short) > max(_new_axes(source, entry), 0):
         return None
     places = _carried_places(call, state.places[0], axes)
     if places is None:
         return None
-    return State(state.degree if is_identity(call) or call.name in _SUMS else NONLINEAR, (places,))
+    keeps = is_identity(call) or call.name in _SUMS or not state.degree
+    return State(state.degree if keeps else NONLINEAR, (places,))
 
 
 def _carried_places(call: Call, places: Places, axes: list[int]) -> Places | None:

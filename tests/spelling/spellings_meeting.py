@@ -60,6 +60,12 @@ def _addcmul(c: Call, *xs: Tensor) -> Tensor:
     return total
 
 
+def _added_at_places(c: Call, *xs: Tensor) -> Tensor:
+    first, *others = torch.broadcast_tensors(*_summands(c, xs))
+    places = torch.arange(first.shape[1])
+    return fold(lambda total, other: total.index_add(1, places, other), others, first)
+
+
 def _joined_and_summed(c: Call, *xs: Tensor) -> Tensor:
     parts = torch.broadcast_tensors(*_summands(c, xs))
     return torch.cat([part[:, None] for part in parts], 1).sum(1)
@@ -68,6 +74,17 @@ def _joined_and_summed(c: Call, *xs: Tensor) -> Tensor:
 def _behind_a_layer(program: Program, place: int) -> bool:
     node = program.nodes[place]
     return node.op in LAYERS or any(_behind_a_layer(program, arg) for arg in node.args)
+
+
+def _put_at_places(c: Call, *xs: Tensor) -> Tensor | None:
+    if not all(_behind_a_layer(c.program, place) for place in c.node.args):
+        return None  # features of an input are not followed through it
+    first, *others = torch.broadcast_tensors(*_summands(c, xs))
+    places = torch.arange(len(first))[:, None], torch.arange(first.shape[1])
+    for other in others:
+        first = first.clone()
+        first.index_put_(places, other, accumulate=True)
+    return first
 
 
 def _einsum(c: Call, *xs: Tensor) -> Tensor | None:
@@ -117,6 +134,8 @@ rules(
         "sum: stack on the last axis": lambda c, *xs: _stacked(c, xs, -1).sum(-1),
         "sum: cat": _joined_and_summed,
         "sum: einsum": _einsum,
+        "sum: index_add": _added_at_places,
+        "sum: index_put": _put_at_places,
         "sum: mean of a stack": lambda c, *xs: _stacked(c, xs, 1).mean(1) * len(xs),
         "sum: addmm or baddbmm": _with_a_product,
     },

@@ -32,6 +32,10 @@ def _two_views(x: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tenso
     return function(x.view(*x.shape, 1), x[..., None]).squeeze(-1)
 
 
+def _beside_zero(x: Tensor) -> Tensor:
+    return torch.stack([x, zeros(x)], -1)
+
+
 # Of a tensor and a parameter (a number or a tensor that broadcasts); rule -> form.
 _Forms = dict[str, Callable[[Tensor, Any], Tensor]]
 ACTIVATIONS: dict[str, _Forms] = {
@@ -147,6 +151,12 @@ ACTIVATIONS: dict[str, _Forms] = {
         "relu and a rest": lambda x, _: F.relu(x) + torch.log1p(torch.exp(-x.abs())),
     },
     "sigmoid": {
+        "exponentials over their sum": lambda x, _: (lambda e: e[..., 0] / e.sum(-1))(
+            _beside_zero(x).exp()
+        ),
+        "exponent less a logarithm": lambda x, _: (
+            _beside_zero(x) - _beside_zero(x).logsumexp(-1, keepdim=True)
+        ).exp()[..., 0],
         "plain": lambda x, _: x.sigmoid(),
         "quotient": lambda x, _: 1 / (1 + (-x).exp()),
         "reciprocal": lambda x, _: (1 + torch.exp(-x)).reciprocal(),
@@ -201,9 +211,13 @@ ACTIVATIONS: dict[str, _Forms] = {
         "sign": lambda x, _: x * x.sign(),
         "two relus": lambda x, _: F.relu(x) + F.relu(-x),
         "where": lambda x, _: torch.where(x < 0, -x, x),
+        "norm over a new axis": lambda x, _: x[..., None].norm(dim=-1),
         "root of a square": lambda x, _: (x * x).sqrt(),
     },
     "square": {
+        "diagonal": lambda x, _: torch.diagonal(
+            x[..., :, None] * x[..., None, :], dim1=-2, dim2=-1
+        ),
         "power": lambda x, _: x**2,
         "product": lambda x, _: x * x,
         "square": lambda x, _: x.square(),
