@@ -24,6 +24,10 @@ from pathlen.training.slope_vector import SlopeVector
 IDLE = 10
 """Steps without an effect before a warning: a `GradScaler` leaves out some at first."""
 
+LOOK = 7
+"""Steps from one look at what moves slopes between them to the next; Lookahead does so every 5, 6
+or 10 steps, so that both fall together soon."""
+
 
 class Attachable:
     """What a prior and the baselines share: a penalty that a loss or an optimizer takes."""
@@ -136,7 +140,7 @@ class Attachment:
     def __init__(self, of: Attachable, optimizer: Optimizer) -> None:
         self.of = of
         self._held: list[nn.Parameter] = []
-        self._calls = 0
+        self._calls, self._steps = 0, -1
         self._moved: Tensor | None = None
         self._told = False
         self._require_held(optimizer)
@@ -217,7 +221,8 @@ class Attachment:
     def _look_for_moved(self) -> None:
         """Warn once where something has moved slopes that are frozen, between two steps.
 
-        The answer is looked at a step later, when a device has it: nobody waits for it.
+        It looks in every few steps only, which costs next to nothing. The answer is read a step
+        later, when a device has it: nobody waits for it.
         """
         if self._told:
             return
@@ -230,6 +235,10 @@ class Attachment:
                 f" of the {type(self.of).__name__} after whatever moves them",
                 stacklevel=4,
             )
+        self._moved = None
+        self._steps += 1
+        if self._steps % LOOK:
+            return
         flat = self.of._slopes.read().detach()
         self._moved = (self.of._frozen.to(flat.device) & (flat != 1)).any()
 
