@@ -96,6 +96,19 @@ class GraphBuilder:
         """One unit for each set of predecessors; returns their ids."""
         return self._add(Kind.UNIT, sets.sizes, sets.members, activity)
 
+    def only_predecessors(self, nodes: np.ndarray) -> np.ndarray:
+        """The predecessor of each of some nodes, -1 where there are none or several."""
+        firsts = np.array([block.first for block in self._blocks])
+        found = np.full(len(nodes), -1, dtype=np.int64)
+        of_block = np.searchsorted(firsts, nodes, side="right") - 1
+        for number in np.unique(of_block).tolist():
+            block, own = self._blocks[number], of_block == number
+            places = nodes[own] - block.first
+            starts = np.cumsum(block.degrees) - block.degrees
+            alone = block.degrees[places] == 1
+            found[np.flatnonzero(own)[alone]] = block.predecessors[starts[places[alone]]]
+        return found
+
     def arrays(self) -> NodeArrays:
         """All nodes so far, also those on no path from input to output."""
         return self._arrays(np.ones(self._next, dtype=np.bool_))

@@ -64,6 +64,7 @@ class Lowering:
         self.remarks: list[str] = []
         self._doubts: list[tuple[range, str, str]] = []
         self.call_status = "exact"
+        self.einsums: set[fx.Graph] = set()
         self.steps: Steps | None = None
         self.shares: list[range] = []
         self._with_labels: list[Value] = []

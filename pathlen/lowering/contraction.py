@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pathlen.lowering.bilinear import read_by_weights, side_with_weights
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise
 from pathlen.lowering.flat import have_common_origin
@@ -76,7 +77,8 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
     if _of_itself(call, letters, lowering):
         return _product_and_sum(call, letters, lowering)
     sides = [_side(letters, n, lowering) for n in (0, 1)]
-    merged = contraction_labels(call, sides[0], sides[1], lowering)
+    weighted = side_with_weights(letters, call.node.graph, lowering)
+    merged = contraction_labels(call, sides[0], sides[1], lowering, weighted=weighted)
     order = [*letters.batch, *letters.free(0), *letters.free(1)]
     result = merged.permute([order.index(a) for a in letters.out]).expand(call.shape)
     zero = _zeros(call, letters, lowering)
@@ -186,9 +188,23 @@ def _zeros(call: Call, letters: Letters, lowering: Lowering) -> torch.Tensor | N
 
 
 def contraction_labels(
-    call: Call, one: Operand, other: Operand, lowering: Lowering, operation: str = ""
+    call: Call,
+    one: Operand,
+    other: Operand,
+    lowering: Lowering,
+    operation: str = "",
+    weighted: int | None = None,
 ) -> torch.Tensor:
-    """Adds the units of a contraction; returns labels with axes (batch, free, other's free)."""
+    """Adds the units of a contraction; returns labels with axes (batch, free, other's free).
+
+    Args:
+        call: the call site.
+        one: a side of it.
+        other: the other side.
+        lowering: the lowering at work.
+        operation: its name in tables.
+        weighted: which side holds the weights of a bilinear layer; None for neither.
+    """
     lowering.by_data()
     one, other = (replace(side, labels=lowering.unified(side.labels)) for side in (one, other))
     batch_sizes = np.maximum(one.labels.shape[: one.batch], other.labels.shape[: one.batch])
@@ -202,8 +218,8 @@ def contraction_labels(
     distinct_keys, number = np.unique(keys, return_inverse=True)
     distinct_pairs = np.stack(np.divmod(distinct_keys, base), axis=-1) + CONSTANT
     lowering.layer(call, operation)
-    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
-    predecessors = sets_of_rows(hubs[distinct_pairs])
+    hubs = _hubs(sets, of, distinct_keys, weighted, call, lowering)
+    predecessors = sets_of_rows(np.take_along_axis(hubs, distinct_pairs, axis=0))
     alive = predecessors.sizes > 0
     both = (distinct_pairs != CONSTANT).all(axis=1)[alive] & lowering.policy.counts("product")
     units = np.full(len(distinct_pairs), CONSTANT, dtype=np.int64)
@@ -221,6 +237,43 @@ def contraction_labels(
     ]
     labels = units[number.reshape(keys.shape)][:, run_of_row][:, :, run_of_column]
     return torch.from_numpy(labels).view(small).expand([*map(int, batch_sizes), *free])
+
+
+def _hubs(
+    sets: LabelSets,
+    of: tuple[np.ndarray, np.ndarray],
+    pairs: np.ndarray,
+    weighted: int | None,
+    call: Call,
+    lowering: Lowering,
+) -> np.ndarray:
+    """A node over each set, for either side; `CONSTANT` is -1, the last one.
+
+    Args:
+        sets: of both sides.
+        of: the number of the set of every row and column.
+        pairs: the distinct pairs of these.
+        weighted: see `contraction_labels`.
+        call: the call site.
+        lowering: the lowering at work.
+
+    Returns:
+        # (sets + 1, 2)
+    """
+    nodes = np.full((len(sets.sizes) + 1, 2), CONSTANT)
+    if weighted is not None:
+        rows, columns = len(np.unique(of[weighted])), len(np.unique(of[1 - weighted]))
+        several = rows > 1 or call.node.graph in lowering.einsums
+        if several and len(pairs) == rows * columns:  # each of the features meets all of the other
+            nodes[:-1, weighted] = read_by_weights(sets, of[weighted], lowering.builder)
+    left = (nodes[:-1] == CONSTANT).all(axis=1)
+    if weighted is not None:
+        left |= np.isin(np.arange(len(left)), of[1 - weighted])
+    own = LabelSets(sets.members[np.repeat(left, sets.sizes)], sets.sizes[left])
+    hubs = np.full(len(left), CONSTANT)
+    hubs[left] = lowering.builder.hubs(own)
+    nodes[:-1] = np.where(nodes[:-1] == CONSTANT, hubs[:, None], nodes[:-1])
+    return nodes
 
 
 def _sets_of_both(

@@ -237,6 +237,8 @@ class Interpreter:
             return probe(call, self._lowering)
         if steps is not None:  # a program of its own, because steps go by nodes
             steps.programs[call.node] = program
+        if call.name == "aten.einsum" and len(call["tensors"]) > 2:
+            self._lowering.einsums.add(program.graph)
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, call.values(), strict=True))
         inner = Interpreter(program, self._lowering, given=given, refused=self._refused)

@@ -8,7 +8,9 @@ from functools import partial
 import numpy as np
 import torch
 
+from pathlen.graph import Kind
 from pathlen.lowering.labels import CONSTANT, compact
+from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
@@ -16,6 +18,7 @@ from pathlen.verification.cuts import (
     SCALINGS,
     SUMS,
     Cut,
+    before_weights,
     behind_statistics,
     complex_part,
     find_region,
@@ -133,6 +136,8 @@ class Connections:
         if behind is not None:
             return behind
         factored = step.call.name in SUMS and self._edges.is_nested(step)
+        if kind_of_call(step.call) == "contraction":
+            return before_weights(step, outside[self._edges.kind[outside] != Kind.HUB]) or plain
         if factored or step.call.name in SCALINGS:  # divided before, or with factors drawn out
             covering = behind_statistics(step, outside)
             if covering is not None:

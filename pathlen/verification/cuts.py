@@ -34,6 +34,7 @@ SCALINGS = (*_TIMES, *_OVER)
 _STEPS = aten("sign sgn heaviside")
 _COUNTS = aten("histc bincount")
 _PLACES = aten("nonzero nonzero_numpy argwhere where")  # of one tensor
+_LINEAR = ("layer", "contraction")
 _COMPLEX_PARTS = aten("real imag view_as_real")
 _SHIFTS = aten("sub subtract")
 SUMS = aten("add sub subtract rsub addcmul addcdiv lerp sum mean")
@@ -272,6 +273,25 @@ def taken_apart(step: Step) -> Cut | None:
         if kind_of(inside[-1]) in ("layer", "contraction"):
             return Cut(step, tuple(v for v in below if v.is_path), tuple(inside[::-1]))
     return None
+
+
+def before_weights(step: Step, outside: np.ndarray) -> Cut | None:
+    """A product of tensors as a function of what the weights of a bilinear layer were met by.
+
+    Args:
+        step: the call.
+        outside: the units that the graph has before it.
+    """
+    frontier = {id(value): value for value in operands(step.call)}
+    between: list[Value] = []
+    while later := [v for v in frontier.values() if not np.isin(units_of([v]), outside).all()]:
+        value = frontier.pop(id(later[0]))
+        if value.call is None or kind_of(value) not in ("movement", "elementwise", *_LINEAR):
+            return None
+        between.append(value)
+        frontier.update({id(operand): operand for operand in operands(value.call)})
+    between.sort(key=lambda value: value.order)
+    return Cut(step, tuple(v for v in frontier.values() if v.is_path), tuple(between))
 
 
 def behind_statistics(step: Step, outside: np.ndarray) -> Cut | None:
