@@ -19,8 +19,8 @@ from pathlen.lowering.labels import constant_labels
 from pathlen.lowering.moving import moved_operands
 from pathlen.lowering.operators import Meeting, inverted
 from pathlen.lowering.regions import Region
-from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.rules import kind_of, kind_of_call
+from pathlen.lowering.values import Call, Value, varying_operands
 
 
 def picked_from_product(call: Call, lowering: Lowering) -> Value | None:
@@ -29,7 +29,7 @@ def picked_from_product(call: Call, lowering: Lowering) -> Value | None:
     None for other calls, and where no such functions meet.
     """
     source = _picked_from(call)
-    if source is None:
+    if source is None or not _is_product(source):
         return None
     found = inner_with_parts(source, "product", lowering.readers, lowering.constants)
     if found is None or not have_common_origin(found[0].parts):
@@ -56,6 +56,16 @@ def _picked_from(call: Call) -> Value | None:
     if len(operands) != 1 or call.shape.numel() >= operands[0].shape.numel():
         return None
     return operands[0]
+
+
+def _is_product(value: Value) -> bool:
+    """Whether a tensor is a product, moved and scaled since at most, as far as calls tell."""
+    while not value.parts:
+        below = [] if value.call is None else varying_operands(value.call)
+        if len(below) != 1 or kind_of(value) not in ("elementwise", "movement"):
+            return False
+        value = below[0]
+    return value.operator == "product"
 
 
 def _moved(part: Value, inner: Value, between: list[Value], lowering: Lowering) -> Value | None:

@@ -145,7 +145,7 @@ def take_apart(call: Call, result: Any, lowering: Lowering) -> None:
         return
     for item, value in enumerate(results):
         value.rows = own = replace(rows, moved=(*rows.moved, (call, source, item)))
-        if _lacks_rows(value, own):
+        if value.shape.numel() < source.shape.numel() and _lacks_rows(value, own):
             _narrow(value, own, lowering)
 
 
