@@ -437,6 +437,23 @@ def test_lightning(
 
 
 @lightning_warnings
+def test_a_fit_that_ends_in_an_error_leaves_nothing_attached(tmp_path: Any) -> None:
+    """A loop by hand that follows has the penalty with its gradient."""
+    module = lightning_module()
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    module.training_step = fails
+    optimizers = [optimizer_of(module.model)]  # is kept, as a Trainer keeps it
+    module.configure_optimizers = lambda: optimizers[0]
+    with pytest.raises(RuntimeError, match="no"):
+        fit(tmp_path, module, 1)
+    assert not module.prior.is_attached
+    assert module.prior.penalty().requires_grad
+
+
+@lightning_warnings
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_lightning_with_gradients_that_are_scaled(tmp_path: Any, clip: float | None) -> None:
     """Sixteen bits on a CPU, with a step that overflows and is left out."""
