@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import pathlen
@@ -38,6 +37,9 @@ from pathlen.training.records import check_rows
 from pathlen.training.slopes import Slopes, slopes_of
 from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LOOK = 20
 """Steps between readings of the depth to show, and between looks at what a GPU computed; what a CPU
@@ -363,6 +365,8 @@ def make_fabric(recipe: Recipe) -> Fabric:
     Raises:
         SettingsError: The machine has no such accelerator, or too few devices.
     """
+    from lightning_fabric import Fabric  # takes longer to load than all the rest: only to train
+
     machine = recipe.machine
     try:
         fabric = Fabric(

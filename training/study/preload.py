@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lightning_fabric  # noqa: F401 - the loop loads it when it trains
+
 import pathlen
 import pathlen.training.study.child  # torch and the training loop come with it
 
