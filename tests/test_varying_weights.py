@@ -221,3 +221,39 @@ def test_a_batch_of_one_times_a_batch_of_weights(rows, matrices, edges):
     }
     assert len({*found.values()}) == 1, found
     assert found["matmul"][0] == 6 * 8 * torch.Size(batch).numel() * 5
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_vector_of_weights_is_a_layer_of_one_feature(computed):
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 3), "w": nn.Parameter(torch.randn(3))}
+
+    def measured(product):
+        def forward(s, x):
+            weight = s.b(x).mean(0) if computed else s.w
+            return product(s.a(x).relu(), weight)
+
+        return answer(Model(forward, **parts), X)
+
+    assert measured(F.linear) == measured(torch.matmul)
+    assert measured(torch.mv)[0] == (24 if computed else 12)
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_convolution_with_time_first(computed):
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 30), "w": nn.Parameter(torch.randn(2, 3, 5))}
+
+    def measured(convolve):
+        def forward(s, x):
+            weight = s.b(x[0, 0]).view(2, 3, 5) if computed else s.w
+            return convolve(s.a(x).relu(), weight)
+
+        return answer(Model(forward, **parts), TOKENS)
+
+    def channels_first(x, w):
+        return F.conv1d(x.permute(1, 2, 0), w.permute(2, 1, 0)).permute(2, 0, 1)
+
+    time_first = measured(lambda x, w: torch.conv_tbc(x, w, torch.zeros(5)))
+    assert time_first == measured(channels_first)
+    assert time_first[0] == (4 * 3 * 5 if not computed else 4 * 5 * (3 + 6))

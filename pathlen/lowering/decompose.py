@@ -61,6 +61,15 @@ def _distances(x1: torch.Tensor, x2: torch.Tensor, p: float, *_: Any, **__: Any)
     return distances
 
 
+def _time_first(
+    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pad: int = 0
+) -> torch.Tensor:
+    """A convolution along time whose axes are in the order (time, batch, channels)."""
+    kernel = weight.permute(2, 1, 0)
+    result = torch.conv1d(source.permute(1, 2, 0), kernel, bias, padding=pad)
+    return result.permute(2, 0, 1)
+
+
 def _dense(
     sparse_dim: int,
     dense_dim: int,
@@ -76,6 +85,7 @@ def _dense(
 
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten.polar": _polar,
+    "aten.conv_tbc": _time_first,
     "aten.cdist": _distances,
     "aten._cdist_forward": _distances,
     "aten._euclidean_dist": partial(_distances, p=2.0),

@@ -36,9 +36,10 @@ def linear(call: Call, lowering: Lowering) -> Value:
     """
     source, weight, bias = call["input"], call["weight"], call["bias"]
     leading = _LETTERS[: len(source.shape) - 1]
-    letters = Letters((source, weight), (leading + "k", "jk"), leading + "j")
+    feature = "j" * (len(weight.shape) - 1)  # a vector of weights gives no axis of features
+    letters = Letters((source, weight), (leading + "k", feature + "k"), leading + feature)
     of_one = source.is_path and weight.shape[0] == 1 and functions_of_one(letters, 0, lowering)
-    if of_one or brings_paths(weight, beside=source):
+    if not feature or of_one or brings_paths(weight, beside=source):
         product = contract(call, letters, lowering)
     elif source.is_path:
 
