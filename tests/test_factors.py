@@ -70,6 +70,23 @@ def test_a_gate_between_two_tensors(name):
     assert numbers(model(gated(GATES[name])), ROWS) == GATED
 
 
+# with tanh(h), it matters which of the two is the product's: half of the walk to n, a quarter to z
+SIGMOIDS = {
+    "sigmoid": torch.sigmoid,
+    "of the negative": lambda u: 1 - (-u).sigmoid(),
+    "by tanh": lambda u: 0.5 + 0.5 * (u / 2).tanh(),
+    "by softmax": lambda u: torch.stack([u, torch.zeros_like(u)]).softmax(0)[0],
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("sigmoid", SIGMOIDS)
+def test_the_end_that_a_gate_starts_from(name, sigmoid):
+    mix, gate = GATES[name], SIGMOIDS[sigmoid]
+    found = numbers(model(lambda n, h, u: mix(n, h.tanh(), gate(u))), ROWS)
+    assert found == (16 * 4 * 2, Fraction(1, 2), Fraction(1, 4) + Fraction(1, 8), 8)
+
+
 @pytest.mark.parametrize("name", [name for name in GATES if name != "in halves"])
 def test_a_further_summand_is_beside_the_two(name):
     mix = GATES[name]

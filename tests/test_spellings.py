@@ -50,4 +50,5 @@ def test_every_construct_alone(name):
 def test_every_spelling_has_the_numbers_of_the_definitions(data, random):
     program = draw(lambda options: data.draw(st.sampled_from(list(options))))
     assume(not answer(program).open_cases)
-    assert not disagreements(program, 2, Random(random.getrandbits(32)))
+    spellings = Random(random.getrandbits(32))
+    assert not disagreements(program, 2, spellings)

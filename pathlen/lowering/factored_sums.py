@@ -67,6 +67,8 @@ def factored_sum(
     shares = (_shares_factors(one, multiplier) for one in (written, polynomial))
     if not (is_shorter or any(shares)):
         return None
+    for key in dict.fromkeys(key for monomial in polynomial for key in monomial):
+        polynomial = multiplier.from_its_limit(polynomial, key)
     apart = _of_one_root(call, polynomial, multiplier, lowering)
     rest = {monomial: own for monomial, own in polynomial.items() if monomial not in apart}
     try:

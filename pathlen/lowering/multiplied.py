@@ -8,6 +8,7 @@ chain of sums h is.
 """
 
 import heapq
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from pathlen.errors import TraceError
+from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.equal import equal
@@ -131,6 +133,32 @@ class Multiplier:
                 return None
         return one | other
 
+    def from_its_limit(self, polynomial: Polynomial, key: Key) -> Polynomial:
+        """A polynomial in which an activation is counted from its limit on the left, if shorter.
+
+        A constant that is added makes no other unit, so that `(1 + tanh(u / 2)) / 2` and
+        `1 - sigmoid(-u)` are gates like `sigmoid(u)`: all are 0 on the left.
+        """
+        limit = self._limit(self.atoms[key])
+        if not limit:
+            return polynomial
+        shifts = ({m - {key}: own * limit} for m, own in polynomial.items() if key in m)
+        shifted = added([polynomial, *shifts])
+        return shifted if len({*shifted} - {ALONE}) <= len({*polynomial} - {ALONE}) else polynomial
+
+    def _limit(self, atom: Atom) -> float:
+        """What an activation tends to on the left of what it is a function of; 0 for none."""
+        function = None if is_waiting_sum(atom.base) else atom.base.function
+        if function is None or atom.inverted or atom.factors:
+            return 0.0
+        entry = [*self.of(function.region.entry).items()]
+        values = function_values(function.region, self._lowering.constants)
+        if values is None or values[1].shape[1:].numel() != 1 or values[1].is_complex():
+            return 0.0
+        turned = len(entry) == 1 and bool((entry[0][1] < 0).all())
+        ends = values[1].double().flatten()[[-1, -2] if turned else [0, 1]].tolist()
+        return ends[0] if math.isfinite(ends[0]) and abs(ends[0] - ends[1]) < 1e-6 else 0.0
+
     # --- what a tensor is -------------------------------------------------------------------------
 
     def _first_equal(self, value: Value) -> Value:
@@ -226,12 +254,12 @@ class Multiplier:
             scaled(self.of(value), factor) for value, factor in zip(operands, found, strict=True)
         ]
         constant = self._added_constant(call)
-        if constant is not None and len(parts) == 1 and self._belongs(operands[0], parts[0]):
+        if constant is not None and _is_bias(call) and self._belongs(operands[0], parts[0]):
             return None
         return added([*parts, *([] if constant is None else [{ALONE: constant}])])
 
     def _belongs(self, operand: Value, polynomial: Polynomial) -> bool:
-        """Whether a constant belongs to a tensor that nothing reads without it, as a bias does."""
+        """Whether a tensor is an atom that nothing reads without the constant added to it."""
         monomials = [*polynomial]
         if len(monomials) > 1 or len(monomials[0]) > 1:
             return False
@@ -503,6 +531,13 @@ def operands_of(value: Value) -> list[Value]:
         and (kind_of(value) != "elementwise" or not all(one.is_path for one in varying))
     )
     return [*value.parts] if of_parts else varying
+
+
+def _is_bias(call: Call) -> bool:
+    """Whether a call adds a constant tensor to another tensor, as a layer adds its bias."""
+    constants = [value for value in call.values() if not value.varies]
+    adds_one = call.name == "aten.add" and call["alpha"] == 1
+    return adds_one and any(value.shape.numel() > 1 for value in constants)
 
 
 def is_waiting_sum(value: Value) -> bool:

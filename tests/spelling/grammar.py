@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.spelling import constructs_moving
+from tests.spelling import constructs_moving, factors
 from tests.spelling.constructs import CONSTRUCTS, Choose, Draw
 from tests.spelling.program import Program
 
-FILLED_BY = (constructs_moving,)  # the table of constructs, with the module that has it
+FILLED_BY = (constructs_moving, factors)  # the table of constructs, with the module that has it
 
 # Larger tensors would be slow, element by element.
 MOST_ELEMENTS = 96

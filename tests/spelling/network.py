@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 # The modules of spellings fill the table as they are imported.
 from tests.spelling import (
+    factors,
     spellings_layers,
     spellings_meeting,
     spellings_moving,
@@ -20,7 +21,7 @@ from tests.spelling.program import Node, Program
 from tests.spelling.rules import DETOURS, SPELLINGS, Call, key
 
 __all__ = ["Network", "applicable", "computes_the_same", "example", "parameters", "spelled"]
-FILLED_BY = (spellings_layers, spellings_meeting, spellings_moving, spellings_pointwise)
+FILLED_BY = (factors, spellings_layers, spellings_meeting, spellings_moving, spellings_pointwise)
 
 BATCH = 2
 # How often a value goes through a detour.

@@ -294,6 +294,33 @@ class Oracle(Meetings):
     def _extreme(self, place: int, node: Node, *tensors: np.ndarray) -> np.ndarray:
         return self.each(lambda *elements: self.total(node.op, place, elements), *tensors)
 
+    def mixture(self, place: int, node: Node, *tensors: np.ndarray) -> np.ndarray:
+        """Sums of products that share factors, in the form with the fewest products."""
+
+        def between(number: int, gate: Element, end: Element, start: Element) -> Element | None:
+            """Gate * (end - start)."""
+            back = start and self.expressions.scaled(start, -1.0)
+            inner = self.total("sum", (place, "between", number), [end, back])
+            return self.total("product", (place, number), [gate, inner])
+
+        def gate(n: Element, h: Element, z: Element) -> Element | None:
+            return self.total("sum", place, [n, between(0, z, h, n)])
+
+        def modulation(h: Element, g: Element, b: Element) -> Element | None:
+            shifted = g and self.expressions.scaled(g, 1.0, 1.0)
+            product = self.total("product", (place, "product"), [h, shifted])
+            return self.total("sum", place, [product, b])
+
+        def factor(a: Element, b: Element, c: Element) -> Element | None:
+            inner = self.total("sum", (place, "inner"), [a, b])
+            return self.total("product", place, [inner, c])
+
+        def three(u: Element, v: Element, w: Element, a: Element, b: Element) -> Element | None:
+            return self.total("sum", place, [w, between(0, a, u, w), between(1, b, v, w)])
+
+        forms = {"gate": gate, "modulation": modulation, "factor": factor, "three": three}
+        return self.each(forms[node.attrs["kind"]], *tensors)
+
     quotient = product
     maximum = minimum = _extreme
 
