@@ -15,8 +15,9 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.factoring import Form, TooManyWaysError, factored
 from pathlen.lowering.flat import combined, grouped, have_common_origin
 from pathlen.lowering.gains import terms as terms_of
+from pathlen.lowering.inside import is_waiting_sum
 from pathlen.lowering.labels import broadcast
-from pathlen.lowering.multiplied import Multiplier, is_waiting_sum
+from pathlen.lowering.multiplied import Multiplier
 from pathlen.lowering.operators import Meeting, inverted
 from pathlen.lowering.polynomials import Key, Polynomial, added, times
 from pathlen.lowering.rules import kind_of

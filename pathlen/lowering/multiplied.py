@@ -7,12 +7,10 @@ one of its tensors stands elsewhere in the sum too. So h + z (n - h) stays short
 chain of sums h is.
 """
 
-import heapq
 import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -23,6 +21,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.equal import equal
 from pathlen.lowering.flat import combined, have_common_origin, moved_along
 from pathlen.lowering.gains import terms
+from pathlen.lowering.inside import inside, is_waiting_sum, operands_of
 from pathlen.lowering.moving import item_of, moved_numbers, moved_operands
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import adds, divides, inverted, reciprocal
@@ -43,11 +42,8 @@ from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, PRODUCTS, SAME, SUMS
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
 
-_MOST_CALLS = 1024
 _MOST_NESTED_CALLS = 100
-_MOST_NESTED = 2
 _MOST_MONOMIALS = 256
 _PASSES = ("normalization", "softmax", "reduction")
 _EXPANSIONS = frozenset(aten("expand expand_as broadcast_to"))
@@ -101,7 +97,7 @@ class Multiplier:
         self.atoms: dict[Key, Atom] = {}
         self._call, self._lowering = call, lowering
         self._constants = _Generic(lowering.constants)
-        self._inside = _inside(call, operands, lowering.readers)
+        self._inside = inside(call, operands, lowering.readers)
         self._known: dict[int, Polynomial] = {}
         self._together: dict[frozenset[Key], bool] = {}
         self._passes: list[Value] = []
@@ -486,67 +482,8 @@ def _generic_if_zero(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if bool((tensor != 0).any()) else _own_number("zero")
 
 
-def _inside(call: Call, operands: list[Value], readers: Mapping[int, int]) -> frozenset[int]:
-    """Ids of the tensors that no call reads but sums and products that end in one call.
-
-    Goes back from the last call, latest tensor first, so that all readers of a tensor are known
-    when it is looked at; no further than 1024 tensors, and two sums within products of each other.
-    """
-    reads: dict[int, set[Any]] = {id(value): {call.node} for value in operands}
-    depths: dict[int, tuple[int, bool]] = {id(value): (0, False) for value in operands}
-    heap = [(-value.order, id(value), value) for value in {id(v): v for v in operands}.values()]
-    heapq.heapify(heap)
-    found = set[int]()
-    while heap and len(found) < _MOST_CALLS:
-        _, name, value = heapq.heappop(heap)
-        outside = len(reads[name]) < readers.get(id(value.node), 0)
-        if value.call is None or (outside and value.node not in reads[name]):
-            continue
-        depth, in_product = depths[name]
-        if is_waiting_sum(value) or value.operator == "sum":
-            depth, in_product = depth + in_product, False
-        elif value.operator == "product":
-            in_product = True
-        elif not _is_passed(value):
-            continue
-        if depth > _MOST_NESTED:
-            continue
-        found.add(name)
-        for operand in operands_of(value):
-            if id(operand) not in reads:
-                heapq.heappush(heap, (-operand.order, id(operand), operand))
-            reads.setdefault(id(operand), set()).add(value.call.node)
-            before = depths.get(id(operand), (depth, in_product))
-            depths[id(operand)] = min(before, (depth, in_product))
-    return frozenset(found)
-
-
-def operands_of(value: Value) -> list[Value]:
-    """What a sum or a product is of: the operands of its call, or its parts in any other call."""
-    assert value.call is not None
-    varying = varying_operands(value.call)
-    of_parts = (
-        not is_waiting_sum(value)
-        and value.parts
-        and (kind_of(value) != "elementwise" or not all(one.is_path for one in varying))
-    )
-    return [*value.parts] if of_parts else varying
-
-
 def _is_bias(call: Call) -> bool:
     """Whether a call adds a constant tensor to another tensor, as a layer adds its bias."""
     constants = [value for value in call.values() if not value.varies]
     adds_one = call.name == "aten.add" and call["alpha"] == 1
     return adds_one and any(value.shape.numel() > 1 for value in constants)
-
-
-def is_waiting_sum(value: Value) -> bool:
-    """Whether a value is a sum that nobody has asked for so far, and need not be lowered."""
-    return isinstance(value, Waiting) and value.is_sum
-
-
-def _is_passed(value: Value) -> bool:
-    """Whether a tensor is another one, moved or scaled."""
-    if value.function is not None or value.call is None:
-        return False
-    return kind_of(value) in ("movement", "elementwise") and not value.merge
