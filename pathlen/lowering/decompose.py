@@ -12,14 +12,6 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.operations import OnCopy, call_by_name, functional, operation_name
 from pathlen.lowering.values import Call, Value
-from pathlen.lowering.written_reductions import (
-    deviation,
-    deviation_and_mean,
-    logsumexp,
-    norm,
-    variance,
-    variance_and_mean,
-)
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
 
@@ -92,13 +84,6 @@ EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add t
     "aten._sparse_coo_tensor_with_dims_and_tensors": _dense,
     "aten._sparse_mm": torch.mm,
     "aten.scaled_dot_product_attention": _attention,
-    "aten.norm": norm,
-    "aten.linalg_vector_norm": norm,
-    "aten.logsumexp": logsumexp,
-    "aten.var": variance,
-    "aten.std": deviation,
-    "aten.var_mean": variance_and_mean,
-    "aten.std_mean": deviation_and_mean,
 }
 
 

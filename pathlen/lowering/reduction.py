@@ -45,7 +45,10 @@ _MAXIMA = frozenset(
 
 @rule(
     "reduction",
-    *aten("mean sum nansum amax amin max min prod"),
+    *aten(
+        "mean sum nansum amax amin max min norm linalg_vector_norm logsumexp var std prod var_mean"
+        " std_mean"
+    ),
 )
 def reduction(call: Call, lowering: Lowering) -> Result:
     """Over positions the same units; over features one hub over the labels reduced.

@@ -520,5 +520,5 @@ def divided_by_the_maximum(d: Draw, x: int) -> int:
 
 @construct("tc ct chw")
 def style_of_another(d: Draw, x: int) -> int:
-    other = d.reduce(d.any_act(d.layer(x, 3)), d.choose(("mean", "amax")), d.position_axes(x))
+    other = d.reduce(d.any_act(d.layer(x, 3)), d.choose(("mean", "std")), d.position_axes(x))
     return d.product(d.layer(x, 3), other)

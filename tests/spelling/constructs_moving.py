@@ -208,7 +208,7 @@ def channels_pooled(d: Draw, x: int) -> int:
 
 @construct("c tc ct chw")
 def reduced_channels(d: Draw, x: int) -> int:
-    kind = d.choose(("mean", "sum", "amax"))
+    kind = d.choose(("mean", "sum", "amax", "norm", "logsumexp", "std"))
     reduced = d.reduce(d.layer(x), kind, [channel_axis(d.layout(x))])
     return d.layer(d.any_act(reduced)) if d.choose((True, False)) else d.layer(reduced)
 
@@ -216,7 +216,7 @@ def reduced_channels(d: Draw, x: int) -> int:
 @construct("tc ct chw")
 def global_pooling(d: Draw, x: int) -> int:
     axes = d.position_axes(x)
-    kind = d.choose(("mean", "amax", "sum"))
+    kind = d.choose(("mean", "amax", "sum", "std"))
     return d.reduce(x, kind, axes, keep=False)
 
 
