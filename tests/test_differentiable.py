@@ -205,7 +205,9 @@ def test_hubs_have_no_activity() -> None:
     graph = pathlen.trace(network(), torch.zeros(1, 3))
     hub = int(np.flatnonzero(graph.kind == Kind.HUB)[0])
     module = pathlen.DifferentiableAverage(graph)
-    with pytest.raises(pathlen.ActivityError, match=f"hubs must have activity 0; node {hub} has"):
+    with pytest.raises(
+        pathlen.ActivityError, match=f"hubs must have activity 0; node {hub} does not"
+    ):
         module(torch.ones(graph.num_nodes))
 
 

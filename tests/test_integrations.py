@@ -446,9 +446,9 @@ def test_lightning_steps_the_prior_with_the_rate_of_the_step(tmp_path, monkeypat
     net = lightning_module({"method": "proximal"}, schedule=lambda step: 1 / (1 + step))
     from pathlen.integrations import DepthCallback
 
-    taken, step = [], SparsityPrior.step
+    taken, step = [], SparsityPrior._step
     monkeypatch.setattr(
-        SparsityPrior, "step", lambda self, rate=0.0: (taken.append(rate), step(self, rate))
+        SparsityPrior, "_step", lambda self, rate=0.0: (taken.append(rate), step(self, rate))
     )
     trainer = lightning_trainer(
         tmp_path, DepthCallback(prior=net.prior), accumulate_grad_batches=batches, max_epochs=1
@@ -653,10 +653,10 @@ def test_the_trainer_steps_the_prior_with_the_rate_of_the_step(tmp_path, monkeyp
     model = bert()
     from pathlen.integrations import DepthTrainerCallback
 
-    taken, step = [], SparsityPrior.step
+    taken, step = [], SparsityPrior._step
     prior = SparsityPrior(model, omega=0.1, method="proximal")
     monkeypatch.setattr(
-        SparsityPrior, "step", lambda self, rate=0.0: (taken.append(rate), step(self, rate))
+        SparsityPrior, "_step", lambda self, rate=0.0: (taken.append(rate), step(self, rate))
     )
     callback = DepthTrainerCallback(kwargs=TOKENS, prior=prior)
     trainer, _ = hugging_face_trainer(

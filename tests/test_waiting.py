@@ -63,7 +63,7 @@ STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "scale": lambda a, b: a * 1.5,
     "shift": lambda a, b: a + 1,
     "average": lambda a, b: 0.9 * a + b,
-    "average of a sum": lambda a, b: 0.9 * (a + b) - 0.5 * b,
+    "scaled sum": lambda a, b: 0.9 * (a + b),
     "view": lambda a, b: a.view(2, 3, 1).view(2, 3) + b,
 }
 trees = st.recursive(

@@ -90,6 +90,4 @@ def _moved(part: Value | None, source: Value, value: Value, constants: Constants
     arguments = call.replace_values(lambda one: part if one is source else one)
     like = torch.empty(value.shape, dtype=part.dtype, device="meta")
     call = replace(call, arguments=arguments, like=like)
-    return replace(
-        value, labels=moved[item_of(value) or 0], dtype=part.dtype, call=call, _path=None
-    )
+    return value.changed(labels=moved[item_of(value) or 0], dtype=part.dtype, call=call, _path=None)
