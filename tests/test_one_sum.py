@@ -143,3 +143,35 @@ def test_weighted_sums_of_stacked_tensors_are_flat(name):
     expected = (36, Fraction(16, 36), Fraction(1, 3), 4)
     assert numbers(model(lambda a, b: 2 * a + 3 * b), ROWS) == expected
     assert numbers(model(WEIGHTED[name]), ROWS) == expected
+
+
+def running(total, rows):
+    totals = []
+    for row in rows:
+        total = row if total is None else total + row
+        totals.append(total)
+    return torch.stack(totals, 1)
+
+
+RUNNING = {
+    "slices": lambda h: running(None, [h[:, t] for t in range(3)]),
+    "rows": lambda h: running(None, h.unbind(1)),
+    "rows, from zeros": lambda h: running(torch.zeros(4), h.unbind(1)),
+    "parts of one row": lambda h: running(None, [row[:, 0] for row in h.split(1, 1)]),
+    "parts of one row, from zeros": lambda h: running(0.0, [r[:, 0] for r in h.chunk(3, 1)]),
+}
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_rows_of_a_sum_that_meet_are_of_that_sum(name):
+    """Elements of one tensor meet before anything else, though no call reads the tensor again."""
+
+    def model(scan):
+        layers = {"a": nn.Linear(4, 4), "d": nn.Linear(4, 4)}
+        return Model(lambda m, x: scan(x + m.a(x).relu() + m.d(x)), **layers)
+
+    # x_c, relu and d at each place, as behind cumsum: 4 * (1 + 4 + 4) paths
+    expected = (36, Fraction(16, 36), Fraction(1, 3), 4)
+    tokens = torch.randn(2, 3, 4)
+    assert numbers(model(lambda h: h.cumsum(1)), tokens) == expected
+    assert numbers(model(RUNNING[name]), tokens) == expected

@@ -68,13 +68,16 @@ def flattened(
     """
     flat: list[tuple[Value, Value]] = []
     compared_alone = all(readers.get(id(one.node), 0) == 1 for one in meeting.calls[1:])
-    for reader, met, operand in _with_waiting(call, meeting):
+    operands = list(_with_waiting(call, meeting))
+    for reader, met, operand in operands:
         below = inverted(operand)
         value = operand if below is None else below
         reads = sum(value in varying_operands(one) for one in met.calls)
         alone = compared_alone and readers.get(id(value.node), 0) == max(reads, 1)
         own = (alone or value.node is reader.node) and id(value) not in kept
         found = inner_with_parts(value, meeting.operator, readers, constants) if own else None
+        if found is not None and _meets_itself(found[0], value, [one for *_, one in operands]):
+            found = None
         parts = [] if found is None else _parts(*found, value, constants, weighted)
         if below is not None:
             parts = [(reciprocal(part), carrier) for part, carrier in parts]
@@ -141,6 +144,22 @@ def inner_with_parts(
     if inner.operator not in (operator, TURNED.get(operator)):
         return None
     return (inner, between) if operator == _behind_calls(inner, between, constants) else None
+
+
+def _meets_itself(inner: Value, part: Value, operands: Sequence[Value]) -> bool:
+    """Whether elements that were taken from a tensor meet others of it: before anything else."""
+    if part.shape.numel() == inner.shape.numel():
+        return False
+    seen, stack = {part}, list(operands)
+    while stack:
+        value = stack.pop()
+        if value is inner:
+            return True
+        if value not in seen:
+            seen.add(value)
+            stack += _behind(value)[1:]
+            stack += value.parts if value.operator == inner.operator else ()
+    return False
 
 
 def _behind_calls(inner: Value, between: list[Value], constants: Constants) -> Operator:
