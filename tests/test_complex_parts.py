@@ -88,3 +88,33 @@ def test_what_mixes_parts_has_both():
         return (torch.complex(a, b) * (0.6 + 0.8j)).real
 
     assert answer(model(rotated), X) == (2 * 5 * 4 * 3, 1, 1)
+
+
+PHASES = {
+    "real": lambda p: torch.cat([p.cos(), p.sin()], 1),
+    "complex": lambda p: both_parts(torch.complex(p.cos(), p.sin())),
+    "exponential": lambda p: both_parts(torch.exp(1j * p)),
+    "exponential of parts": lambda p: both_parts(torch.complex(torch.zeros(2, 4), p).exp()),
+    "polar": lambda p: both_parts(torch.polar(torch.ones_like(p), p)),
+    "pairs": lambda p: torch.view_as_real(torch.exp(1j * p)).mT.flatten(1),
+}
+
+
+def both_parts(z):
+    return torch.cat([z.real, z.imag], 1)
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_both_parts_of_a_phase_are_two_functions_of_it(name):
+    phases = torch.randn(2, 4)
+    torch.testing.assert_close(PHASES[name](phases).sum(), PHASES["real"](phases).sum())
+    wave = Model(lambda m, x: m.c(PHASES[name](m.a(x))), a=nn.Linear(5, 4), c=nn.Linear(8, 3))
+    assert answer(wave, X) == (5 * 4 * 2 * 3, 1, 1)
+
+
+def test_verify_knows_phases():
+    wave = Model(
+        lambda m, x: m.c(PHASES["exponential"](m.a(x))), a=nn.Linear(5, 4), c=nn.Linear(8, 3)
+    )
+    verdict = pathlen.verify(wave, X, spellings=1)
+    assert verdict.ok, str(verdict)

@@ -43,7 +43,8 @@ def test_a_phase_keeps_two_units_apart():
         b=nn.Linear(2, 3),
         c=nn.Linear(3, 1),
     )
-    assert answer(model, torch.randn(5, 2)) == (2 * 2 * 3, 1, 1)
+    # and the cosine of the angle is another function of it
+    assert answer(model, torch.randn(5, 2)) == (2 * 2 * 3, 2, 2)
 
 
 def test_slopes_of_complex_functions():

@@ -5,12 +5,12 @@ import torch
 
 from pathlen.lowering.complex_parts import parts_of
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.elementwise import merge_labels, scalar_function
+from pathlen.lowering.elementwise import elementwise, merge_labels, scalar_function
 from pathlen.lowering.labels import CONSTANT, collapse, constant_labels, distinct_tuples
 from pathlen.lowering.operations import aten
 from pathlen.lowering.reduction import union_over
 from pathlen.lowering.regions import find_region
-from pathlen.lowering.rules import rule
+from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
@@ -32,6 +32,17 @@ def from_parts(call: Call, lowering: Lowering) -> Value:
         return scalar_function(region, lowering)
     operands = [value for value in call.values() if value.is_path]
     return lowering.result(call, merge_labels(call, operands, lowering))
+
+
+@rule("elementwise", "aten.exp")
+def exponential(call: Call, lowering: Lowering) -> Result | None:
+    """Of an imaginary tensor it is written out: a cosine and a sine, its two parts."""
+    real, imaginary = parts_of(call["self"], lowering.constants) or (None, None)
+    if imaginary is None or not imaginary.is_path or (real is not None and real.varies):
+        return elementwise(call, lowering)
+    if real is not None and lowering.constants.one_number(real) != 0:
+        return elementwise(call, lowering)
+    return None
 
 
 @rule("layer", "aten.view_as_real")

@@ -50,7 +50,7 @@ def parts_of(value: Value, constants: Constants) -> Parts | None:
 
 def _times(call: Call, constants: Constants) -> Parts | None:
     """A tensor times a real or an imaginary number."""
-    number = call["other"]
+    number = call["other" if isinstance(call["self"], Value) and call["self"].varies else "self"]
     if isinstance(number, Value):
         number = None if number.varies else constants.one_number(number)
     varying = [operand for operand in call.values() if operand.varies]

@@ -46,6 +46,11 @@ def _polar(abs: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     return abs * torch.exp(1j * angle)
 
 
+def _imaginary_exponential(self: torch.Tensor) -> torch.Tensor:
+    """The exponential of an imaginary tensor."""
+    return torch.complex(self.imag.cos(), self.imag.sin())
+
+
 def _distances(x1: torch.Tensor, x2: torch.Tensor, p: float, *_: Any, **__: Any) -> torch.Tensor:
     """Distances between all rows of two matrices, by their definition."""
     gaps = x1[..., :, None, :] - x2[..., None, :, :]
@@ -77,6 +82,7 @@ def _dense(
 
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten.polar": _polar,
+    "aten.exp": _imaginary_exponential,  # its rule asks for it
     "aten.conv_tbc": _time_first,
     "aten.cdist": _distances,
     "aten._cdist_forward": _distances,

@@ -153,7 +153,7 @@ class Activities:
             lines = torch.stack(
                 [
                     cut(
-                        {key: torch.full_like(tensor, point) for key, tensor in like.items()},
+                        {key: _filled(tensor, point) for key, tensor in like.items()},
                         self._tensors,
                     )[0].reshape(-1)
                     for point in points.tolist()
@@ -254,6 +254,11 @@ def _forms(cut: Cut) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         return []
     statistics = any(kind_of(value) == "reduction" for value in cut.constants())
     return [torch.reciprocal, torch.log] if statistics else [torch.reciprocal]
+
+
+def _filled(tensor: torch.Tensor, point: float) -> torch.Tensor:
+    """A number in the shape of a tensor; in both parts of a complex one, either may be read."""
+    return torch.full_like(tensor, complex(point, point) if tensor.is_complex() else point)
 
 
 def bend(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
