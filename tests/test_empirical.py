@@ -364,6 +364,37 @@ def test_the_mlp_of_a_transformer():
 # ------------------------------------------------------------------ activities
 
 
+MASKED = {
+    "masked_fill": lambda h, keep: h.masked_fill(~keep, -torch.inf).exp(),
+    "where": lambda h, keep: torch.where(keep, h, -math.inf).exp(),
+    "added": lambda h, keep: (h + torch.zeros(5, 4).masked_fill(~keep, -torch.inf)).exp(),
+    "viewed": lambda h, keep: h.masked_fill(~keep, float("-inf"))[:, None].exp()[:, 0],
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_a_program_masks_with_infinity_is_no_value(name):
+    """Decays between steps, exp(-inf) = 0 for those to come (state space models)."""
+    torch.manual_seed(0)
+    keep = torch.ones(5, 4, dtype=torch.bool).tril()
+    model = Model(lambda m, x: MASKED[name](m.i(x), keep), i=nn.Linear(3, 4))
+    x = torch.randn(64, 5, 3)
+    result = from_data(model, x.split(32))
+    assert result.samples.tolist() == [64 * 5, 64 * 4, 64 * 3, 64 * 2]
+    h = model.i(x).detach()
+    kept = [h[:, feature:, feature].flatten().double().numpy() for feature in range(4)]
+    expected = [leftover(values, np.exp(values)) for values in kept]
+    assert result.nonlinearity == pytest.approx(expected, rel=1e-4)
+
+
+def test_infinities_that_no_mask_puts_there_are_errors():
+    model = Model(lambda m, x: (m.i(x) * 1e38 * 1e38).relu(), i=nn.Linear(3, 4))
+    with pytest.raises(
+        pathlen.errors.DataError, match=r"NaN or infinities.*batch itself is finite"
+    ):
+        from_data(model, [-torch.rand(64, 3)])
+
+
 def make_result():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))

@@ -92,7 +92,12 @@ class Observer:
     def _take(self, site: Site, y: Tensor) -> None:
         """Sum up what a site has read and returned; nothing waits for the device here."""
         x = self._entries[site.entry].expand(y.shape)
-        moments = moments_of(x, y, site.units.to(self.device), len(site.nodes))
+        units = site.units.to(self.device)
+        if site.masked:  # exp(-inf) = 0 where a mask is: such an element is no value of its unit
+            left_out = x.isinf() & y.isfinite()
+            units = torch.where(left_out.to(self.device), len(site.nodes), units)
+            x, y = (tensor.masked_fill(left_out, 0) for tensor in (x, y))
+        moments = moments_of(x, y, units, len(site.nodes))
         used = [tensor.dtype for tensor in (x, y) if tensor.dtype.is_floating_point]
         precision = max((torch.finfo(dtype).eps for dtype in used), default=0.0)
         self._seen.append((site, moments, precision))

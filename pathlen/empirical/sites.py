@@ -6,6 +6,7 @@ and no list of activations: it needs the tensor behind that value when the first
 the tensor that the last call returns.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from pathlen.graph import PathGraph
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import compact
 from pathlen.lowering.program import lower_watched
+from pathlen.lowering.rules import find_rule
 from pathlen.lowering.steps import Step
 from pathlen.lowering.values import Value
 from pathlen.policy import Policy
@@ -40,6 +42,7 @@ class Site:
         units: Position in `nodes` of the unit of each element of the result, the number of units
             where there is none; of length 1 along axes on which units do not vary.
         entry: Number of the value that it is an activation of.
+        masked: Whether the program puts infinities into that value, which say what to leave out.
     """
 
     number: int
@@ -47,6 +50,7 @@ class Site:
     nodes: np.ndarray
     units: Tensor
     entry: int
+    masked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,8 @@ class _Finder:
         layer = self._graph.layers[self._graph.layer[nodes[0]]].name
         number = self._entries.setdefault(id(entry), len(self._entries))
         units = self._units(compact(value.labels), nodes)
-        site = Site(len(self._sites), layer, nodes, units, number)
+        masked = holds_infinities(entry.node)
+        site = Site(len(self._sites), layer, nodes, units, number, masked)
         self._sites.append(site)
         self._at.setdefault(step.call.node, []).append(site)
         self._capture(entry, number, step)
@@ -266,6 +271,26 @@ class _Finder:
 def is_mutable(node: fx.Node) -> bool:
     """Whether a call writes to one of its operands."""
     return isinstance(node.target, torch._ops.OpOverload) and bool(node.target._schema.is_mutable)
+
+
+def holds_infinities(node: fx.Node) -> bool:
+    """Whether a tensor has elements that its program sets to infinity, before any layer reads it.
+
+    Args:
+        node: of the tensor.
+    """
+    seen, stack = {node}, [node]
+    while stack:
+        call = stack.pop()
+        if any(
+            isinstance(leaf, float) and math.isinf(leaf) for leaf in pytree.tree_leaves(call.args)
+        ):
+            return True
+        rule = find_rule(call.target) if isinstance(call.target, torch._ops.OpOverload) else None
+        if rule is None or rule.kind in ("elementwise", "movement"):
+            stack += [other for other in call.all_input_nodes if other not in seen]
+            seen.update(stack)
+    return False
 
 
 def _written_attributes(recording: Recording) -> list[Tensor]:
