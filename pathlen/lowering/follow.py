@@ -256,6 +256,8 @@ def followed_operands(call: Call) -> list[Value]:
     order = written_by_rank(call)
     if order is not None:
         return read_by_rank(call, order)
+    if call.name == "aten.copy":  # whatever was there before
+        return [value for value in moved_operands(call) if value.varies]
     where = {id(value) for value in places_of(call) if value.dtype != torch.bool}
     followed = [value for value in varying_operands(call) if id(value) not in where]
     mask = (mask_of(call) or chooser_of(call)) if where else None
