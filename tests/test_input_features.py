@@ -382,6 +382,33 @@ UNITS = {
 }  # fmt: skip
 
 
+MASK, ADJACENCY = torch.tensor([[3], [6]]) > torch.arange(6), torch.rand(6, 6)
+POOLED = {
+    "a sum": lambda x: (x * MASK[..., None]).sum(1),
+    "a mean": lambda x: (x * MASK[..., None].float()).sum(1) / MASK.float().sum(1, keepdim=True),
+    "an einsum": lambda x: torch.einsum("btc,bt->bc", x, MASK.float()),
+    "matrices": lambda x: torch.bmm(MASK.float()[:, None], x)[:, 0],
+    "a mask of the input": lambda x: torch.einsum("btc,bt->bc", x, (x[..., 0] > 0).float()),
+    "one place": lambda x: torch.einsum("btc,t->bc", x, torch.eye(6)[0]),
+    "weights in the code": lambda x: torch.bmm(torch.full((2, 1, 6), 1 / 6), x)[:, 0],
+    "neighbours": lambda x: ADJACENCY @ x,
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_what_masks_and_neighbours_add_up_are_positions(name):
+    # the layer that reads the sums tells the features: 4 of a token
+    model = Model(lambda m, x: m.c(relu(m.w(POOLED[name](x)))), w=W, c=nn.Linear(6, 2))
+    assert answer(model, TOKENS) == (4 * 6 * 2, 1, 1)
+    assert input_units(lambda m, x: W(POOLED[name](x)), TOKENS) == 4
+
+
+def test_parameters_that_add_up_tokens_are_a_layer():
+    mixing = nn.Parameter(torch.randn(5, 6))
+    graph = pathlen.trace(Model(lambda m, x: m.mixing @ x, mixing=mixing), TOKENS)
+    assert int((graph.kind == pathlen.graph.Kind.INPUT).sum()) == 6
+
+
 @pytest.mark.parametrize(("function", "x", "units"), UNITS.values(), ids=UNITS)
 def test_units_of_the_input(function, x, units):
     assert input_units(function, x) == units

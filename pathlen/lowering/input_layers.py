@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 from pathlen.lowering.operations import aten
@@ -47,6 +48,19 @@ def contracted_axes(
         image, weight = call["input"], call["weight"]
         return [(image, [len(image.shape) - len(weight.shape) + 1]), (weight, [1])]
     return [(value, [-1]) for value in values if value.shape]
+
+
+def is_chooser(node: fx.Node) -> bool:
+    """Whether a tensor is made of masks, counts and places alone: as a factor it chooses."""
+    val = node.meta.get("val")
+    if isinstance(val, torch.Tensor) and not (val.is_floating_point() or val.is_complex()):
+        return True
+    if node.op != "call_function" or not hasattr(node.target, "_schema"):
+        return False
+    kind = kind_of_call(bind_call(node.target, node.args, node.kwargs, node))
+    sources = node.all_input_nodes
+    moved = kind in ("elementwise", "movement", "reduction")
+    return moved and bool(sources) and all(map(is_chooser, sources))
 
 
 def weakly_read_axes(call: Call) -> Sequence[int]:

@@ -12,10 +12,16 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.decompose import decompose
-from pathlen.lowering.input_layers import contracted_axes, einsum_terms, weakly_read_axes
+from pathlen.lowering.input_layers import (
+    contracted_axes,
+    einsum_terms,
+    is_chooser,
+    weakly_read_axes,
+)
 from pathlen.lowering.input_memory import Found, Origins, writes
 from pathlen.lowering.input_reads import Read, read
 from pathlen.lowering.labels import compact, constant_labels, expands
+from pathlen.lowering.letters import letters_of
 from pathlen.lowering.operations import aten, makes_constant, written_argument
 from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled
 from pathlen.lowering.rules import kind_of_call
@@ -130,6 +136,11 @@ class Walk:
         terms = einsum_terms(call)
         layers = contracted_axes(call, terms)
         first = next(value for value in call.values() if value.node in operands)
+        if kind != "layer" and self._mixes_positions(layers, operands):
+            letters = letters_of(call)
+            if letters is not None:
+                terms = [*letters.own], letters.out
+            return self._without_contraction(call, terms, operands) if terms else None
         if layers:
             for value, axes in layers:
                 if value.node in operands:
@@ -155,6 +166,26 @@ class Walk:
             return self._decomposed(call, operands)
         return self._mixture(call, first, operands[first.node], vals)
 
+    def _mixes_positions(
+        self, layers: Sequence[tuple[Value, Sequence[int]]], operands: Mapping[fx.Node, Origin]
+    ) -> bool:
+        """Whether a product of matrices adds up positions: those that a mask leaves, neighbours.
+
+        That is what masks do, and what matrices do that are no parameters, along other axes than
+        the last. What a layer tells that reads the sums counts.
+        """
+        read = [(value, axes) for value, axes in layers if value.node in operands]
+        others = [value for value, _ in layers if value.node not in operands]
+        if len(read) != 1 or not others:
+            return False
+        ((value, axes),) = read
+        last = any(axis % len(value.shape) == len(value.shape) - 1 for axis in axes)
+        return all(
+            is_chooser(other.node)
+            or not (last or other.varies or self._constants.holds_parameters(other))
+            for other in others
+        )
+
     def _add(self, told: Read | None) -> None:
         if told is not None:
             self.reads.append(told)
@@ -167,8 +198,15 @@ class Walk:
                 _numbered(value, fitting[0])
                 for value in call.values()
                 if not value.varies and expands(value.shape, shape) and fitting
+                if not self._weights_positions(value)
             ]
         return met(fitting, shape) if fitting else None
+
+    def _weights_positions(self, value: Value) -> bool:
+        """Whether a constant factor is a mask, or numbers for positions that are no parameters."""
+        if is_chooser(value.node):
+            return True
+        return value.shape[-1:] == (1,) and not self._constants.holds_parameters(value)
 
     def _index(self, value: Value) -> torch.Tensor | None:
         try:
