@@ -134,6 +134,7 @@ def in_memory(a, b):
 WEIGHTED = {
     "product and sum": lambda a, b: (torch.stack([a, b], -1) * WEIGHTS).sum(-1),
     "matmul": lambda a, b: torch.stack([a, b], -1) @ WEIGHTS,
+    "matmul of what was scaled": lambda a, b: 0.5 * torch.stack([a, b], -1) @ (2 * WEIGHTS),
     "einsum": lambda a, b: torch.einsum("bck,k->bc", torch.stack([a, b], -1), WEIGHTS),
     "tensordot": lambda a, b: torch.tensordot(WEIGHTS, torch.stack([a, b]), 1),
     "written to memory": in_memory,

@@ -18,6 +18,7 @@ from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.operators import Meeting
 from pathlen.lowering.reduction import reshaped
 from pathlen.lowering.stacks import pieces_along
+from pathlen.lowering.states import PRODUCTS
 from pathlen.lowering.taken_apart import rows_of
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import grouped_units
@@ -91,9 +92,10 @@ def layer(call: Call, letters: Letters, path: int, lowering: Lowering) -> Value:
     )
     if _adds_up(product):
         axis = own.index(product.summed[0])
-        pieces = pieces_along(product.source, axis, lowering.constants)
+        whole, factor = _unscaled(product.source)
+        pieces = pieces_along(whole, axis, lowering.constants)
         if pieces is not None:
-            return _weighted_sum(call, pieces, weight, lowering)
+            return _weighted_sum(call, pieces, weight, factor, lowering)
     shared = [a for a in own if a in others and a in letters.out and _splits(product, a, lowering)]
     if shared:
         return _grouped(product, shared, lowering)
@@ -130,8 +132,21 @@ def _adds_up(product: Product) -> bool:
     return not product.weight.varies and len(product.summed) == 1 and sizes <= {1} and in_order
 
 
-def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Lowering) -> Value:
-    """A sum of tensors, each times a number."""
+def _unscaled(value: Value) -> tuple[Value, float]:
+    """A tensor before it was multiplied by numbers, and their product."""
+    factor = 1.0
+    while value.call is not None and value.call.name in PRODUCTS:
+        number, whole = value.call["other"], value.call["self"]
+        if not isinstance(number, int | float) or whole.dtype != value.dtype:
+            break
+        value, factor = whole, factor * number
+    return value, factor
+
+
+def _weighted_sum(
+    call: Call, pieces: list[Value], weights: Value, factor: float, lowering: Lowering
+) -> Value:
+    """A sum of tensors, each times a number and all times a factor."""
     try:
         numbers = lowering.constants.of(weights).reshape(-1).tolist()
     except UnknownConstantError as error:
@@ -141,7 +156,7 @@ def _weighted_sum(call: Call, pieces: list[Value], weights: Value, lowering: Low
     if len(numbers) != len(pieces):
         numbers = [1.0] * len(pieces)  # one sort of connection as good as any
     terms = [
-        (reshaped(call, piece, lowering), float(number))
+        (reshaped(call, piece, lowering), float(number) * factor)
         for piece, number in zip(pieces, numbers, strict=True)
         if piece.is_path
     ]
