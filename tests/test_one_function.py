@@ -147,6 +147,8 @@ SOFTMAXES = {
     "of log softmax": lambda a: F.log_softmax(a, -1).exp(),
     "quotient": lambda a: a.exp() / a.exp().sum(-1, keepdim=True),
     "times a reciprocal": lambda a: a.exp() * a.exp().sum(-1, keepdim=True).reciprocal(),
+    "times a power": lambda a: a.exp() * a.exp().sum(-1, keepdim=True) ** -1,
+    "powers of powers": lambda a: (p := (-a).exp() ** -1) / p.sum(-1, keepdim=True),
     "1-norm": lambda a: F.normalize(a.exp(), p=1, dim=-1),
     "powers of 2": lambda a: (p := 2.0 ** (a / LOG_2)) / p.sum(-1, keepdim=True),
     "powers of e": lambda a: (p := torch.pow(torch.tensor(math.e), a)) / p.sum(-1, keepdim=True),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pathlen.lowering.operations import aten
+from pathlen.lowering.operators import divides
 from pathlen.lowering.states import (
     CONSTANT,
     PRODUCTS,
@@ -31,7 +32,7 @@ def scale_of(call: Call, states: Mapping[str, State]) -> tuple[Any, ...]:
     if len(carriers) > 1:
         return state.scale if {s.part for s in carriers.values()} == {"sum"} else (1.0, call.node)
     factor, *others = state.scale
-    inverted = call.name == "aten.reciprocal" or (call.name in QUOTIENTS and name == "other")
+    inverted = _is_reciprocal(call) or (call.name in QUOTIENTS and name == "other")
     if state.part == "exp" and inverted:
         return (-factor, *others)
     if state.part in ("exp", "sum", "inverse", "log", "-log") or is_exponential(call):
@@ -63,9 +64,9 @@ def part_of(call: Call, states: Mapping[str, State]) -> str:
         return "exp" if state.degree == 1 and not state.part else ""
     if call.name == "aten.log" and parts == {"sum"}:
         return "log"
-    if call.name == "aten.reciprocal" and parts == {"sum"}:
+    if _is_reciprocal(call) and parts == {"sum"}:
         return "inverse"
-    if call.name == "aten.reciprocal" and parts == {"exp"}:
+    if _is_reciprocal(call) and parts == {"exp"}:
         return "exp"
     if len(varying) == 1 and parts <= {"log", "-log"} and _negates(call):
         return "-log" if parts == {"log"} else "log"
@@ -101,6 +102,10 @@ def _is_shifted(call: Call, one: State, other: State) -> bool:
         if sign == subtracted and whole.degree == 1 and not whole.part:
             return whole.scale == log.scale
     return False
+
+
+def _is_reciprocal(call: Call) -> bool:
+    return divides(call) and call.name not in QUOTIENTS
 
 
 def _negates(call: Call) -> bool:
