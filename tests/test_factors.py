@@ -298,3 +298,25 @@ def test_a_long_sum_has_one_factor():
     # a times the sum of 40 activations and a constant
     body = Model(forward, a=nn.Linear(4, 4), layers=layers)
     assert numbers(body, ROWS) == (41 * 4 * 4, Fraction(40, 41), Fraction(1, 2), 160)
+
+
+def test_factors_that_are_moved_before_they_are_added():
+    """The position bias of WavLM: a gate times a bias of each head, in one axis with the batch."""
+
+    def body(gate_first):
+        def forward(m, x):
+            h = m.a(x)
+            gate = m.b(x).view(2, 3, 2, 2).permute(0, 2, 1, 3)[..., :1].sigmoid()
+            bias = (
+                gate * torch.linspace(1, 2, 3) + 1
+                if gate_first
+                else 1 + torch.linspace(1, 2, 3) * gate
+            )
+            own = (gate * bias).reshape(4, 3, 3)
+            q = h.view(2, 3, 2, 2).permute(0, 2, 1, 3).reshape(4, 3, 2)
+            return torch.baddbmm(own, q, q.mT) if gate_first else q @ q.mT + own
+
+        return Model(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+
+    x = torch.randn(2, 3, 4)
+    assert numbers(body(True), x) == numbers(body(False), x)

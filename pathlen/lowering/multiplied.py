@@ -10,7 +10,7 @@ chain of sums h is.
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -344,12 +344,30 @@ class Multiplier:
     def _as_one(self, keys: Sequence[Key], site: int) -> Key:
         """The key of several factors that are one together."""
         values = [self.atoms[key].value for key in keys]
-        last = combined(self._call, "product", [(value, 1.0) for value in values])
+        last = self._multiplied(values)
+        assert last is not None  # they are one together
         value = Value(values[0].labels, values[0].dtype, True, last.node, last)
         value.order = max(v.order for v in values)
         atom = Atom(value, value, factors=tuple(keys), site=site)
         self.atoms.setdefault(atom.key, atom)
         return atom.key
+
+    def _multiplied(self, values: Sequence[Value]) -> Call | None:
+        """The product of some tensors, which may be moved before the sum reads it.
+
+        None where their shapes do not fit.
+        """
+        try:
+            shape = torch.broadcast_shapes(*(value.shape for value in values))
+        except RuntimeError:
+            return None
+        like = torch.empty(shape, dtype=self._call.output.dtype, device="meta")
+        call = replace(self._call, like=like)
+        return combined(call, "product", [(value, 1.0) for value in values])
+
+    def _is_region(self, last: Call) -> bool:
+        region = find_region(last, varying_operands(last), self._lowering.constants)
+        return region is not None
 
     def _is_one(self, one: Key, other: Key) -> bool:
         """Whether two factors are functions of one element, so that they are one together."""
@@ -361,9 +379,8 @@ class Multiplier:
             blocks = any(self.atoms[key].block is not None for key in pair)
             alike = not blocks and have_common_origin(values)
             if alike:
-                last = combined(self._call, "product", [(value, 1.0) for value in values])
-                region = find_region(last, varying_operands(last), self._lowering.constants)
-                alike = region is not None
+                last = self._multiplied(values)
+                alike = last is not None and self._is_region(last)
             self._together[pair] = alike
         return self._together[pair]
 
