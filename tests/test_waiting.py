@@ -93,6 +93,11 @@ def test_numbers_are_those_of_lowering_every_call(tree: Tree, shared: bool, afte
     assert numbers(model) == without_waiting(model)
 
 
+def test_a_waiting_sum_that_is_viewed() -> None:
+    model = Net(lambda h, d: (0.9 * (d + h)).view(2, 3, 1).view(2, 3) + h.sigmoid() * d)
+    assert numbers(model) == without_waiting(model)
+
+
 def sines(n: int) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda h, d: sum(((i + 1) * h).sin() for i in range(n)) + d
 

@@ -60,7 +60,7 @@ def run_movement(
     def given(value: Value) -> Value:
         if id(value) not in tensors:
             return value
-        return dataclasses.replace(value, labels=tensors[id(value)], varies=True, _path=None)
+        return value.changed(labels=tensors[id(value)], varies=True, _path=None)
 
     arguments = {
         name: argument if name in INDICES else pytree.tree_map_only(Value, given, argument)
