@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.coverage_spellings import spellings_section
+from benchmarks.markdown import table
 from benchmarks.sweep import Record
 from tests.zoo import ZOOS
 from tests.zoo.timm_models import family
@@ -106,7 +107,7 @@ def _totals(measured: dict[str, dict[str, Record]]) -> str:
         counts = (len(ZOOS[zoo].names()), len(found), len(good), *states)
         seconds = (f"{statistics.median(times):.2f}", f"{max(times):.1f}")
         rows.append((TITLES[zoo], *map(str, counts), str(len(found) - len(good)), *seconds))
-    return _markdown(header, rows)
+    return table(header, rows)
 
 
 def _unfinished(measured: dict[str, dict[str, Record]]) -> str:
@@ -150,7 +151,7 @@ def _failures(measured: dict[str, dict[str, Record]]) -> str:
         for name, record in sorted(found.items())
         if "failure" in record
     ]
-    return _markdown(("zoo", "model", "reason"), rows) if rows else "None."
+    return table(("zoo", "model", "reason"), rows) if rows else "None."
 
 
 def _bounds(measured: dict[str, dict[str, Record]]) -> str:
@@ -160,7 +161,7 @@ def _bounds(measured: dict[str, dict[str, Record]]) -> str:
         for name, record in sorted(found.items())
         if record.get("status") not in (None, "exact")
     ]
-    return _markdown(("zoo", "model", "why"), rows) if rows else "None."
+    return table(("zoo", "model", "why"), rows) if rows else "None."
 
 
 def _lowering_causes(record: Record) -> list[str]:
@@ -182,7 +183,7 @@ def _table(found: dict[str, Record], *, sort: bool = True) -> str:
         for name in names
         if "failure" not in found[name]
     ]
-    return _markdown(("model", *COLUMNS), rows)
+    return table(("model", *COLUMNS), rows)
 
 
 def _families(found: dict[str, Record]) -> str:
@@ -201,7 +202,7 @@ def _families(found: dict[str, Record]) -> str:
         )
         rows.append((name, str(len(records)), str(len(good)), str(exact), *ranges))
     header = ("family", "run", "measured", "exact", "normalized", "nodes", "CPU s")
-    return "Every architecture is in [coverage.csv](coverage.csv).\n\n" + _markdown(header, rows)
+    return "Every architecture is in [coverage.csv](coverage.csv).\n\n" + table(header, rows)
 
 
 def _range(values: list[float]) -> str:
@@ -221,12 +222,6 @@ def _csv(measured: dict[str, dict[str, Record]]) -> str:
                 cells = [*(column(record) for column in COLUMNS.values()), ""]
             lines.append(",".join((zoo, f'"{name}"', *cells)))
     return "\n".join(lines) + "\n"
-
-
-def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _short_tracer(name: str) -> str:

@@ -22,6 +22,7 @@ sys.path[0] = str(ROOT)  # in place of this folder, whose coverage.py would hide
 import torch  # noqa: E402 - after the path is set
 
 import pathlen  # noqa: E402
+from benchmarks.markdown import table  # noqa: E402
 from benchmarks.plot import exponent, log_log  # noqa: E402
 from benchmarks.scale_models import FAMILIES, perceptron  # noqa: E402
 
@@ -56,17 +57,15 @@ def measure_row(family: str, size: int) -> dict[str, Any]:
 
 def write_page(page: Path, families: dict[str, list[dict[str, Any]]]) -> None:
     """A table of the families, one of all rows, and a plot of some families."""
-    summary = [("model", "sizes", "of", "CPU s", "exponent", "MiB peak")]
+    header, summary = ("model", "sizes", "of", "CPU s", "exponent", "MiB peak"), []
     for name, rows in families.items():
-        sizes = f"{rows[0]['size']} to {rows[-1]['size']}" if len(rows) > 1 else rows[0]["size"]
+        sizes = " to ".join(str(row["size"]) for row in (rows[0], *rows[1:][-1:]))
         fitted = _shown(_exponent(name, rows)) if len(rows) > 1 else ""
         last = rows[-1]
-        summary.append((name, sizes, last["of"], _shown(last["CPU s"]), fitted, last["MiB peak"]))
+        peak = _shown(last["MiB peak"])
+        summary.append((name, sizes, last["of"], _shown(last["CPU s"]), fitted, peak))
     names = [name for name in next(iter(families.values()))[0] if name != "of"]
-    every = [
-        names,
-        *([_shown(row[n]) for n in names] for rows in families.values() for row in rows),
-    ]
+    every = [[_shown(row[n]) for n in names] for rows in families.values() for row in rows]
     curves = {
         f"{name}: CPU seconds ~ size^{_exponent(name, families[name]):.2f}": _curve(
             families[name], "size"
@@ -76,14 +75,7 @@ def write_page(page: Path, families: dict[str, list[dict[str, Any]]]) -> None:
     }
     plot = log_log("Processor time of a whole measurement", "size", "CPU seconds", curves)
     (page.parent / "images" / "scale.svg").write_text(plot)
-    page.write_text(_PAGE.format(summary=_table(summary), rows=_table(every)))
-
-
-def _table(lines: Any) -> str:
-    header, *rows = [[str(cell) for cell in line] for line in lines]
-    return "\n".join(
-        "| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)
-    )
+    page.write_text(_PAGE.format(summary=table(header, summary), rows=table(names, every)))
 
 
 _PAGE = """\

@@ -15,14 +15,13 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.factoring import Form, TooManyWaysError, factored
 from pathlen.lowering.flat import combined, grouped, have_common_origin
 from pathlen.lowering.gains import terms as terms_of
-from pathlen.lowering.inside import is_waiting_sum
 from pathlen.lowering.labels import broadcast
 from pathlen.lowering.multiplied import Multiplier
 from pathlen.lowering.operators import Meeting, inverted
 from pathlen.lowering.polynomials import Key, Polynomial, added, times
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
+from pathlen.lowering.waiting import Waiting, is_waiting_sum
 
 _MOST_MONOMIALS = 256
 _LONG = 32

@@ -23,7 +23,7 @@ from pathlen.lowering.regions import EXPANDABLE, Region, find_region, region_of
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, PRODUCTS, QUOTIENTS, SAME
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
+from pathlen.lowering.waiting import is_waiting_sum
 
 Factor = float | torch.Tensor
 """A number, or one for each element in a shape that broadcasts."""
@@ -91,7 +91,7 @@ def _with_waiting(call: Call, meeting: Meeting) -> Iterator[tuple[Call, Meeting,
     while stack:
         call, meeting, operand = stack.pop()
         inner = None
-        if meeting.operator == "sum" and isinstance(operand, Waiting) and operand.is_sum:
+        if meeting.operator == "sum" and is_waiting_sum(operand):
             assert operand.call is not None
             inner = meeting_of(operand.call)
         if inner is not None and operand.call is not None:

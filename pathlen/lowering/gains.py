@@ -17,7 +17,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, SAME
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.waiting import Waiting, scaled_sum
+from pathlen.lowering.waiting import is_waiting_sum, scaled_sum
 
 Terms = Mapping[int, torch.Tensor]
 """By the id of a value: the factor of each of its elements, in a shape that broadcasts."""
@@ -209,7 +209,7 @@ class _Forms:
                 continue
             for side, own in _factors_of_sum(inner).items():
                 value = inner[side]
-                if isinstance(value, Waiting) and value.is_sum and id(value) not in self._entries:
+                if is_waiting_sum(value) and id(value) not in self._entries:
                     assert value.call is not None
                     sums.append((value.call, factor * own))
                 else:

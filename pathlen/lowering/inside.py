@@ -6,7 +6,7 @@ from typing import Any
 
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.waiting import Waiting
+from pathlen.lowering.waiting import is_waiting_sum
 
 _MOST_CALLS = 1024
 _MOST_NESTED = 2
@@ -57,11 +57,6 @@ def operands_of(value: Value) -> list[Value]:
         and (kind_of(value) != "elementwise" or not all(one.is_path for one in varying))
     )
     return [*value.parts] if of_parts else varying
-
-
-def is_waiting_sum(value: Value) -> bool:
-    """Whether a value is a sum that nobody has asked for so far, and need not be lowered."""
-    return isinstance(value, Waiting) and value.is_sum
 
 
 def _is_passed(value: Value) -> bool:

@@ -21,7 +21,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.equal import equal
 from pathlen.lowering.flat import combined, have_common_origin, moved_along
 from pathlen.lowering.gains import terms
-from pathlen.lowering.inside import inside, is_waiting_sum, operands_of
+from pathlen.lowering.inside import inside, operands_of
 from pathlen.lowering.moving import item_of, moved_numbers, moved_operands
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import adds, divides, inverted, reciprocal
@@ -42,6 +42,7 @@ from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import NEGATIONS, PRODUCTS, SAME, SUMS
 from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.waiting import is_waiting_sum
 
 _MOST_NESTED_CALLS = 100
 _MOST_MONOMIALS = 256
@@ -365,10 +366,6 @@ class Multiplier:
         call = replace(self._call, like=like)
         return combined(call, "product", [(value, 1.0) for value in values])
 
-    def _is_region(self, last: Call) -> bool:
-        region = find_region(last, varying_operands(last), self._lowering.constants)
-        return region is not None
-
     def _is_one(self, one: Key, other: Key) -> bool:
         """Whether two factors are functions of one element, so that they are one together."""
         if one == other:
@@ -379,8 +376,9 @@ class Multiplier:
             blocks = any(self.atoms[key].block is not None for key in pair)
             alike = not blocks and have_common_origin(values)
             if alike:
-                last = self._multiplied(values)
-                alike = last is not None and self._is_region(last)
+                last, constants = self._multiplied(values), self._lowering.constants
+                region = last and find_region(last, varying_operands(last), constants)
+                alike = region is not None
             self._together[pair] = alike
         return self._together[pair]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -80,9 +80,14 @@ for _name in _LATER:
     setattr(Waiting, _name, _settled(_name))
 
 
+def is_waiting_sum(value: object) -> TypeGuard[Waiting]:
+    """Whether a value is a sum that nobody has asked for so far, and need not be lowered."""
+    return isinstance(value, Waiting) and value.is_sum
+
+
 def scaled_sum(call: Call) -> Waiting | None:
     """The sum that waits and that a call multiplies by a number, None for other calls."""
     if call.name not in PRODUCTS or not isinstance(call["other"], int | float):
         return None
     inner = call["self"]
-    return inner if isinstance(inner, Waiting) and inner.is_sum else None
+    return inner if is_waiting_sum(inner) else None
