@@ -90,7 +90,7 @@ def along(call: Call, of: Of, entry: Value) -> State | None:
 
 def _carried_places(call: Call, places: Places, axes: list[int]) -> Places | None:
     """Places of the result, None where elements of several places meet."""
-    if places.key is not None:
+    if places.key is not None or (places.numbers is not None and places.is_large()):
         return None
     if places.numbers is not None:
         number = carried_along(call, places.as_numbers())

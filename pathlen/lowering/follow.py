@@ -21,10 +21,10 @@ from pathlen.lowering.lookups import (
     places_as_chosen,
 )
 from pathlen.lowering.masks import mask_of, masked
-from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of, run_movement
+from pathlen.lowering.moving import before_moves, item_of, moved_operands, places_of
 from pathlen.lowering.neighbours import restored
-from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
-from pathlen.lowering.placing import moved_places
+from pathlen.lowering.places import Places, identity
+from pathlen.lowering.placing import joined_places, moved_places
 from pathlen.lowering.ranks import by_rank, read_by_rank, written_by_rank
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.softmax_parts import part_of, scale_of
@@ -227,28 +227,24 @@ class Follower:
 
     def _joined(self, call: Call, operands: list[Value], item: int) -> State | None:
         """Several tensors put together, all of which hold elements of the entry, or statistics."""
-        tensors, states = {}, list[State]()
+        places, states = {}, list[State]()
         for value in operands:
             if not value.varies:
-                tensors[id(value)] = torch.full((), -1).expand(value.shape)
                 continue
             state = self.known.get(id(value))
             if state is None or len(state.places) != 1 or state.places[0].key is not None:
                 return None
-            if value.shape.numel() > MOST_ELEMENTS:
-                return None
             states.append(state)
-            tensors[id(value)] = state.places[0].as_numbers()
+            places[id(value)] = state.places[0]
         if not states:
             return CONSTANT  # a constant that was broadcast beside what varies
         whole = {id(before_moves(value)) for value in operands if value.varies}
         if not all(state.degree for state in states) and len(whole) > 1:
             return None  # several statistics, as the features of a linear map are
-        moved = run_movement(call, tensors, self._constants)
-        if moved is None:
+        joined = joined_places(call, places, item, self._constants)
+        if joined is None:
             return None
-        places = numbered(moved[item], states[0].places[0].reduced)
-        return State(max(state.degree for state in states), (places,))
+        return State(max(state.degree for state in states), (joined,))
 
 
 def followed_operands(call: Call) -> list[Value]:

@@ -3,7 +3,8 @@
 A region of calls is a scalar function of its entry only where elements that meet come from the
 same element of it, however they were moved. Views are followed by their strides, as torch follows
 them in memory: a view of a tensor without data, of the same strides, tells where each element is.
-Movements that have to copy are run on the numbers of the elements.
+Movements that have to copy are told by a table for each axis (`tables`), or run on the numbers of
+the elements.
 """
 
 import math
@@ -13,6 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from pathlen.lowering.tables import (
+    HOLE,
+    Numbers,
+    Tables,
+    numbers_of,
+    repeats_in,
+    separated,
+    steps,
+    summed,
+    tables,
+)
 
 MOST_ELEMENTS = 1 << 22
 """Numbers of more elements are not written down: a movement of them is equal to itself only."""
@@ -30,8 +43,8 @@ class Places:
         strides: one an axis, 0 along axes of length 1 and those that repeat an element.
         offset: of the first element.
         reduced: length and stride of each axis that was reduced.
-        numbers: the number of each element, -1 for a constant, in place of strides; None where
-            these tell.
+        numbers: the number of each element, -1 for a constant, or tables of them, in place of
+            strides; None where these tell.
         key: what tells that two movements are the same where they are not followed.
     """
 
@@ -39,7 +52,7 @@ class Places:
     strides: tuple[int, ...]
     offset: int = 0
     reduced: tuple[tuple[int, int], ...] = ()
-    numbers: bytes | None = None
+    numbers: bytes | Tables | None = None
     key: Any = None
 
     def expanded(self, shape: Sequence[int]) -> "Places":
@@ -49,9 +62,13 @@ class Places:
             return self
         if self.key is not None:
             return replace(self, shape=shape, key=("expand", self.key, self.shape))
+        lead = len(shape) - len(self.shape)
+        if isinstance(self.numbers, Tables):
+            own = [np.zeros(1, dtype=np.int64)] * lead + self.numbers.arrays()
+            longer = [a if len(a) == n else a.repeat(n) for a, n in zip(own, shape, strict=True)]
+            return tabled((self.numbers.offset, longer), self.reduced)
         if self.numbers is not None:
             return numbered(self.as_numbers().expand(shape), self.reduced)
-        lead = len(shape) - len(self.shape)
         strides = [0] * lead + [
             stride if size == now else 0
             for stride, size, now in zip(self.strides, self.shape, shape[lead:], strict=True)
@@ -74,9 +91,14 @@ class Places:
         """
         if self.key is not None:
             return None
+        along = [-1 if a == axis else 1 for a in range(len(self.shape))]
         if self.numbers is None:
-            along = [-1 if a == axis else 1 for a in range(len(self.shape))]
             return None if self.strides[axis] else torch.arange(self.shape[axis]).view(along)
+        if isinstance(self.numbers, Tables) and not self.numbers.has_holes():
+            repeats = torch.from_numpy(repeats_in(self.numbers.arrays()[axis])).view(along)
+            return repeats if _equally_often(repeats) else None
+        if self.is_large():
+            return None
         numbers = self.as_numbers().movedim(axis, -1)
         ordered, order = numbers.sort(dim=-1, stable=True)
         place = torch.arange(numbers.shape[-1]).expand(numbers.shape)
@@ -84,12 +106,14 @@ class Places:
         new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
         first = torch.where(new, place, 0).cummax(dim=-1).values
         repeats = torch.empty_like(numbers).scatter_(-1, order, place - first)
-        times = repeats.reshape(-1).bincount()
-        return repeats.movedim(-1, axis) if len(times) > 1 and times.unique().numel() == 1 else None
+        return repeats.movedim(-1, axis) if _equally_often(repeats) else None
 
     def count(self) -> int:
         """How many elements of the entry these are; of a statistic, how many went into it."""
         inside = math.prod(size for size, _ in self.reduced)
+        if isinstance(self.numbers, Tables) and self.is_large():  # or fewer
+            distinct = (len(np.unique(a[a != HOLE])) for a in self.numbers.arrays())
+            return inside * math.prod(distinct)
         if self.numbers is not None:
             return inside * int((self.as_numbers().unique() >= 0).sum())
         axes = zip(self.shape, self.strides, strict=False)
@@ -107,10 +131,12 @@ class Places:
 
     def joined(self, other: "Places") -> "Places | None":
         """Places where elements of both meet, constants with any; None where different ones do."""
-        if self.numbers is None and other.numbers is None:  # no constants
+        if not self.may_have_holes() and not other.may_have_holes():
             return self if self == other else None
         if self.key is not None or other.key is not None or self.reduced != other.reduced:
             return None
+        if self == other or self.is_large():
+            return self if self == other else None
         one, two = self.as_numbers(), other.as_numbers()
         both = torch.maximum(one, two)
         meet = bool((((one == both) | (one < 0)) & ((two == both) | (two < 0))).all())
@@ -120,13 +146,30 @@ class Places:
         """The number of each element of the tensor, int64, of its shape."""
         if self.numbers == b"":
             return torch.empty(self.shape, dtype=torch.int64)
-        if self.numbers is not None:
+        if isinstance(self.numbers, bytes):
             return torch.frombuffer(bytearray(self.numbers), dtype=torch.int64).view(self.shape)
-        number = torch.full((), self.offset)
-        for axis, (size, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
-            along = torch.arange(size) * stride
-            number = number + along.view([-1 if a == axis else 1 for a in range(len(self.shape))])
-        return number.expand(self.shape)
+        return numbers_of(*self._sums())
+
+    def tables(self) -> Numbers | None:
+        """An offset and a table an axis, None where these do not give the numbers."""
+        unknown = self.key is not None or isinstance(self.numbers, bytes)
+        return None if unknown else self._sums()
+
+    def _sums(self) -> Numbers:
+        if isinstance(self.numbers, Tables):
+            return self.numbers.offset, self.numbers.arrays()
+        along = zip(self.shape, self.strides, strict=True)
+        return self.offset, [np.arange(size) * stride for size, stride in along]
+
+    def may_have_holes(self) -> bool:
+        """Whether some elements may be constants."""
+        if isinstance(self.numbers, Tables):
+            return self.numbers.has_holes()
+        return self.numbers is not None
+
+    def is_large(self) -> bool:
+        """Whether the numbers of so many elements are not to be written down."""
+        return math.prod(self.shape) > MOST_ELEMENTS
 
     def and_beside(self, other: "Places") -> "Places | None":
         """Places of a statistic of all that went into two of them, one beside the other.
@@ -189,7 +232,16 @@ class Places:
         return gap == 0
 
     def _includes_numbers(self, element: "Places") -> bool:
-        own, other = self.as_numbers().reshape(-1).numpy(), element.as_numbers().reshape(-1).numpy()
+        told, others = self.tables(), element.tables()
+        if told is not None and others is not None:
+            told, others = _where_they_differ(told, others)
+            if math.prod(map(len, told[1])) > MOST_ELEMENTS:
+                return False
+            own, other = summed(*told).reshape(-1), summed(*others).reshape(-1)
+        elif self.is_large():
+            return False
+        else:
+            own, other = (one.as_numbers().reshape(-1).numpy() for one in (self, element))
         gap = other - own
         for size, stride in sorted(self.reduced, key=lambda r: -r[1]):
             gap = gap - np.clip(gap // stride, 0, size - 1) * stride if stride else gap
@@ -213,20 +265,23 @@ def identity(shape: Sequence[int]) -> Places:
 
 
 def numbered(numbers: torch.Tensor, reduced: tuple[tuple[int, int], ...] = ()) -> Places:
-    """Places given element by element; by strides where these tell the same."""
+    """Places given element by element; by strides or tables where these tell the same."""
+    told = separated(numbers.numpy())
+    if told is not None:
+        return tabled((told.offset, told.arrays()), reduced)
     shape = tuple(numbers.shape)
-    flat = numbers.reshape(-1)
-    if flat.numel():
-        offset = int(flat[0])
-        strides = []
-        for axis, size in enumerate(shape):
-            first = [0] * len(shape)
-            first[axis] = 1 if size > 1 else 0
-            strides.append(int(numbers[tuple(first)]) - offset if size > 1 else 0)
-        guess = Places(shape, tuple(strides), offset, reduced)
-        if offset >= 0 and bool((guess.as_numbers() == numbers).all()):
-            return guess
     return Places(shape, (), 0, reduced, numbers.contiguous().numpy().tobytes())
+
+
+def tabled(numbers: Numbers, reduced: tuple[tuple[int, int], ...] = ()) -> Places:
+    """Places given by tables; by strides where these tell the same."""
+    told = tables(*numbers)
+    arrays = told.arrays()
+    shape = tuple(map(len, arrays))
+    strides = [steps(array) for array in arrays]
+    if told.offset >= 0 and None not in strides:
+        return Places(shape, tuple(s for s in strides if s is not None), told.offset, reduced)
+    return Places(shape, (), 0, reduced, told)
 
 
 def viewed(places: Places, function: Any, arguments: dict[str, Any], name: str) -> Any:
@@ -264,3 +319,25 @@ def viewed(places: Places, function: Any, arguments: dict[str, Any], name: str) 
         for one in results
     ]
     return found[0] if isinstance(result, torch.Tensor) else found
+
+
+def _equally_often(repeats: torch.Tensor) -> bool:
+    """Whether all elements are repeated, and no one more often than another."""
+    times = repeats.reshape(-1).bincount()
+    return len(times) > 1 and times.unique().numel() == 1
+
+
+def _where_they_differ(one: Numbers, other: Numbers) -> tuple[Numbers, Numbers]:
+    """Two numbers of each element, once for all elements that have the same gap between them.
+
+    Along an axis of which both have the same table, without holes, the gap is the same.
+    """
+    cut = [
+        np.array_equal(own, beside) and not (own == HOLE).any()
+        for own, beside in zip(one[1], other[1], strict=True)
+    ]
+    one, other = (
+        (offset, [a[:1] if same else a for a, same in zip(arrays, cut, strict=True)])
+        for offset, arrays in (one, other)
+    )
+    return one, other

@@ -6,7 +6,6 @@ constants that differ along an axis along which it is repeated.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from pathlen.lowering.labels import (
 )
 from pathlen.lowering.moving import before_moves, item_of, moved_operands, run_movement
 from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
-from pathlen.lowering.placing import moved_places
+from pathlen.lowering.placing import joined_places, moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
 from pathlen.lowering.states import SUMS, degree_by_name
@@ -91,6 +90,8 @@ class Variants:
         function, root, places = held.root.function, held.root, held.places
         numbers = None
         if places.key is not None or root.shape.numel() > MOST_ELEMENTS:
+            return None
+        if places.numbers is not None and places.is_large():
             return None
         if function is not None:
             region = function.region
@@ -163,14 +164,13 @@ class Variants:
         """Several tensors put together, which may hold elements of one."""
         assert value.call is not None
         held = [self._known[piece] for piece in below]
-        root, size = held[0].root, sum(math.prod(piece.shape) for piece in below)
-        numbers = None
-        if all(h.root is root and h.places.key is None for h in held) and size <= MOST_ELEMENTS:
-            own = {id(p): h.places.as_numbers() for p, h in zip(below, held, strict=True)}
-            numbers = self._run(value.call, own, item, CONSTANT)
-        if numbers is None:
+        root, places = held[0].root, None
+        if all(h.root is root for h in held):
+            own = {id(p): h.places for p, h in zip(below, held, strict=True)}
+            places = joined_places(value.call, own, item, self._constants)
+        if places is None:
             return _Held(value, identity(value.shape), variants)
-        return _Held(root, numbered(numbers), variants)
+        return _Held(root, places, variants)
 
     def _side_by_side(self, value: Value, below: list[Value]) -> _Held:
         """A sum of tensors at each of whose elements one of them is no constant."""
