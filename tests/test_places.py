@@ -124,6 +124,7 @@ def test_chains_of_movements_are_those_of_the_numbers(data: st.DataObject) -> No
         places = found
         assert places.as_numbers().equal(tensor)
         assert places == numbered(tensor), "equal places are written alike"
+        assert (tensor >= 0).all() or places.numbers is not None
         assert places.shape == tuple(tensor.shape)
 
 

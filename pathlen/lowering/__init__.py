@@ -11,11 +11,11 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
 - Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
   (`probe`).
 - What several calls compute together: `regions` are scalar functions of one tensor. `follow` finds
-  the state of each tensor in them (`states`), by where its elements are (`places`, `tables`, `placing`) and
-  what they went through: `statistics`, `stacks`, `masks`, `lookups`, `neighbours`, `contracted`,
-  `softmax_parts`. `functions` and `variants` say how many units an activation has, `sums` what
-  meets first in a sum, `zeros` where nothing meets. `commuting` divides before a matrix product,
-  `taken_apart` takes parts before a layer.
+  the state of each tensor in them (`states`), by where its elements are (`places`, `tables`,
+  `placing`) and what they went through: `statistics`, `stacks`, `masks`, `lookups`, `neighbours`,
+  `contracted`, `softmax_parts`. `functions` and `variants` say how many units an activation has,
+  `sums` what meets first in a sum, `zeros` where nothing meets. `commuting` divides before a
+  matrix product, `taken_apart` takes parts before a layer.
 - In-place writes: `aliases`, `memory`, `views`.
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).

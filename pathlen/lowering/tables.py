@@ -85,8 +85,8 @@ def steps(array: np.ndarray) -> int | None:
     if len(array) < 2:
         return 0
     step = int(array[1] - array[0])
-    even = array[0] > HOLE // 2 and bool((array == array[0] + step * np.arange(len(array))).all())
-    return step if even else None
+    even = (array == array[0] + step * np.arange(len(array))).all()
+    return step if even and array.min() > HOLE // 2 else None
 
 
 def reshaped(numbers: Numbers, shape: Sequence[int], most: int) -> Numbers | None:
