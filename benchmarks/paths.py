@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402 - after the path is set
 
 from benchmarks.plot import exponent, log_log  # noqa: E402
 from pathlen import backends  # noqa: E402
-from pathlen.graph import Kind, Layer, PathGraph  # noqa: E402
+from pathlen.graph.path_graph import Kind, Layer, PathGraph  # noqa: E402
 
 Row = dict[str, Any]
 DEGREE = 25  # predecessors of a node, where the graph is not small

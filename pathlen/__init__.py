@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pathlen import figures as figures
     from pathlen.api import measure as measure
     from pathlen.api import trace as trace
-    from pathlen.comparison import Comparison as Comparison
-    from pathlen.comparison import compare as compare
-    from pathlen.differentiable import DifferentiableAverage as DifferentiableAverage
     from pathlen.errors import ActivityError as ActivityError
     from pathlen.errors import BackendError as BackendError
     from pathlen.errors import CheckpointError as CheckpointError
@@ -42,51 +39,54 @@ if TYPE_CHECKING:
     from pathlen.errors import UnsafeProgram as UnsafeProgram
     from pathlen.errors import UnsupportedOperation as UnsupportedOperation
     from pathlen.errors import VerificationError as VerificationError
-    from pathlen.graph import Kind as Kind
-    from pathlen.graph import Layer as Layer
-    from pathlen.graph import PathGraph as PathGraph
-    from pathlen.graph_of_layers import LayerEdge as LayerEdge
-    from pathlen.graph_of_layers import LayerGraph as LayerGraph
-    from pathlen.graph_of_layers import LayerNode as LayerNode
-    from pathlen.graph_of_layers import layer_graph as layer_graph
+    from pathlen.graph.path_graph import Kind as Kind
+    from pathlen.graph.path_graph import Layer as Layer
+    from pathlen.graph.path_graph import PathGraph as PathGraph
     from pathlen.lowering.register import register_rule as register_rule
-    from pathlen.monitor import DepthMonitor as DepthMonitor
-    from pathlen.monitor import DepthReading as DepthReading
+    from pathlen.monitor.differentiable import DifferentiableAverage as DifferentiableAverage
+    from pathlen.monitor.monitor import DepthMonitor as DepthMonitor
+    from pathlen.monitor.monitor import DepthReading as DepthReading
     from pathlen.policy import Policy as Policy
-    from pathlen.report import Report as Report
-    from pathlen.report_data import report_schema as report_schema
+    from pathlen.report.comparison import Comparison as Comparison
+    from pathlen.report.comparison import compare as compare
+    from pathlen.report.data import report_schema as report_schema
+    from pathlen.report.layer_graph import LayerEdge as LayerEdge
+    from pathlen.report.layer_graph import LayerGraph as LayerGraph
+    from pathlen.report.layer_graph import LayerNode as LayerNode
+    from pathlen.report.layer_graph import layer_graph as layer_graph
+    from pathlen.report.report import Report as Report
+    from pathlen.report.whatif import Linearization as Linearization
+    from pathlen.report.whatif import greedy_linearization as greedy_linearization
+    from pathlen.report.whatif import linearize as linearize
     from pathlen.verification import Verdict as Verdict
     from pathlen.verification import verify as verify
-    from pathlen.whatif import Linearization as Linearization
-    from pathlen.whatif import greedy_linearization as greedy_linearization
-    from pathlen.whatif import linearize as linearize
 
 __version__ = "0.1.0"
 
 # name -> the module that defines it
 _EXPORTS = {
-    "DepthMonitor": "pathlen.monitor",
-    "DepthReading": "pathlen.monitor",
-    "DifferentiableAverage": "pathlen.differentiable",
-    "Comparison": "pathlen.comparison",
-    "Linearization": "pathlen.whatif",
-    "LayerEdge": "pathlen.graph_of_layers",
-    "LayerGraph": "pathlen.graph_of_layers",
-    "LayerNode": "pathlen.graph_of_layers",
-    "compare": "pathlen.comparison",
-    "greedy_linearization": "pathlen.whatif",
-    "layer_graph": "pathlen.graph_of_layers",
-    "linearize": "pathlen.whatif",
+    "DepthMonitor": "pathlen.monitor.monitor",
+    "DepthReading": "pathlen.monitor.monitor",
+    "DifferentiableAverage": "pathlen.monitor.differentiable",
+    "Comparison": "pathlen.report.comparison",
+    "Linearization": "pathlen.report.whatif",
+    "LayerEdge": "pathlen.report.layer_graph",
+    "LayerGraph": "pathlen.report.layer_graph",
+    "LayerNode": "pathlen.report.layer_graph",
+    "compare": "pathlen.report.comparison",
+    "greedy_linearization": "pathlen.report.whatif",
+    "layer_graph": "pathlen.report.layer_graph",
+    "linearize": "pathlen.report.whatif",
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",
     "verify": "pathlen.verification",
-    "PathGraph": "pathlen.graph",
-    "Kind": "pathlen.graph",
-    "Layer": "pathlen.graph",
+    "PathGraph": "pathlen.graph.path_graph",
+    "Kind": "pathlen.graph.path_graph",
+    "Layer": "pathlen.graph.path_graph",
     "Policy": "pathlen.policy",
-    "Report": "pathlen.report",
-    "report_schema": "pathlen.report_data",
+    "Report": "pathlen.report.report",
+    "report_schema": "pathlen.report.data",
     "Verdict": "pathlen.verification",
     "MonitorError": "pathlen.errors",
     "PathlenError": "pathlen.errors",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pathlen.collection import uncollected
 from pathlen.errors import BackendError, PathlenError
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 from pathlen.policy import DEFAULT_POLICY, Policy
-from pathlen.report import Report
+from pathlen.report.report import Report
 
 if TYPE_CHECKING:
     import torch

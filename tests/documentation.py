@@ -103,7 +103,7 @@ def run_line(line: str, failure_shown: bool) -> str:
 
 def run_pathlen(arguments: list[str], failure_shown: bool) -> str:
     """Call the command line; it has to succeed, or to fail where an error is shown."""
-    from pathlen.cli import main
+    from pathlen.cli.main import main
 
     result = CliRunner().invoke(main, arguments, catch_exceptions=False, prog_name="pathlen")
     assert (result.exit_code != 0) == failure_shown, result.output

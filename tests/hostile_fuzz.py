@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import pathlen
-from pathlen.spec import resolve
+from pathlen.specs.spec import resolve
 from pathlen.tracing import ladder
 from pathlen.tracing.stated import check_stated
 from tests.hostile import ROLES, Call, Watch, audited, calls_by_hand, calls_of_schemas, written

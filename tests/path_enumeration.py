@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pathlen.graph import Kind, PathGraph
+from pathlen.graph.path_graph import Kind, PathGraph
 
 Path = tuple[int, ...]
 

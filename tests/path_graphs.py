@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from fractions import Fraction
 
-from pathlen.graph import Kind, PathGraph
+from pathlen.graph.path_graph import Kind, PathGraph
 from tests.path_enumeration import Path, walks
 
 WEIGHTINGS = ("uniform", "normalized", "magnitude")

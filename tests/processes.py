@@ -35,7 +35,7 @@ def command_line(folder: Path, *arguments: str) -> None:
             os.dup2(file.fileno(), number)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    from pathlen.cli import main
+    from pathlen.cli.main import main
 
     main(arguments)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from pathlen import backends
-from pathlen.graph import Kind, Layer, PathGraph
+from pathlen.graph.path_graph import Kind, Layer, PathGraph
 from tests.path_graphs import RandomGraph, random_graphs, tripling
 
 EVERY_BACKEND = pytest.mark.parametrize("name", backends.available())

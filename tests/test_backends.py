@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pathlen import backends, measure
 from pathlen.backends import registry
 from pathlen.errors import BackendError
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 from tests.path_enumeration import Measures, enumerate_measures
 from tests.path_graphs import (
     RandomGraph,

@@ -16,7 +16,7 @@ from torch import nn
 
 import pathlen
 from pathlen import GraphError, PathGraph, backends
-from pathlen.graph import Kind, Layer
+from pathlen.graph.path_graph import Kind, Layer
 from tests.path_enumeration import Path, enumerate_measures, paths_of_edges
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 from tests.path_lists import edge_weights, edges_of, length_of

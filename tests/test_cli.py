@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import pathlen
-from pathlen.cli import main
-from pathlen.cli_demo import _over, story
+from pathlen.cli.demo import _over, story
+from pathlen.cli.main import main
 from tests.vision import import_torchvision
 
 
@@ -227,7 +227,7 @@ def test_backends_tells_what_cannot_be_imported(run, monkeypatch):
 @pytest.mark.slow
 def test_demo_trains_linearizes_and_draws(run, tmp_path, monkeypatch):
     """One network in place of three: the others differ in nothing but their seeds."""
-    monkeypatch.setattr("pathlen.cli_demo.SEEDS", (0,))
+    monkeypatch.setattr("pathlen.cli.demo.SEEDS", (0,))
     result = run("demo", "--out", str(tmp_path / "demo"))
     assert result.exit_code == 0, result.stderr
     rows = dict(re.findall(r"^(\S.*?)  +(\S.*)$", result.stdout, re.MULTILINE))
@@ -291,7 +291,7 @@ def test_onnx_files_are_refused_with_what_to_do_instead(run, tmp_path):
 def test_completion_for_shells(shell):
     def complete(*words: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-c", "from pathlen.cli import main; main(prog_name='pathlen')"],
+            [sys.executable, "-c", "from pathlen.cli.main import main; main(prog_name='pathlen')"],
             capture_output=True,
             text=True,
             check=True,
@@ -311,7 +311,7 @@ def test_completion_for_shells(shell):
     assert "residues" in complete("measure", "--backend", "res")
     assert complete("measure", "some")[0] == "file"
     source = subprocess.run(
-        [sys.executable, "-c", "from pathlen.cli import main; main(prog_name='pathlen')"],
+        [sys.executable, "-c", "from pathlen.cli.main import main; main(prog_name='pathlen')"],
         capture_output=True,
         text=True,
         check=True,

@@ -109,7 +109,7 @@ def test_machine_code_for_other_types_is_not_used(tmp_path):
 
 
 def test_every_kernel_is_kept_in_this_way():
-    for module in (ROOT / "backends").glob("*.py"):
+    for module in (ROOT / "pathlen" / "backends").glob("*.py"):
         if module.name != "_compiled.py":
             text = module.read_text()
             assert not any(x in text for x in ("njit", "numba.jit", "cache=True")), module.name

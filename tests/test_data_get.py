@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 from pathlen import DataError
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.training.sources import download as downloading
 from pathlen.training.sources.download import fetch
 from pathlen.training.sources.get import get

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen.saved_programs import load_exported_program
+from pathlen.specs.saved_programs import load_exported_program
 from tests.constructs import Model, answer
 from tests.vision import import_torchvision
 

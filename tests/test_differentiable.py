@@ -14,7 +14,7 @@ from torch import nn
 
 import pathlen
 from pathlen import backends
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 
 WEIGHTINGS = ("uniform", "normalized", "magnitude")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pathlen import backends
 from pathlen.backends.protocol import HasDistribution
 from pathlen.errors import BackendError
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 from tests.path_enumeration import enumerate_lengths
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain
 

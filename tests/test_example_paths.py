@@ -11,8 +11,8 @@ from hypothesis import given, settings
 
 import pathlen
 from pathlen import GraphError, PathGraph
-from pathlen.graph import Kind
-from pathlen.graph_runs import leading_to, longest_ways, reached_from, runs
+from pathlen.graph.path_graph import Kind
+from pathlen.graph.runs import leading_to, longest_ways, reached_from, runs
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain
 from tests.path_lists import edges_of, length_of, weighted_paths
 

@@ -22,8 +22,8 @@ from torch import nn
 
 import pathlen
 from pathlen import Kind, PathGraph, ReportError, layer_graph
-from pathlen.cli import main
-from pathlen.report_data import SCHEMA_VERSION
+from pathlen.cli.main import main
+from pathlen.report.data import SCHEMA_VERSION
 from tests.figure_cases import Block, pruned_perceptron
 from tests.path_graphs import figure_1
 
@@ -365,7 +365,7 @@ def test_other_records_are_not_of_the_schema(validator, change):
 def test_the_schema_is_shipped_and_of_this_version(validator):
     root = Path(__file__).parent.parent
     data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "report.schema.json" in data["package-data"]["pathlen"]
+    assert "report.schema.json" in data["package-data"]["pathlen.report"]
     assert validator.schema["properties"]["schema_version"] == {
         **validator.schema["properties"]["schema_version"],
         "const": SCHEMA_VERSION,

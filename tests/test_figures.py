@@ -18,12 +18,12 @@ from torch import nn
 
 import pathlen
 from pathlen import DataError, GraphError, PathGraph, ReportError, figures
-from pathlen.channels import ACTIVE, DEAD, LINEAR
 from pathlen.figures.bypasses import bypasses
 from pathlen.figures.core_network import strips_of
 from pathlen.figures.layer_axis import label_layers
-from pathlen.graph_of_layers import LayerEdge, LayerGraph, LayerNode
-from pathlen.graph_parts import Kind
+from pathlen.graph.parts import Kind
+from pathlen.report.channels import ACTIVE, DEAD, LINEAR
+from pathlen.report.layer_graph import LayerEdge, LayerGraph, LayerNode
 from tests.figure_cases import (
     BASELINES,
     CASES,

@@ -13,7 +13,7 @@ import pytest
 import pathlen
 from pathlen.errors import PathlenError, SettingsError
 from pathlen.json_text import read_json, read_json_object
-from pathlen.spec import resolve
+from pathlen.specs.spec import resolve
 from pathlen.training import load_recipe
 from pathlen.training.files import load_tree
 from pathlen.training.recipe import Weights

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pathlen.errors import CheckpointError, SettingsError, StudyError
-from pathlen.spec import code_of
+from pathlen.specs.spec import code_of
 from pathlen.training import load_recipe, load_run, make_recipe
 from pathlen.training.files import load_tree, save_tree
 from pathlen.training.recipe_file import SHIPPED, dump_recipe

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import pathlen
 from pathlen.activity import from_data
-from pathlen.differentiable import DifferentiableAverage
+from pathlen.monitor.differentiable import DifferentiableAverage
 from pathlen.training import (
     CifarResNet,
     Plan,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pathlen import backends
 from pathlen.errors import ActivityError, GraphError
-from pathlen.graph import Kind, Layer, PathGraph, TraceInfo
+from pathlen.graph.path_graph import Kind, Layer, PathGraph, TraceInfo
 from tests.path_enumeration import enumerate_measures, paths_of_edges
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 
@@ -41,7 +41,7 @@ def layered() -> PathGraph:
 
 def test_importing_loads_only_numpy() -> None:
     heavy = ("torch", "scipy", "igraph", "networkx", "numba")
-    code = f"import sys, pathlen.graph; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, pathlen.graph.path_graph; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pathlen.errors import GraphFileError
-from pathlen.graph import Layer, PathGraph, TraceInfo
+from pathlen.graph.path_graph import Layer, PathGraph, TraceInfo
 from tests.path_graphs import RandomGraph, figure_1, random_graphs
 
 INFO = TraceInfo(

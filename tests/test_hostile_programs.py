@@ -19,8 +19,8 @@ from torch.nn.functional import dropout, prelu
 
 import pathlen
 from pathlen import UnsafeProgram
-from pathlen.cli import main
-from pathlen.spec import resolve
+from pathlen.cli.main import main
+from pathlen.specs.spec import resolve
 from pathlen.tracing import guard, ladder
 from pathlen.tracing.pure import reason_against, reason_against_arguments
 from tests.hostile import ROLES, Call, Name, calls_by_hand, calls_of_schemas, written

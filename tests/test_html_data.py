@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import pathlen
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.html.data import page_data
 from pathlen.html.page import SCRIPTS, page_text, script_json
 from pathlen.html.strips import SEGMENTS, strips

@@ -38,7 +38,7 @@ def modules_loaded_by(code: str) -> set[str]:
 def run_command(*arguments: str) -> str:
     """Code that runs the command line and goes on after it."""
     return (
-        "from pathlen.cli import main\n"
+        "from pathlen.cli.main import main\n"
         f"try: main({list(arguments)!r})\n"
         "except SystemExit as end: assert end.code == 0, end.code"
     )

@@ -299,7 +299,7 @@ def test_a_convolution_reads_channels(first):
 
 def input_units(function, *args):
     graph = pathlen.trace(Model(function), *args)
-    return int((graph.kind == pathlen.graph.Kind.INPUT).sum())
+    return int((graph.kind == pathlen.graph.path_graph.Kind.INPUT).sum())
 
 
 def read_in_steps(m, x):
@@ -406,7 +406,7 @@ def test_what_masks_and_neighbours_add_up_are_positions(name):
 def test_parameters_that_add_up_tokens_are_a_layer():
     mixing = nn.Parameter(torch.randn(5, 6))
     graph = pathlen.trace(Model(lambda m, x: m.mixing @ x, mixing=mixing), TOKENS)
-    assert int((graph.kind == pathlen.graph.Kind.INPUT).sum()) == 6
+    assert int((graph.kind == pathlen.graph.path_graph.Kind.INPUT).sum()) == 6
 
 
 @pytest.mark.parametrize(("function", "x", "units"), UNITS.values(), ids=UNITS)

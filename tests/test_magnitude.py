@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathlen import backends
-from pathlen.graph import Kind, PathGraph
+from pathlen.graph.path_graph import Kind, PathGraph
 from tests.path_enumeration import enumerate_lengths, enumerate_measures
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, tenfold_chain
 

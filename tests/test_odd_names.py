@@ -11,17 +11,17 @@ from rich.console import Console
 
 import pathlen
 from pathlen import PathGraph
-from pathlen.cli import main
-from pathlen.cli_export import export_text
-from pathlen.cli_options import print_table
-from pathlen.cli_study import _cells, _csv
-from pathlen.layer_table import SORTS, LayerView
-from pathlen.terminal import print_report
+from pathlen.cli.export import export_text
+from pathlen.cli.main import main
+from pathlen.cli.options import print_table
+from pathlen.cli.study import _cells, _csv
+from pathlen.report.whatif import greedy_linearization
+from pathlen.show.table import SORTS, LayerView
+from pathlen.show.terminal import print_report
 from pathlen.training.groups import warn_of_decay
 from pathlen.training.progress import Bars, Lines
 from pathlen.training.study.results import Case, Results
 from pathlen.training.summary import summary_table
-from pathlen.whatif import greedy_linearization
 
 NAMES = [
     "\x1b]0;owned\x07",

@@ -1,4 +1,4 @@
-"""The list of packages in pyproject.toml is the list of folders with code, and nothing is twice."""
+"""Every folder of modules goes into the wheel, once, and versions agree between files."""
 
 from __future__ import annotations
 
@@ -6,53 +6,29 @@ import re
 import tomllib
 from pathlib import Path
 
+import setuptools
+
 import pathlen
 
 ROOT = Path(__file__).parent.parent
-CODE = {"pathlen": "pathlen", "backends": "pathlen.backends", "training": "pathlen.training"}
 
 
 def read_project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def packages_on_disk() -> set[str]:
-    """Every folder of modules below the three at top level; links are not followed."""
-    found = set()
-    for folder, package in CODE.items():
-        for module in modules_below(ROOT / folder):
-            inside = module.parent.relative_to(ROOT / folder).parts
-            found.add(".".join([package, *inside]))
-    return found
+def test_every_folder_of_modules_is_a_package_of_the_wheel():
+    settings = read_project()["tool"]["setuptools"]["packages"]["find"]
+    found = setuptools.find_packages(str(ROOT), **settings)
+    modules = (ROOT / "pathlen").rglob("*.py")
+    assert set(found) == {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
 
 
-def modules_below(folder: Path) -> list[Path]:
-    found = []
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            found += modules_below(entry)
-        elif entry.suffix == ".py":
-            found.append(entry)
-    return found
-
-
-def test_packages_are_the_folders_on_disk():
-    listed = read_project()["tool"]["setuptools"]["packages"]
-    assert len(listed) == len(set(listed))
-    assert set(listed) == packages_on_disk()
-
-
-def test_every_package_has_an_init_module():
-    for package in read_project()["tool"]["setuptools"]["packages"]:
-        folder = ROOT.joinpath(*package.split("."))
-        assert (folder / "__init__.py").is_file(), folder
-
-
-def test_the_links_lead_to_the_folders_at_top_level():
+def test_the_links_at_top_level_lead_into_the_package():
     for name in ("backends", "training"):
-        link = ROOT / "pathlen" / name
+        link = ROOT / name
         assert link.is_symlink()
-        assert link.resolve() == ROOT / name
+        assert link.resolve() == ROOT / "pathlen" / name
 
 
 def test_the_packages_are_imported_once_under_one_name():

@@ -14,7 +14,7 @@ from torch import nn
 
 import pathlen
 from pathlen import BackendError, PathGraph, Report, backends
-from pathlen.rendering import FULL_TABLE, SHOWN_AT_EACH_END, count_text, number_text
+from pathlen.show.text import FULL_TABLE, SHOWN_AT_EACH_END, count_text, number_text
 
 
 def figure_1() -> PathGraph:

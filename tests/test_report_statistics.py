@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import pathlen
 from pathlen import BackendError, GraphError, PathGraph, Report, backends
 from pathlen.backends.protocol import WEIGHTINGS
-from pathlen.graph import Kind
-from pathlen.path_statistics import quantile
-from pathlen.rendering import FULL_TABLE
-from pathlen.rendering_distribution import distribution_record, distribution_text
+from pathlen.graph.path_graph import Kind
+from pathlen.report.statistics import quantile
+from pathlen.show.distribution import distribution_record, distribution_text
+from pathlen.show.text import FULL_TABLE
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 from tests.path_lists import length_distribution, length_of, weighted_paths
 

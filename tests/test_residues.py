@@ -17,7 +17,7 @@ from pathlen.backends import _residues_primes as primes
 from pathlen.backends._exact import BACKEND as EXACT
 from pathlen.backends._residues import BACKEND
 from pathlen.errors import BackendError
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain
 
 SHARE = {"contribution": "path_share", "normalized_contribution": "walk_share"}

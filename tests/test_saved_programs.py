@@ -19,8 +19,8 @@ from torch import nn
 
 import pathlen
 from pathlen import SpecError
-from pathlen.saved_programs import load_exported_program
-from pathlen.saved_sizes import is_arithmetic
+from pathlen.specs.saved_programs import load_exported_program
+from pathlen.specs.saved_sizes import is_arithmetic
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 

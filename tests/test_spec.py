@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pathlen import SpecError, spec_libraries
-from pathlen.spec import InputShape, resolve
+from pathlen import SpecError
+from pathlen.specs import libraries as spec_libraries
+from pathlen.specs.spec import InputShape, resolve
 from tests.vision import import_torchvision
 
 

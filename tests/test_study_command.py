@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.training.folder_lock import FolderLock
 from pathlen.training.study import make_study
 from pathlen.training.study.folder import StudyFolder, new_attempt

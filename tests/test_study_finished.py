@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.errors import SettingsError, StudyError
 from pathlen.training.recipe_file import make_recipe
 from pathlen.training.study import load_study, make_study, read_results, run_study

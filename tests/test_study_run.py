@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.errors import StudyError
 from pathlen.training.loop import train
 from pathlen.training.recipe_file import make_recipe

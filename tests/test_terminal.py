@@ -29,9 +29,9 @@ from torch import nn
 
 import pathlen
 from pathlen import PathlenError
-from pathlen.layer_columns import bar, fitting_columns, shares_bar
-from pathlen.layer_table import SORTS, LayerView, folded, short_name
-from pathlen.terminal import layer_table, print_distribution, print_report
+from pathlen.show.columns import bar, fitting_columns, shares_bar
+from pathlen.show.table import SORTS, LayerView, folded, short_name
+from pathlen.show.terminal import layer_table, print_distribution, print_report
 from tests.vision import import_torchvision
 
 
@@ -289,7 +289,7 @@ def test_a_terminal_without_blocks_gets_ascii(report):
     bytes_ = io.BytesIO()
     console = Console(file=io.TextIOWrapper(bytes_, encoding="latin-1"), width=60)
     print_report(report, "blocks", LayerView(), console)
-    from pathlen.rendering_distribution import distribution_tables
+    from pathlen.show.distribution import distribution_tables
 
     print_distribution(distribution_tables(report), console)
     console.file.flush()

@@ -46,7 +46,7 @@ def masses(graph: PathGraph) -> tuple[float, float]:
         before, weights = graph.indices[edges], graph.weights[edges]
         mass[node] = weights @ mass[before] if len(before) else 1.0
         length[node] = weights @ length[before] + graph.activity[node] * mass[node]
-    out = graph.kind == pathlen.graph.Kind.OUTPUT
+    out = graph.kind == pathlen.graph.path_graph.Kind.OUTPUT
     return float(mass[out].sum()), float(length[out].sum())
 
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 from click.testing import CliRunner, Result
 
-from pathlen.cli import main
+from pathlen.cli.main import main
 from pathlen.training.recipe_file import dump_recipe, load_recipe, make_recipe
 from tests.processes import CONTEXT, PATIENCE, command_line
 from tests.studies import wait_for

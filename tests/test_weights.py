@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pathlen.errors import GraphError
-from pathlen.graph import Kind, Layer, PathGraph
-from pathlen.graph_check import row_numbers
+from pathlen.graph.check import row_numbers
+from pathlen.graph.path_graph import Kind, Layer, PathGraph
 from tests.path_graphs import RandomGraph, random_graphs
 
 DIAMOND = [(0, 1), (0, 2), (1, 3), (2, 3)]

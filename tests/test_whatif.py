@@ -24,7 +24,7 @@ from pathlen import (
     greedy_linearization,
     linearize,
 )
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from tests.path_enumeration import enumerate_measures
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 

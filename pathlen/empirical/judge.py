@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathlen.empirical.moments import Moments
-from pathlen.graph_parts import BoolArray, FloatArray
+from pathlen.graph.parts import BoolArray, FloatArray
 
 _CALLS = 4.0  # as many roundings as a function written out may make, each of a last digit
 _SUMMED = 64 * np.finfo(np.float64).eps  # what rounding of the sums themselves may leave

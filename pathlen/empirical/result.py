@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pathlen.errors import ActivityError
-from pathlen.rendering import aligned, labelled, number_text, without_middle
+from pathlen.show.text import aligned, labelled, number_text, without_middle
 
 if TYPE_CHECKING:
-    from pathlen.graph import PathGraph
-    from pathlen.graph_parts import BoolArray, FloatArray
-    from pathlen.report import Report
+    from pathlen.graph.parts import BoolArray, FloatArray
+    from pathlen.graph.path_graph import PathGraph
+    from pathlen.report.report import Report
 
 _COLUMNS = ("layer", "operation", "units", "nonlinearity", "negative", "dead", "always on")
 _ARRAYS = ("nodes", "samples", "nonlinearity", "negative_share", "always_on", "dead")

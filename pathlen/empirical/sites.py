@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError
-from pathlen.graph import PathGraph
+from pathlen.graph.path_graph import PathGraph
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import compact
 from pathlen.lowering.program import lower_watched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pathlen.graph_of_layers import LayerGraph
+from pathlen.report.layer_graph import LayerGraph
 
 
 def bypasses(graph: LayerGraph, shown: Collection[str]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from pathlen.figures.layer_axis import label_layers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 
 def plot_contributions(

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pathlen.channels import ACTIVE, DEAD, LINEAR, STATES, channel_states
 from pathlen.errors import GraphError
 from pathlen.figures import style
 from pathlen.figures.bypasses import bypasses
 from pathlen.figures.layer_axis import label_layers
-from pathlen.graph_of_layers import layer_graph
+from pathlen.report.channels import ACTIVE, DEAD, LINEAR, STATES, channel_states
+from pathlen.report.layer_graph import layer_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 _COLORS = {ACTIVE: style.BLUE, LINEAR: style.LINEAR, DEAD: style.DEAD}
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathlen.figures import style
-from pathlen.rendering_distribution import RARE
+from pathlen.show.distribution import RARE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 
 def plot_path_lengths(

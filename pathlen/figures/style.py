@@ -9,9 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathlen.exporting import file_target, written
 from pathlen.one_thread import exclusive
 from pathlen.optional import optional
+from pathlen.show.exporting import file_target, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

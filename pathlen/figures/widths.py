@@ -13,7 +13,7 @@ from pathlen.figures.layer_axis import label_layers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 
 def plot_width_profile(report: Report, ax: Axes | None = None) -> Axes:

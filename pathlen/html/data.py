@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathlen import __version__, path_statistics
+from pathlen import __version__
 from pathlen.errors import BackendError
-from pathlen.graph_of_layers import layer_graph
 from pathlen.html.strips import strips
-from pathlen.rendering import count_text, number_text
+from pathlen.report import statistics
+from pathlen.report.layer_graph import layer_graph
+from pathlen.show.text import count_text, number_text
 
 if TYPE_CHECKING:
-    from pathlen.graph_of_layers import LayerEdge, LayerGraph
-    from pathlen.report import Report
+    from pathlen.report.layer_graph import LayerEdge, LayerGraph
+    from pathlen.report.report import Report
 
 NEVER = 1e-12
 """Lengths at either end that are rarer than this under every weighting are left out."""
@@ -140,7 +141,7 @@ def _distribution(
         "start": first,
         "share": {name: _shorts(shares[first : last + 1]) for name, shares in found.items()},
         "quantiles": {
-            name: [path_statistics.quantile(shares, q) for q in _QUANTILES]
+            name: [statistics.quantile(shares, q) for q in _QUANTILES]
             for name, shares in found.items()
         },
     }
@@ -150,7 +151,7 @@ def _shares(report: Report, weighting: str, memory_limit: int | None) -> np.ndar
     """The distribution in floats, also of a report whose own would be slow fractions."""
     if not report.exact:
         return report.path_length_distribution(weighting, memory_limit=memory_limit)
-    return path_statistics.length_distribution(
+    return statistics.length_distribution(
         report.graph,
         weighting,
         report._solution.direction,

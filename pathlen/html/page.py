@@ -13,11 +13,11 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from pathlen.errors import ReportError
-from pathlen.exporting import file_target, write_text
 from pathlen.html.data import page_data
+from pathlen.show.exporting import file_target, write_text
 
 if TYPE_CHECKING:
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 SCRIPTS = (
     "tools.js",

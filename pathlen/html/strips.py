@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pathlen.channels import ACTIVE, DEAD, LINEAR, channel_states
+from pathlen.report.channels import ACTIVE, DEAD, LINEAR, channel_states
 
 if TYPE_CHECKING:
-    from pathlen.report import Report
+    from pathlen.report.report import Report
 
 SEGMENTS = 48
 """A strip of more pieces than this is drawn in this many pieces of equal width."""

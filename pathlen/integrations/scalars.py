@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pathlen.monitor import DepthMonitor
+from pathlen.monitor.monitor import DepthMonitor
 
 
 class DepthScalars:

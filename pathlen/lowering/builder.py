@@ -6,7 +6,7 @@ from typing import TypedDict
 import numpy as np
 
 from pathlen.errors import GraphError
-from pathlen.graph import Kind, Layer, PathGraph, TraceInfo
+from pathlen.graph.path_graph import Kind, Layer, PathGraph, TraceInfo
 from pathlen.lowering.labels import LabelSets
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.graph_parts import STATUSES
+from pathlen.graph.parts import STATUSES
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.decompose import Decompositions

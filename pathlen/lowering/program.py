@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from pathlen.errors import TraceError
-from pathlen.graph import PathGraph, TraceInfo
+from pathlen.graph.path_graph import PathGraph, TraceInfo
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.inputs import check_input_axis
 from pathlen.lowering.interpreter import Interpreter

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathlen.errors import GraphError, TraceError
-from pathlen.graph import Kind, PathGraph, TraceInfo
-from pathlen.graph_parts import DeadUnits
+from pathlen.graph.parts import DeadUnits
+from pathlen.graph.path_graph import Kind, PathGraph, TraceInfo
 from pathlen.lowering.builder import Block, GraphBuilder, NodeArrays
 from pathlen.lowering.labels import LabelSets
 from pathlen.lowering.scales import Scales, product

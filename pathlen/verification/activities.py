@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from pathlen.lowering.labels import CONSTANT
 from pathlen.lowering.rules import kind_of, kind_of_call
 from pathlen.lowering.steps import Step

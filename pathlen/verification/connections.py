@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from pathlen.lowering.labels import CONSTANT, compact
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.steps import Step

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from pathlen.lowering.builder import NodeArrays
 from pathlen.lowering.labels import CONSTANT
 from pathlen.lowering.steps import Step

@@ -20,7 +20,7 @@ from pathlen.api import measure
 from pathlen.lowering import lower
 from pathlen.one_thread import unwarned
 from pathlen.policy import Policy
-from pathlen.report_layers import LayerRow
+from pathlen.report.layers import LayerRow
 from pathlen.tracing import Recording, module_path
 from pathlen.tracing.autograd_mode import autograd_mode
 from pathlen.tracing.export import export_program, from_program

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from pathlen.graph import Kind
+from pathlen.graph.path_graph import Kind
 from pathlen.lowering.labels import CONSTANT, compact, distinct
 from pathlen.lowering.steps import Step, Steps
 from pathlen.lowering.values import Value

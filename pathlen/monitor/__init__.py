@@ -1,0 +1,1 @@
+"""The depth of a network while it trains."""

@@ -1,0 +1,1 @@
+"""What a measurement says: numbers, rows of layers, the graph of layers, comparisons."""

@@ -1,0 +1,1 @@
+"""Reports and graphs as text: tables, terminals, files for other programs."""

@@ -1,0 +1,1 @@
+"""Models named on the command line: files, modules, libraries, saved programs."""
