@@ -319,6 +319,15 @@ def test_what_is_let_go_is_not_held():
             [torch.zeros(1 << 17) for _ in range(10)]
 
 
+def test_shapes_without_values_are_not_held():
+    with guard.Guard(1 << 20, 10**6):
+        for _ in range(10):
+            shapes = torch.empty(1 << 30, device="meta")
+            shapes = shapes.add(1).reshape(2, -1)
+        with pytest.raises(UnsafeProgram, match="4,294,967,296 bytes"):
+            torch.empty_like(shapes, device="cpu")
+
+
 def test_results_whose_size_is_a_value_are_bounded():
     with guard.Guard(1 << 20, 10**9):
         assert aten.bincount(torch.tensor([1, 1])).tolist() == [0, 2]

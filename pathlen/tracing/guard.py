@@ -109,7 +109,7 @@ class Guard(DispatchMode):
             self._count(func, 1)
             return func(*args, **kwargs)
         given = tensors_among((*args, *kwargs.values()))
-        if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in given):
+        if _takes_no_memory(given, kwargs.get("device")):
             return func(*args, **kwargs)
         if _is_composite(func):  # what it makes on its way counts, too
             with self:
@@ -168,6 +168,15 @@ class _Held:
 
     def _drop(self, size: int) -> None:
         self.bytes -= size
+
+
+def _takes_no_memory(given: list[torch.Tensor], device: Any) -> bool:
+    """Whether what a call makes has no values: it is fake, or on the meta device."""
+    if any(isinstance(tensor, FakeTensor) for tensor in given):
+        return True
+    if device is not None:
+        return torch.device(device).type == "meta"
+    return any(tensor.is_meta for tensor in given)
 
 
 @cache
