@@ -183,3 +183,75 @@ def test_rows_of_a_sum_that_meet_are_of_that_sum(name):
     tokens = torch.randn(2, 3, 4)
     assert numbers(model(lambda h: h.cumsum(1)), tokens) == expected
     assert numbers(model(RUNNING[name]), tokens) == expected
+
+
+READ_AGAIN = {
+    "flat": lambda a, m, c, d: a + 0.9 * m + 0.4 * c + 0.4 * d,
+    "twice": lambda a, m, c, d: (lambda b: a + 0.9 * (m + b) - 0.5 * b)(c + d),
+    "another order": lambda a, m, c, d: (lambda b: 0.9 * (b + m) + (a - 0.5 * b))(c + d),
+    "the larger sum last": lambda a, m, c, d: (lambda b: (a - 0.5 * b) + 0.9 * m + 0.9 * b)(c + d),
+    "viewed": lambda a, m, c, d: (lambda b: a + 0.9 * (m + b.view(8).view(2, 4)) - 0.5 * b)(c + d),
+    "transposed": lambda a, m, c, d: (lambda b: a + 0.9 * (m.T + b.T).T - 0.5 * b)(c + d),
+    "scaled, then read again": lambda a, m, c, d: (lambda b: a + 0.9 * m + (b + 0.2 * b) - 0.8 * b)(
+        1 * (c + d)
+    ),
+    "lerp": lambda a, m, c, d: (lambda b: a + 0.9 * m + torch.lerp(0.9 * b, 0.5 * b, 1.25))(c + d),
+    "in place": lambda a, m, c, d: (lambda b: ((m + b) * 0.9).add_(b, alpha=-0.5).add_(a))(c + d),
+    "stacked": lambda a, m, c, d: (lambda b: torch.stack([a + 0.9 * m, 0.9 * b, -0.5 * b]).sum(0))(
+        c + d
+    ),
+    "sums of it read twice": lambda a, m, c, d: (
+        lambda b: (lambda s: a + 0.45 * s + 0.45 * s - 0.5 * b)(m + b)
+    )(c + d),
+    "what cancels": lambda a, m, c, d: (lambda b: a + 0.9 * (m + b) - 0.9 * b + 0.4 * c + 0.4 * d)(
+        c + d
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_AGAIN)
+def test_a_sum_that_only_one_larger_sum_reads_is_part_of_it(name):
+    model = Model(
+        lambda n, x: n.o(READ_AGAIN[name](n.a(x).relu(), n.m(x), n.c(x).relu(), x)),
+        **{k: nn.Linear(4, 4) for k in "amc"},
+        o=nn.Linear(4, 3),
+    )
+    # a channel of the sum has relu(a), m, relu(c) and x: 4 + 4 + 4 + 1 ways, two of them active
+    expected = (4 * 13 * 3, Fraction(8, 13), Fraction(1, 2), 8)
+    assert numbers(model, ROWS) == expected
+
+
+@pytest.mark.parametrize("again", [torch.relu, lambda b: 2 * b, lambda b: b.mean(0)])
+def test_a_sum_that_something_else_reads_is_a_tensor_of_its_own(again):
+    """The stream of a residual network, and a sum that two sums read."""
+
+    def model(m, x):
+        b = m.c(x).relu() + x
+        return m.o(m.a(x) + b), again(b)
+
+    model = Model(model, **{k: nn.Linear(4, 4) for k in "ac"}, o=nn.Linear(4, 3))
+    # a and b meet: 4 + (4 + 1) ways, half of the walks go to b and half of these to relu
+    paths, _, normalized, _ = numbers(model, ROWS)
+    active = again is torch.relu
+    assert paths == 4 * 9 * 3 + 4 * 5
+    assert normalized == (Fraction(1, 4) + Fraction(1, 2) + active) / 2
+
+
+RECOMPUTED = {
+    "a product": lambda p, h, d: (d.tanh().view(2, 4, 1) + p().view(2, 4, 1)).view(2, 4) + p() / 2,
+    "less one of its factors": lambda p, h, d: (
+        (d.T + (p() - d).T).T + 0.5 * (p() - d) + 0.5 * d + d.tanh()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_a_product_that_is_computed_twice_is_one(name):
+    def model(h, d):
+        return RECOMPUTED[name](lambda: h * d, h, d)
+
+    layers = {"h": nn.Linear(4, 4), "d": nn.Linear(4, 4), "o": nn.Linear(4, 3)}
+    # tanh(d) and 1.5 h d: 4 + (4 + 4) ways
+    expected = (4 * 12 * 3, Fraction(1, 3), Fraction(1, 2), 4)
+    found = Model(lambda m, x: m.o(model(m.h(x), m.d(x))), **layers)
+    assert numbers(found, ROWS) == expected

@@ -55,7 +55,6 @@ LEAVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "tanh d": lambda h, d: d.tanh(),
     "merge": lambda h, d: h.sigmoid() * d,
 }
-# products only of leaves: how much of a product of sums is multiplied out may depend on the order
 STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -65,6 +64,7 @@ STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "average": lambda a, b: 0.9 * a + b,
     "scaled sum": lambda a, b: 0.9 * (a + b),
     "view": lambda a, b: a.view(2, 3, 1).view(2, 3) + b,
+    "multiply": lambda a, b: a * b,
 }
 trees = st.recursive(
     st.sampled_from(sorted(LEAVES)),
@@ -90,6 +90,30 @@ def test_numbers_are_those_of_lowering_every_call(tree: Tree, shared: bool, afte
         return ends[after]
 
     model = Net(function)
+    assert numbers(model) == without_waiting(model)
+
+
+def merge(h: Tensor, d: Tensor) -> Tensor:
+    return h.sigmoid() * d
+
+
+PRODUCTS_OF_SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "left": lambda h, d: (h + d.tanh() + 2 * d) * (h + d - (merge(h, d) + merge(h, d))),
+    "right": lambda h, d: (h + d - (merge(h, d) + merge(h, d))) * (h + d.tanh() + 2 * d),
+    "flat": lambda h, d: (h + d - merge(h, d) - merge(h, d)) * (d.tanh() + (h + 2 * d)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS_OF_SUMS)
+def test_sums_that_would_multiply_a_tensor_by_itself_stay_factors(name: str) -> None:
+    """h + a(d) times h + d a(h), beside tanh d: 3 activations a channel.
+
+    Neither factor is multiplied out, in whatever order they are written.
+    """
+    model = Net(lambda h, d: d.tanh() + PRODUCTS_OF_SUMS[name](h, d))
+    # paths to a channel: tanh d 3; h + a(d) 3 + 3; h + d a(h) 3 + (3 + 3)
+    assert numbers(model)[0] == 3 * (3 + 6 + 9)
+    assert numbers(model)[3] == 9
     assert numbers(model) == without_waiting(model)
 
 

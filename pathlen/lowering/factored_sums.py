@@ -6,7 +6,7 @@ one is.
 """
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -15,6 +15,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.factoring import Form, TooManyWaysError, factored
 from pathlen.lowering.flat import combined, grouped, have_common_origin
 from pathlen.lowering.gains import terms as terms_of
+from pathlen.lowering.inside import inside
 from pathlen.lowering.labels import broadcast
 from pathlen.lowering.multiplied import Multiplier
 from pathlen.lowering.operators import Meeting, inverted
@@ -55,7 +56,8 @@ def factored_sum(
         meet: makes the units.
     """
     parts = [part for part, _ in flat]
-    if not any(map(_is_product, parts)) or call.output.is_complex():
+    again = _reads_sums_again(call, meeting, parts, lowering)
+    if call.output.is_complex() or not (again or any(map(_is_product, parts))):
         return None
     multiplier = Multiplier(call, [*meeting.operands], lowering)
     is_long = len(flat) > _LONG
@@ -65,7 +67,7 @@ def factored_sum(
     polynomial = _opened(written, multiplier)
     is_shorter = sum(map(bool, polynomial)) < len(parts)
     shares = (_shares_factors(one, multiplier) for one in (written, polynomial))
-    if not (is_shorter or any(shares)):
+    if not (again or is_shorter or any(shares)):
         return None
     for key in dict.fromkeys(key for monomial in polynomial for key in monomial):
         polynomial = multiplier.from_its_limit(polynomial, key)
@@ -80,6 +82,31 @@ def factored_sum(
     if not terms or _units_of(Form(tuple(terms))) == _units_as_written(parts, multiplier):
         return None
     return _Units(call, multiplier, lowering, meet).result(Form(tuple(terms)))
+
+
+def _reads_sums_again(
+    call: Call, meeting: Meeting, parts: Sequence[Value], lowering: Lowering
+) -> bool:
+    """Whether a summand is a sum that other calls read too, all of them sums that end in a call."""
+    readers = lowering.readers
+    again = [part for part in parts if _is_sum_read_again(part, readers)]
+    return bool(again) and not inside(call, [*meeting.operands], readers).isdisjoint(map(id, again))
+
+
+def _is_sum_read_again(part: Value, readers: Mapping[int, int]) -> bool:
+    """Whether a summand is a sum of several tensors, moved or scaled at most, with more readers."""
+    value, again = part, False
+    while not is_waiting_sum(value):
+        again |= readers.get(id(value.node), 0) > 1
+        if value.merge:
+            return again and value.operator == "sum"
+        below = [] if value.call is None else varying_operands(value.call)
+        if len(below) != 1 or value.function is not None or inverted(value):
+            return False
+        if kind_of(value) not in ("elementwise", "movement"):
+            return False
+        (value,) = below
+    return False
 
 
 def _is_product(part: Value) -> bool:
@@ -109,14 +136,18 @@ def _units_of(form: Form) -> Hashable:
     terms = []
     for _, factors in form.terms:
         units = [_units_of(f) if isinstance(f, Form) else f for f in factors]
-        terms.append(units[0] if len(units) == 1 else ("product", frozenset(units)))
-    return terms[0] if len(terms) == 1 else ("sum", frozenset(terms))
+        terms.append(_met_units("product", units))
+    return _met_units("sum", terms)
 
 
 def _units_as_written(parts: Sequence[Value], multiplier: Multiplier) -> Hashable:
     """The same of a sum as the program has it."""
-    terms = [_units_of_value(part, multiplier) for part in parts]
-    return terms[0] if len(terms) == 1 else ("sum", frozenset(terms))
+    return _met_units("sum", [_units_of_value(part, multiplier) for part in parts])
+
+
+def _met_units(operator: Operator, units: Sequence[Hashable]) -> Hashable:
+    """What units meet in: one of them that is there twice is made twice."""
+    return units[0] if len(units) == 1 else (operator, frozenset(Counter(units).items()))
 
 
 def _units_of_value(value: Value, multiplier: Multiplier) -> Hashable:
@@ -129,8 +160,8 @@ def _units_of_value(value: Value, multiplier: Multiplier) -> Hashable:
             if multiplier.atoms[key].block is None or not below.parts:
                 return key
         if below.merge and below.parts:
-            terms = frozenset(_units_of_value(part, multiplier) for part in below.parts)
-            return below.operator, terms
+            terms = [_units_of_value(part, multiplier) for part in below.parts]
+            return _met_units(below.operator, terms)
         operands = [] if below.call is None else varying_operands(below.call)
         if len(operands) != 1:
             return id(below)
@@ -184,15 +215,23 @@ def _opened(polynomial: Polynomial, multiplier: Multiplier) -> Polynomial:
 
 
 def _replaced(polynomial: Polynomial, key: Key, multiplier: Multiplier) -> Polynomial | None:
-    """A polynomial with an inner sum multiplied out; None where an element would meet itself."""
+    """A polynomial with an inner sum multiplied out; None where an element would meet itself.
+
+    That may be in another inner sum: `(a + b) * (a + c)` stays, whichever is looked at first.
+    """
     block = multiplier.atoms[key].block
     assert block is not None
+    within = _within(key, multiplier)
     products: list[Polynomial] = []
     for monomial, own in polynomial.items():
         if key not in monomial:
             products.append({monomial: own})
             continue
-        product = times({monomial - {key}: own}, block, multiplier.joined)
+        rest = monomial - {key}
+        beside = set[Key]().union(*(_within(k, multiplier) for k in rest))
+        if multiplier.joined(frozenset(within), frozenset(beside)) is None:
+            return None
+        product = times({rest: own}, block, multiplier.joined)
         if product is None:
             return None
         products.append(product)

@@ -225,7 +225,7 @@ class Multiplier:
                 one, other = (self.of(call[name]) for name in ("self", "other"))
                 return self._block(value, self._product(one, other, value))
         if adds(call) and not value.merge:
-            return self._of_one(call)
+            return self._of_one(value, call)
         return None
 
     def _block(self, value: Value, found: Polynomial | None) -> Polynomial | None:
@@ -303,13 +303,15 @@ class Multiplier:
             return number if bool(number.isfinite().all()) else _own_number(repr(call.node))
         return None
 
-    def _of_one(self, call: Call) -> Polynomial | None:
-        """A sum of one tensor, which it has several times."""
-        region = find_region(call, varying_operands(call), self._lowering.constants)
-        if region is None or not region.affine or region.normalization:
+    def _of_one(self, value: Value, call: Call) -> Polynomial | None:
+        """A sum of one tensor, which it has several times, or which is left of several."""
+        varying = varying_operands(call)
+        region = find_region(call, varying, self._lowering.constants)
+        if region is not None and (not region.affine or region.normalization):
             return None
-        if region.state.places != (identity(call.shape),) or region.entry.shape != call.shape:
-            return None
+        here = region is not None and region.state.places == (identity(call.shape),)
+        if region is None or not here or region.entry.shape != call.shape:
+            return self._sum(call, varying) if id(value) in self._inside else None
         factors = self._factors(call, [region.entry])
         if factors is None:
             return None
