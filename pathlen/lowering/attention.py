@@ -7,7 +7,7 @@ import torch
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.contraction import Operand, contraction_labels
 from pathlen.lowering.elementwise import merge_columns
-from pathlen.lowering.labels import by_runs, constant_labels
+from pathlen.lowering.labels import by_runs, compact, constant_labels
 from pathlen.lowering.rules import rule
 from pathlen.lowering.values import Call, Value
 
@@ -51,4 +51,6 @@ def attention(call: Call, lowering: Lowering) -> Value | None:
 
 
 def _repeat_heads(labels: torch.Tensor, heads: int) -> torch.Tensor:
-    return labels.repeat_interleave(heads // labels.shape[-3], dim=-3)
+    small = compact(labels, [a for a in range(labels.ndim) if a != labels.ndim - 3])
+    repeated = small.repeat_interleave(heads // labels.shape[-3], dim=-3)
+    return repeated.expand([*labels.shape[:-3], heads, *labels.shape[-2:]])

@@ -1,6 +1,7 @@
 """Collects the nodes and edges of a path graph, one call site after another."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -35,6 +36,18 @@ class Block:
             return self.predecessors
         chosen: np.ndarray = self.predecessors[np.repeat(own, self.degrees)]
         return chosen
+
+    def part(self, own: np.ndarray) -> "Block":
+        """The block's nodes in a mask."""
+        if own.all():
+            return self
+        activity = np.broadcast_to(self.activity, own.shape)[own]
+        return replace(
+            self,
+            degrees=self.degrees[own],
+            predecessors=self.predecessors_of(own),
+            activity=activity,
+        )
 
 
 class GraphBuilder:
@@ -136,8 +149,7 @@ class GraphBuilder:
                 " input other than through comparisons, places, counts or constants"
             )
         firsts = [first for _, _, first in self._layers] + [self._next]
-        counts = np.add.reduceat(np.append(alive, False), firsts[:-1], dtype=np.int64)
-        counts[np.diff(firsts) == 0] = 0  # reduceat gives an empty layer its successor's first
+        counts = np.array([np.count_nonzero(alive[a:b]) for a, b in itertools.pairwise(firsts)])
         ends = np.cumsum(counts)
         layers = tuple(
             Layer(name, operation, int(end - count), int(count))
@@ -147,9 +159,11 @@ class GraphBuilder:
         arrays = self._arrays(alive)
         if not keep:
             self._blocks.clear()
+        layer = np.repeat(np.arange(len(layers), dtype=np.int32), counts[counts > 0])
+        layer.setflags(write=False)  # so that it is not copied
         return PathGraph(
             **arrays,
-            layer=np.repeat(np.arange(len(layers), dtype=np.int32), counts[counts > 0]),
+            layer=layer,
             layers=layers,
             info=info,
         )
@@ -169,20 +183,33 @@ class GraphBuilder:
 
     def _arrays(self, alive: np.ndarray) -> NodeArrays:
         """The nodes of a mask, numbered anew."""
-        number = (np.cumsum(alive) - 1).astype(np.int32 if self._next < 1 << 31 else np.int64)
-        degrees, indices, activity, kinds = [], [], [], []
-        for block in self._blocks:
-            own = alive[block.first : block.first + len(block.degrees)]
-            degrees.append(block.degrees[own])
-            indices.append(number[block.predecessors_of(own)])
-            activity.append(np.broadcast_to(block.activity, own.shape)[own])
-            kinds.append(np.full(len(degrees[-1]), block.kind, dtype=np.uint8))
+        small = np.int32 if self._next < 1 << 31 else np.int64
+        number = None  # where all are alive, each node keeps its own
+        if not alive.all():
+            number = np.cumsum(alive, dtype=small)
+            np.subtract(number, 1, out=number)
+        blocks = [
+            block.part(alive[block.first : block.first + len(block.degrees)])
+            for block in self._blocks
+        ]
+        nodes = sum(len(block.degrees) for block in blocks)
+        edges = sum(len(block.predecessors) for block in blocks)
         arrays: NodeArrays = {
-            "indptr": np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *degrees])),
-            "indices": np.concatenate([*indices, np.empty(0, dtype=number.dtype)]),
-            "activity": np.concatenate([*activity, np.empty(0)]),
-            "kind": np.concatenate([*kinds, np.empty(0, dtype=np.uint8)]),
+            "indptr": np.zeros(nodes + 1, dtype=np.int64),
+            "indices": np.empty(edges, dtype=small),
+            "activity": np.empty(nodes),
+            "kind": np.empty(nodes, dtype=np.uint8),
         }
+        node = edge = 0
+        for block in blocks:  # written where they belong: of large graphs a copy is felt
+            end, last = node + len(block.degrees), edge + len(block.predecessors)
+            own = block.predecessors
+            arrays["indptr"][node + 1 : end + 1] = block.degrees
+            arrays["indices"][edge:last] = own if number is None else number[own]
+            arrays["activity"][node:end] = block.activity
+            arrays["kind"][node:end] = block.kind
+            node, edge = end, last
+        np.cumsum(arrays["indptr"], out=arrays["indptr"])
         for array in arrays.values():
             array.setflags(write=False)  # type: ignore[attr-defined]
         return arrays

@@ -20,6 +20,7 @@ from pathlen.lowering.labels import (
     constant_labels,
     distinct_tuples,
     sets_of_rows,
+    true_in_rows,
 )
 from pathlen.lowering.lookups import is_step
 from pathlen.lowering.moving import before_moves
@@ -445,7 +446,7 @@ def merge_columns(
     tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
     single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
-        there = (tuples != CONSTANT).sum(axis=1)
+        there = true_in_rows(tuples != CONSTANT)
         which = {"beside constants": there == 1, "alike": there == tuples.shape[1]}
         single_passes = which.get(passes, False)
     if lowering.weights is not None:
@@ -453,7 +454,7 @@ def merge_columns(
     sets = sets_of_rows(tuples)
     passing = (sets.sizes == 1) & single_passes
     nodes = np.full(len(tuples), CONSTANT, dtype=np.int64)
-    nodes[passing] = tuples.max(axis=1)[passing]
+    nodes[passing] = tuples[passing].max(axis=1)
     meeting = (sets.sizes > 0) & ~passing
     if meeting.any():
         members = sets.members[np.repeat(meeting, sets.sizes)]

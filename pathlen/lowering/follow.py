@@ -5,6 +5,7 @@ entry, statistics held fixed, and where in the entry its elements come from. Ele
 come from the same place; a statistic must be broadcast back over what was reduced to it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -225,7 +226,7 @@ class Follower:
         known = tuple(p for p in places if p is not None)
         return replace(state, places=known) if len(known) == len(places) else None
 
-    def _joined(self, call: Call, operands: list[Value], item: int) -> State | None:
+    def _joined(self, call: Call, operands: Sequence[Value], item: int) -> State | None:
         """Several tensors put together, all of which hold elements of the entry, or statistics."""
         places, states = {}, list[State]()
         for value in operands:

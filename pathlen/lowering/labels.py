@@ -17,6 +17,7 @@ import torch
 
 CONSTANT = -1
 _RANGE = 8  # numbers of a range for each one given, up to which marking them beats sorting
+_FEW_COLUMNS = 8
 _WORTH_COMPRESSING = 4096  # elements; sorting fewer is faster than looking for runs
 
 
@@ -217,10 +218,30 @@ def sets_of_rows(rows: np.ndarray) -> LabelSets:
     Args:
         rows: labels, in any order and with repetitions.  # (r, k)
     """
-    ordered = np.sort(rows, axis=1)
+    ordered = sorted_rows(rows)
     counts = ordered != CONSTANT
     counts[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    return LabelSets(ordered[counts], counts.sum(axis=1))
+    return LabelSets(ordered[counts], true_in_rows(counts))
+
+
+def sorted_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows whose numbers ascend; those of two numbers all at once, as most are."""
+    if rows.shape[1] != 2:
+        return np.sort(rows, axis=1)
+    ordered = np.empty(rows.shape, dtype=rows.dtype)
+    np.minimum(rows[:, 0], rows[:, 1], out=ordered[:, 0])
+    np.maximum(rows[:, 0], rows[:, 1], out=ordered[:, 1])
+    return ordered
+
+
+def true_in_rows(marks: np.ndarray) -> np.ndarray:
+    """How many are true in each row; by columns where there are few."""
+    number = np.zeros(len(marks), dtype=np.int64)
+    if marks.shape[1] > _FEW_COLUMNS:
+        return np.sum(marks, axis=1, out=number)
+    for column in marks.T:
+        number += column
+    return number
 
 
 def label_sets(rows: np.ndarray) -> tuple[LabelSets, np.ndarray]:
@@ -233,9 +254,12 @@ def label_sets(rows: np.ndarray) -> tuple[LabelSets, np.ndarray]:
         The sets, and for every row the number of its set, or `CONSTANT` for a row of constants.
         # sets, (r,)
     """
-    ordered = np.sort(rows, axis=1)
-    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = CONSTANT  # rows of one set become equal
-    firsts, inverse = distinct_rows(np.sort(ordered, axis=1))
+    ordered = sorted_rows(rows)
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    if repeated.any():  # rows of one set become equal
+        ordered[:, 1:][repeated] = CONSTANT
+        ordered = sorted_rows(ordered)
+    firsts, inverse = distinct_rows(ordered)
     sets = sets_of_rows(firsts)
     number = np.where(sets.sizes > 0, np.cumsum(sets.sizes > 0) - 1, CONSTANT)
     return LabelSets(sets.members, sets.sizes[sets.sizes > 0]), number[inverse]

@@ -14,7 +14,7 @@ from pathlen.lowering.labels import compact
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import find_rule, kind_of
 from pathlen.lowering.states import SAME
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, once
 
 _COPIES = SAME - frozenset(aten("neg negative"))
 INDICES = ("index", "indices", "mask", "repeats")
@@ -107,22 +107,21 @@ def moved_numbers(
     return found.expand(number.shape)  # -1 is the last
 
 
-def places_of(call: Call) -> list[Value]:
+@once
+def places_of(call: Call) -> tuple[Value, ...]:
     """The tensors that say where a movement reads or writes."""
-    return [
-        leaf
-        for name in INDICES
-        for leaf in pytree.tree_leaves(call.arguments.get(name))
-        if isinstance(leaf, Value)
-    ]
+    named = (call.arguments.get(name) for name in INDICES)
+    leaves = [leaf for one in named if one is not None for leaf in pytree.tree_leaves(one)]
+    return tuple(leaf for leaf in leaves if isinstance(leaf, Value))
 
 
-def moved_operands(call: Call) -> list[Value]:
+@once
+def moved_operands(call: Call) -> tuple[Value, ...]:
     """The tensors whose elements a movement moves, each once."""
     where = {id(value) for value in places_of(call)}
     if call.name == "aten.copy":  # whatever was there before
         where.add(id(call["self"]))
-    return list({id(v): v for v in call.values() if id(v) not in where}.values())
+    return tuple({id(v): v for v in call.values() if id(v) not in where}.values())
 
 
 def before_moves(value: Value) -> Value:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from pathlen.lowering.operations import functional, operation_name, viewed_argument
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, once
 from pathlen.tracing.pure import allow
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def rule_named(name: str) -> Rule:
     return _RULES[name]
 
 
+@once
 def kind_of_call(call: Call) -> Kind | None:
     """The sort of operation of a call, None for an operation without a rule."""
     found = find_rule(call.func)

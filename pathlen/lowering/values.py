@@ -1,9 +1,11 @@
 """What the lowering knows of each tensor, and of the call that made it."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
@@ -14,6 +16,7 @@ from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, operation_name
 if TYPE_CHECKING:
     from pathlen.lowering.functions import Function
 
+_Told = TypeVar("_Told")
 Operator = Literal["", "sum", "product", "maximum", "minimum"]
 """What is flat: the order in which it is applied to tensors is no matter."""
 Softmax = Literal["", "exp", "log", "whole"]
@@ -89,7 +92,7 @@ class Value:
     def is_path(self) -> bool:
         """Whether any element belongs to a unit."""
         if self._path is None:
-            self._path = self.varies and bool((compact(self.labels).numpy() != CONSTANT).any())
+            self._path = self.varies and _has_units(compact(self.labels).numpy())
         return self._path
 
     @property
@@ -124,6 +127,7 @@ class Call:
         arguments: by the names of the operator's schema, defaults filled in.
         node: the fx node of the call.
         like: a tensor of the shape and dtype of the result, where it is not what the node gives.
+        known: what was told of it before, see `once`.
     """
 
     func: Any
@@ -131,6 +135,7 @@ class Call:
     arguments: Mapping[str, Any]
     node: fx.Node
     like: torch.Tensor | None = None
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -155,12 +160,7 @@ class Call:
 
     def values(self) -> Iterator[Value]:
         """The tensor arguments whose elements are read, those inside lists included, in order."""
-        for name, argument in self.arguments.items():
-            if name == "other" and self.name in READS_SHAPE_OF_OTHER:
-                continue
-            for leaf in argument if isinstance(argument, (list, tuple)) else (argument,):
-                if isinstance(leaf, Value):
-                    yield leaf
+        return iter(_values(self))
 
     def replace_values(self, replacement: Any) -> dict[str, Any]:
         """The arguments with `replacement(value)` in place of every value."""
@@ -171,9 +171,44 @@ class Call:
         return replaced
 
 
+def _has_units(labels: np.ndarray) -> bool:
+    """Whether any label is one of a unit, which the first mostly is."""
+    return bool(labels.size) and bool(labels.flat[0] != CONSTANT or (labels != CONSTANT).any())
+
+
+def once(function: Callable[[Call], _Told]) -> Callable[[Call], _Told]:
+    """Decorator: what a function tells of a call, and of nothing that changes, is kept with it."""
+
+    @functools.wraps(function)
+    def told(call: Call) -> _Told:
+        known = call.known
+        if function not in known:
+            known[function] = function(call)
+        return known[function]  # type: ignore[no-any-return]
+
+    return told
+
+
+@once
+def _values(call: Call) -> tuple[Value, ...]:
+    found = []
+    for name, argument in call.arguments.items():
+        if name == "other" and call.name in READS_SHAPE_OF_OTHER:
+            continue
+        for leaf in argument if isinstance(argument, (list, tuple)) else (argument,):
+            if isinstance(leaf, Value):
+                found.append(leaf)
+    return tuple(found)
+
+
+@once
+def _varying(call: Call) -> tuple[Value, ...]:
+    return tuple({id(v): v for v in _values(call) if v.varies}.values())
+
+
 def varying_operands(call: Call) -> list[Value]:
     """The operands that are not constant, each once."""
-    return list({id(v): v for v in call.values() if v.varies}.values())
+    return list(_varying(call))
 
 
 def bind_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx.Node) -> Call:

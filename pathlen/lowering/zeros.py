@@ -47,7 +47,7 @@ def _read(value: Value) -> list[Value]:
     if value.call is None or not value.varies:
         return []
     if kind_of(value) == "movement":
-        return moved_operands(value.call)
+        return list(moved_operands(value.call))
     if value.call.name in SAME | PRODUCTS:
         return list(value.call.values())
     above = value.call.arguments.get("self")

@@ -27,7 +27,7 @@ class MetaValues(TorchFunctionMode):
         if func in _INDEXING and args[0].is_meta:
             return func(args[0], _indices(args[1]), *args[2:], **kwargs)
         made = func(*args, **kwargs)
-        if func not in _MAKERS or not made.is_meta:
+        if func not in _MAKERS or not made.is_meta or not made.numel():
             return made
         first = 1 if func is torch.Tensor.new_tensor else 0
         data = args[first] if len(args) > first else kwargs.get("data", kwargs.get("obj"))
