@@ -18,22 +18,34 @@ CHOICES = {"aten.where": "condition", "aten.masked_fill": "mask"}
 """Operations that choose, and the argument by which."""
 
 
-def chosen_labels(call: Call, lowering: Lowering) -> torch.Tensor | None:
-    """Labels of a `where` whose condition is a constant: element by element one of the two."""
+def constant_mask(call: Call, constants: Constants) -> torch.Tensor | None:
+    """The constant mask by which a call chooses; None where it varies or has no values."""
     condition = call[CHOICES[call.name]]
     if condition.varies:
         return None
     try:
-        mask = lowering.constants.of(condition).bool()
+        return constants.of(condition).bool()
     except UnknownConstantError:
-        lowering.remark(f"{lowering.site(call)}: its constant mask has no values here", "bound")
         return None
-    sides = ("self", "other") if call.name == "aten.where" else ("value", "self")
+
+
+def sides_of(call: Call) -> tuple[str, str]:
+    """The arguments that are taken where the mask is true, and where it is not."""
+    return ("self", "other") if call.name == "aten.where" else ("value", "self")
+
+
+def chosen_labels(call: Call, lowering: Lowering) -> torch.Tensor | None:
+    """Labels of a `where` whose condition is a constant: element by element one of the two."""
+    mask = constant_mask(call, lowering.constants)
+    if mask is None:
+        if not call[CHOICES[call.name]].varies:
+            lowering.remark(f"{lowering.site(call)}: its constant mask has no values here", "bound")
+        return None
     labels = [
         broadcast(call[n].labels, call.shape)
         if isinstance(call[n], Value)
         else constant_labels(call.shape)
-        for n in sides
+        for n in sides_of(call)
     ]
     return collapse(torch.where(mask, labels[0], labels[1]))
 
@@ -47,11 +59,8 @@ def left_over(call: Call, value: Value, labels: torch.Tensor, constants: Constan
         labels: of it, in the shape of the result.
         constants: gives the mask.
     """
-    if call.name not in CHOICES or call[CHOICES[call.name]].varies:
-        return labels
-    try:
-        mask = constants.of(call[CHOICES[call.name]]).bool()
-    except UnknownConstantError:
+    mask = constant_mask(call, constants) if call.name in CHOICES else None
+    if mask is None:
         return labels
     if call.name == "aten.masked_fill" or call["self"] is not value:
         mask = ~mask

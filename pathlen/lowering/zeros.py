@@ -1,12 +1,16 @@
-"""Zeros that a program puts beside its tensors: padding, and memory that is filled in parts.
+"""Zeros that a program puts beside its tensors: padding, masks, memory that is filled in parts.
 
 A product with them is no connection, where a product with another constant is one: a sequence that
 is padded to whole chunks has the paths of its own positions. Parameters that happen to be 0 are
 weights like others.
 """
 
-import torch
+from typing import Any
 
+import torch
+from torch import fx
+
+from pathlen.lowering.choices import CHOICES, constant_mask, sides_of
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.labels import CONSTANT, collapse, compact
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
@@ -16,7 +20,7 @@ from pathlen.lowering.states import PRODUCTS, QUOTIENTS, SAME
 from pathlen.lowering.values import Call, Value
 
 _ZEROS = frozenset(aten("zeros new_zeros zeros_like"))
-_PADDINGS = frozenset(aten("pad constant_pad_nd"))
+_PADDINGS = frozenset(aten("pad constant_pad_nd im2col"))
 
 
 def zeros_of(value: Value, constants: Constants) -> torch.Tensor | None:
@@ -48,7 +52,7 @@ def _read(value: Value) -> list[Value]:
         return []
     if kind_of(value) == "movement":
         return list(moved_operands(value.call))
-    if value.call.name in SAME | PRODUCTS:
+    if value.call.name in SAME | PRODUCTS or value.call.name in CHOICES:
         return list(value.call.values())
     above = value.call.arguments.get("self")
     return [above] if value.call.name in QUOTIENTS and isinstance(above, Value) else []
@@ -64,14 +68,18 @@ def _found(
         return value.zeros
     if kind_of(value) == "movement":
         return _moved(value, value.call, known, constants)
+    if value.call.name in CHOICES:
+        return _chosen(value.call, known, constants)
     found = [mask.expand(value.shape) for v in read if (mask := known[id(v)]) is not None]
     return collapse(torch.stack(found).any(0)) if found else None
 
 
 def _in_constant(value: Value, constants: Constants) -> torch.Tensor | None:
     """The zeros in a constant that is no parameter and is computed from none."""
-    target = value.node.target
-    if hasattr(target, "_schema") and operation_name(target) in _ZEROS:
+    node = value.node
+    while _operation(node) in SAME:
+        node = node.all_input_nodes[0]
+    if _operation(node) in _ZEROS:
         return torch.ones((), dtype=torch.bool).expand(value.shape)  # whatever was written since
     if constants.attributes_behind([value]):
         return None
@@ -80,6 +88,28 @@ def _in_constant(value: Value, constants: Constants) -> torch.Tensor | None:
     except UnknownConstantError:
         return None
     return collapse(mask) if bool(mask.any()) else None
+
+
+def _chosen(
+    call: Call, known: dict[int, torch.Tensor | None], constants: Constants
+) -> torch.Tensor | None:
+    """Zeros after a choice by a constant mask: those of either side, and the number 0 itself."""
+    mask = constant_mask(call, constants)
+    if mask is None:
+        return None
+
+    def of_side(side: Any) -> torch.Tensor:
+        found = known[id(side)] if isinstance(side, Value) else torch.tensor(side == 0)
+        return torch.tensor(False) if found is None else compact(found)
+
+    sides = [of_side(call[name]) for name in sides_of(call)]
+    if not any(bool(side.any()) for side in sides):
+        return None
+    return collapse(torch.where(mask, sides[0], sides[1]).expand(call.shape))
+
+
+def _operation(node: fx.Node) -> str:
+    return operation_name(node.target) if hasattr(node.target, "_schema") else ""
 
 
 def _moved(
