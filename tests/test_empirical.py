@@ -387,6 +387,40 @@ def test_what_a_program_masks_with_infinity_is_no_value(name):
     assert result.nonlinearity == pytest.approx(expected, rel=1e-4)
 
 
+ROUTED = {
+    "scatter": lambda h: torch.full_like(h, -torch.inf).scatter(1, *h.topk(2)[::-1]),
+    "in place": lambda h: torch.full_like(h, float("-inf")).scatter_(1, *h.topk(2)[::-1]),
+    "where": lambda h: torch.where(h >= h.topk(2)[0].amin(1, keepdim=True), h, -math.inf),
+    "masked_fill": lambda h: h.masked_fill(h < h.topk(2)[0][:, 1:], -math.inf),
+}
+
+
+@pytest.mark.parametrize("name", ROUTED)
+@pytest.mark.parametrize("squash", [torch.sigmoid, torch.tanh])
+def test_scores_of_experts_that_were_not_chosen_are_no_values(name, squash):
+    """A router that leaves out by infinities (Llama 4): h passes where it is chosen."""
+    torch.manual_seed(0)
+    model = Model(lambda m, x: squash(ROUTED[name](m.i(x))), i=nn.Linear(3, 4))
+    x = torch.randn(64, 3)
+    result = from_data(model, x.split(32))
+    h = model.i(x).detach()
+    chosen = h >= h.topk(2)[0][:, 1:]
+    kept = [h[chosen[:, feature], feature].double().numpy() for feature in range(4)]
+    functions = (lambda t: t, squash)
+    expected = [leftover(v, f(torch.from_numpy(v)).numpy()) for f in functions for v in kept]
+    assert result.samples.tolist() == chosen.sum(0).tolist() * 2
+    assert result.nonlinearity == pytest.approx(expected, abs=1e-4)
+
+
+def test_infinities_of_a_function_beside_a_mask_are_errors():
+    model = Model(
+        lambda m, x: m.i(x).masked_fill(torch.eye(4).bool(), -math.inf).relu().log(),
+        i=nn.Linear(3, 4),
+    )
+    with pytest.raises(pathlen.errors.DataError, match="NaN or infinities"):
+        from_data(model, [torch.randn(4, 3)])
+
+
 def test_infinities_that_no_mask_puts_there_are_errors():
     model = Model(lambda m, x: (m.i(x) * 1e38 * 1e38).relu(), i=nn.Linear(3, 4))
     with pytest.raises(

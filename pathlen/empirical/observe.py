@@ -93,8 +93,8 @@ class Observer:
         """Sum up what a site has read and returned; nothing waits for the device here."""
         x = self._entries[site.entry].expand(y.shape)
         units = site.units.to(self.device)
-        if site.masked:  # exp(-inf) = 0 where a mask is: such an element is no value of its unit
-            left_out = x.isinf() & y.isfinite()
+        if site.masked or site.masks:  # exp(-inf) = 0 where a mask is: no value of its unit
+            left_out = y.isinf() if site.masks else x.isinf() & y.isfinite()
             units = torch.where(left_out.to(self.device), len(site.nodes), units)
             x, y = (tensor.masked_fill(left_out, 0) for tensor in (x, y))
         moments = moments_of(x, y, units, len(site.nodes))

@@ -18,12 +18,13 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError
 from pathlen.graph.path_graph import PathGraph
+from pathlen.lowering.choices import CHOICES
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import compact
 from pathlen.lowering.program import lower_watched
-from pathlen.lowering.rules import find_rule
+from pathlen.lowering.rules import find_rule, kind_of_call
 from pathlen.lowering.steps import Step
-from pathlen.lowering.values import Value
+from pathlen.lowering.values import Call, Value
 from pathlen.policy import Policy
 from pathlen.tracing import Recording
 
@@ -43,6 +44,7 @@ class Site:
             where there is none; of length 1 along axes on which units do not vary.
         entry: Number of the value that it is an activation of.
         masked: Whether the program puts infinities into that value, which say what to leave out.
+        masks: Whether the call puts them into its result, beside the elements that it lets through.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Site:
     units: Tensor
     entry: int
     masked: bool
+    masks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,8 @@ class _Finder:
         number = self._entries.setdefault(id(entry), len(self._entries))
         units = self._units(compact(value.labels), nodes)
         masked = holds_infinities(entry.node)
-        site = Site(len(self._sites), layer, nodes, units, number, masked)
+        masks = _chooses(step.call) and holds_infinities(step.call.node)
+        site = Site(len(self._sites), layer, nodes, units, number, masked, masks)
         self._sites.append(site)
         self._at.setdefault(step.call.node, []).append(site)
         self._capture(entry, number, step)
@@ -291,6 +295,11 @@ def holds_infinities(node: fx.Node) -> bool:
             stack += [other for other in call.all_input_nodes if other not in seen]
             seen.update(stack)
     return False
+
+
+def _chooses(call: Call) -> bool:
+    """Whether each element of a result is an element of an operand, or a constant."""
+    return call.name in CHOICES or kind_of_call(call) == "movement"
 
 
 def _written_attributes(recording: Recording) -> list[Tensor]:
