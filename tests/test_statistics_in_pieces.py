@@ -106,6 +106,35 @@ def test_a_softmax_that_is_divided_after_the_product(name):
     assert (report.path_count, report.num_active) == (580, 0)
 
 
+FIRST = torch.tensor([1.0, 1, 1, 0, 0])[:, None]  # the others are padding
+POOLED = {
+    "product and sum": (lambda e, v: (e * v).sum(1) / e.sum(1), 1.0),
+    "values first": (lambda e, v: (v * e).sum(1) / e.sum(1), 1.0),
+    "axes kept": (lambda e, v: ((e * v).sum(1, True) / e.sum(1, True))[:, 0], 1.0),
+    "means": (lambda e, v: (e * v).mean(1) * e.mean(1).reciprocal(), 1.0),
+    "new axes": (
+        lambda e, v: ((v[..., None] * e[..., None]).sum(1) / e.sum(1)[..., None])[..., 0],
+        1.0,
+    ),
+    "masked": (lambda e, v: (v * e * FIRST).sum(1) / (e * FIRST).sum(1), FIRST),
+    "masked before": (lambda e, v: (lambda e: (e * v).sum(1) / e.sum(1))(e * FIRST), FIRST),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("heads", [1, 4], ids=["one score", "a score a feature"])
+def test_attention_pooling_by_product_and_sum(name, heads):
+    pooled, mask = POOLED[name]
+    scores, values = torch.randn(2, 5, heads), torch.randn(2, 5, 4)
+    expected = ((scores + torch.as_tensor(mask).log()).softmax(1) * values).sum(1)
+    torch.testing.assert_close(pooled(scores.exp(), values), expected)
+    layers = {"s": nn.Linear(4, heads), "v": nn.Linear(4, 4), "o": nn.Linear(4, 3)}
+    model = Model(lambda m, x: m.o(pooled(m.s(x).exp(), m.v(x))), **layers)
+    report = pathlen.measure(model, TOKENS, exact=True)
+    # a feature is a score times a value: 4 + 4 ways
+    assert (report.path_count, report.num_active) == (4 * 8 * 3, 0)
+
+
 def test_verify_divides_after_the_product_too():
     for attend in (
         AFTER["einsum"],

@@ -62,29 +62,37 @@ def _linear_in(call: Call) -> Iterator[tuple[Value, str, str]]:
     if call.name not in TOTALS:
         return
     product = call["self"]
-    path = varying_operands(product.call) if product.call is not None else []
-    if product.call is None or product.call.name not in PRODUCTS or len(path) != 1:
+    if product.call is None or product.call.name not in PRODUCTS:
         return
     axes, whole = reduced_axes(call) or [], string.ascii_letters[: len(product.shape)]
-    (source,) = path
-    lead = len(whole) - len(source.shape)
-    shown = zip(whole[lead:], source.shape, product.shape[lead:], strict=True)
-    own = "".join(letter if size == now else letter.upper() for letter, size, now in shown)
     kept = [
         a.upper() if n in axes else a
         for n, a in enumerate(whole)
         if n not in axes or keeps_axes(call)
     ]
-    yield source, own, "".join(kept)
+    for source in _factors(product):
+        lead = len(whole) - len(source.shape)
+        shown = zip(whole[lead:], source.shape, product.shape[lead:], strict=True)
+        own = "".join(letter if size == now else letter.upper() for letter, size, now in shown)
+        if source.is_path:
+            yield source, own, "".join(kept)
+
+
+def _factors(product: Value) -> Iterator[Value]:
+    """The tensors that a product is of, and the products among them."""
+    if product.call is not None and product.call.name in PRODUCTS:
+        for factor in varying_operands(product.call):
+            yield factor
+            yield from _factors(factor)
 
 
 def _again(call: Call, source: Value, divided: Value, lowering: Lowering) -> Value:
     """The result of a linear call of another tensor; of a sum of products, of its products too."""
     new = {id(source): divided}
-    if call.name in TOTALS:
-        product = call["self"]
-        assert product.call is not None
-        new = {id(product): _again(product.call, source, divided, lowering)}
+    for value in varying_operands(call) if call.name in TOTALS | PRODUCTS else ():
+        if any(factor is source for factor in _factors(value)):
+            assert value.call is not None
+            new[id(value)] = _again(value.call, source, divided, lowering)
     rule = find_rule(call.func)
     assert rule is not None
     arguments = call.replace_values(lambda value: new.get(id(value), value))
