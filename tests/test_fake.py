@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import pathlen
 from pathlen.tracing import eager
 from pathlen.tracing.fake import LazyFakeMode
 from pathlen.training import CifarResNet, CifarVGG
@@ -196,6 +197,7 @@ FUNCTIONS = {
     "looked up in a parameter": lambda self, x: self.weight[:, None].expand(3, 2)[(x > 0).long()],
     "conjugate": lambda self, x: torch.fft.fft(x).conj().sqrt().real,
     "empty": lambda self, x: x[:0] * 2 + functional.relu(x[:0]),
+    "added to an empty one": lambda self, x: torch.cat([torch.tensor([], device=x.device), x], -1),
 }
 
 
@@ -225,6 +227,17 @@ def test_inputs_of_any_kind(args, monkeypatch):
 @pytest.mark.parametrize("views", [lambda x: (x, x.view(2, -1)), lambda x: (x, x[1])])
 def test_inputs_that_share_a_storage(views, monkeypatch):
     check(Calls(lambda self, a, b: (a.relu_(), b + 1)[1]), views(X.clone()), monkeypatch)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_empty_index_is_known_without_values(device):
+    def forward(self, x):
+        nothing = torch.tensor([], dtype=torch.long, device=x.device)
+        return functional.relu(torch.cat([x.index_select(1, nothing), x * 2], 1))
+
+    report = pathlen.measure(Calls(forward).to(device), torch.randn(2, 3, device=device))
+    assert (report.graph.num_nodes, report.average_path_length) == (9, 1)
+    assert report.status == "exact"
 
 
 SHAPES = [(2, 3, 4, 5), (1, 3, 1, 1), (3, 1, 1), (5,), (1,), (2, 1, 4, 5), (2, 3, 1, 5), (4, 1)]

@@ -68,8 +68,6 @@ def structure_problems(indptr: IntArray, indices: IntArray, num_nodes: int) -> l
     unsorted: list[IntArray] = []
     for first in range(0, num_nodes, _CHUNK):  # bounds what a large graph needs in between
         ends = indptr[first : first + _CHUNK + 1]
-        if _in_order(ends, indices, first):
-            continue
         rows = first + row_numbers(ends)
         columns = indices[ends[0] : ends[-1]]
         outside.append(np.unique(rows[(columns < 0) | (columns >= rows)]))
@@ -85,25 +83,6 @@ def structure_problems(indptr: IntArray, indices: IntArray, num_nodes: int) -> l
         nodes = np.concatenate(unsorted)
         problems.append(f"predecessors must be ascending and distinct; wrong at {_some(nodes)}")
     return problems
-
-
-def _in_order(ends: IntArray, indices: IntArray, first: int) -> bool:
-    """Whether the lists of some nodes ascend from 0 or more to less than their node.
-
-    Args:
-        ends: where the list of each begins, and where the last one ends.
-        indices: predecessors.
-        first: the first of the nodes.
-    """
-    columns = indices[ends[0] : ends[-1]]
-    starts, stops = ends[:-1] - ends[0], ends[1:] - ends[0]
-    filled = np.flatnonzero(stops > starts)
-    if not len(filled):
-        return True
-    starts, last = starts[filled], columns[stops[filled] - 1]
-    falls = columns[1:] <= columns[:-1]
-    falls[starts[1:] - 1] = False  # from one list to the next
-    return bool(columns[starts].min() >= 0 and (last < filled + first).all() and not falls.any())
 
 
 def kind_problems(indptr: IntArray, indices: IntArray, kind: IntArray) -> list[str]:
@@ -156,9 +135,7 @@ def layer_problems(layers: Sequence[Layer], layer: IntArray, kind: IntArray) -> 
     firsts = np.array([row.first for row in layers], dtype=np.int64)
     if (counts < 1).any() or not np.array_equal(firsts, np.cumsum(counts) - counts):
         problems.append("layers must follow each other from node 0 on, each with at least one node")
-    elif counts.sum() != len(kind) or not np.array_equal(
-        layer, np.repeat(np.arange(len(layers)), counts)
-    ):
+    elif counts.sum() != len(kind) or not _are_rows(layer, firsts, counts):
         problems.append(
             f"the layers table covers {counts.sum()} nodes of {len(kind)}, and the layer of "
             "every node must be the row that covers it"
@@ -172,6 +149,13 @@ def layer_problems(layers: Sequence[Layer], layer: IntArray, kind: IntArray) -> 
                 f"see layer {names[int(np.argmax(mixed))]!r}"
             )
     return problems
+
+
+def _are_rows(layer: IntArray, firsts: IntArray, counts: IntArray) -> bool:
+    """Whether the layer of each node is the row of the table that covers it."""
+    rows = np.arange(len(firsts))
+    ends = np.array_equal(layer[firsts], rows), np.array_equal(layer[firsts + counts - 1], rows)
+    return all(ends) and bool((layer[1:] >= layer[:-1]).all())
 
 
 def id_problems(node_ids: IntArray | None, num_nodes: int) -> list[str]:

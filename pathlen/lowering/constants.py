@@ -197,6 +197,8 @@ class _ConstantProgram:
             self._known[node] = self._given(node)
         elif node.op == "get_attr":
             tensor = self._attributes[str(node.target)]
+            if tensor.is_meta and not tensor.numel():  # known as it is
+                tensor = torch.empty_like(tensor, device=_CPU)
             tensor = tensor.detach() if tensor.is_meta else tensor.detach().cpu()
             if tensor.layout is not torch.strided:
                 tensor = tensor.clone()  # whose memory has several parts

@@ -129,7 +129,7 @@ class LazyFakeMode(FakeTensorMode):
         shape = _shape_of(func, tensors, args, kwargs)
         if shape is not None:
             return self._new(shape, tensors[0])
-        if func in KERNELS and all(map(_is_known, tensors)):
+        if func in KERNELS and all(_is_known(tensor) or _is_bare(tensor) for tensor in tensors):
             return self._computed(func, tensors[0].device, args, kwargs)
         return None
 
@@ -190,6 +190,11 @@ def _is_known(tensor: Any) -> bool:
     """Whether a tensor is a fake one of no known values, on a device whose kernels are alike."""
     fake = isinstance(tensor, FakeTensor) and tensor.constant is None
     return fake and tensor.device.type in DEVICES
+
+
+def _is_bare(tensor: torch.Tensor) -> bool:
+    """Whether a program made it on the meta device itself, as it makes an empty one to add to."""
+    return type(tensor) is torch.Tensor and tensor.is_meta and not tensor.numel()
 
 
 def _shape_of(
