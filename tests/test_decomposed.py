@@ -6,7 +6,7 @@ from torch import nn
 
 import pathlen
 from pathlen.specs.saved_programs import load_exported_program
-from tests.constructs import Model, answer
+from tests.constructs import HALF, Model, answer
 from tests.vision import import_torchvision
 
 
@@ -48,6 +48,29 @@ def test_decomposing_changes_no_number(made):
     assert parts.path_count == whole.path_count
     assert parts.average_path_length == whole.average_path_length
     assert parts.normalized_average_path_length == whole.normalized_average_path_length
+
+
+class Interpolated(nn.Module):
+    """A weighted mean by a gate, which core ATen computes from the nearer end."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.z, self.o = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x):
+        return self.o(torch.lerp(self.a(x), self.b(x).relu(), self.z(x).sigmoid()))
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch.export says of its own future
+def test_interpolation_by_a_gate():
+    x = torch.randn(2, 4)
+    program = torch.export.export(Interpolated().eval(), (x,), strict=False).run_decompositions()
+    # a + z (b - a): 4 + 4 + (4 + 4) ways; half of the walks go to a, and z and relu share the rest
+    expected = (4 * 16 * 4, HALF, 3 * HALF / 4)
+    assert answer(Interpolated(), x) == expected
+    assert answer(program, x) == expected
+    verdict = pathlen.verify(Interpolated(), x)
+    assert verdict.ok, str(verdict)
 
 
 class Recurrent(nn.Module):

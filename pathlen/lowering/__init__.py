@@ -21,6 +21,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).
 - Which units are active: `activity`, from `constants`.
 - Edges with weights: `layer_weights`, `gains`, `scales`, `magnitudes` and the `weighted_` modules.
+- Sums of products: `factored_sums`, `multiplied`, `factoring`, `polynomials`, `inside`, `generic`.
 """
 
 from pathlen.lowering.program import lower

@@ -17,9 +17,10 @@ from pathlen.lowering.flat import combined, grouped, have_common_origin
 from pathlen.lowering.gains import terms as terms_of
 from pathlen.lowering.inside import inside
 from pathlen.lowering.labels import broadcast
+from pathlen.lowering.moving import before_moves
 from pathlen.lowering.multiplied import Multiplier
 from pathlen.lowering.operators import Meeting, inverted
-from pathlen.lowering.polynomials import Key, Polynomial, added, times
+from pathlen.lowering.polynomials import ONE, Key, Polynomial, added, is_equal, ratio, times
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
 from pathlen.lowering.waiting import Waiting, is_waiting_sum
@@ -59,16 +60,12 @@ def factored_sum(
     again = _reads_sums_again(call, meeting, parts, lowering)
     if call.output.is_complex() or not (again or any(map(_is_product, parts))):
         return None
-    multiplier = Multiplier(call, [*meeting.operands], lowering)
-    is_long = len(flat) > _LONG
-    written = multiplier.of_call([*dict(flat).values()] if is_long else [*meeting.operands])
-    if written is None:
+    known = _either_way(call, meeting, parts, lowering)
+    if known is None:
+        known = _shorter(call, meeting, flat, lowering, again=again)
+    if known is None:
         return None
-    polynomial = _opened(written, multiplier)
-    is_shorter = sum(map(bool, polynomial)) < len(parts)
-    shares = (_shares_factors(one, multiplier) for one in (written, polynomial))
-    if not (again or is_shorter or any(shares)):
-        return None
+    multiplier, polynomial = known
     for key in dict.fromkeys(key for monomial in polynomial for key in monomial):
         polynomial = multiplier.from_its_limit(polynomial, key)
     apart = _of_one_root(call, polynomial, multiplier, lowering)
@@ -82,6 +79,63 @@ def factored_sum(
     if not terms or _units_of(Form(tuple(terms))) == _units_as_written(parts, multiplier):
         return None
     return _Units(call, multiplier, lowering, meet).result(Form(tuple(terms)))
+
+
+def _shorter(
+    call: Call,
+    meeting: Meeting,
+    flat: Sequence[tuple[Value, Value]],
+    lowering: Lowering,
+    *,
+    again: bool,
+) -> tuple[Multiplier, Polynomial] | None:
+    """The polynomial that a sum is, if its products share factors or it has fewer summands.
+
+    Args:
+        call: the sum.
+        meeting: what meets in it.
+        flat: the same, flat.
+        lowering: the lowering at work.
+        again: whether a sum in it is read again, so that it is wanted in any case.
+    """
+    multiplier = Multiplier(call, [*meeting.operands], lowering)
+    is_long = len(flat) > _LONG
+    written = multiplier.of_call([*dict(flat).values()] if is_long else [*meeting.operands])
+    if written is None:
+        return None
+    polynomial = _opened(written, multiplier)
+    is_shorter = sum(map(bool, polynomial)) < len(flat)
+    shares = (_shares_factors(one, multiplier) for one in (written, polynomial))
+    return (multiplier, polynomial) if again or is_shorter or any(shares) else None
+
+
+def _either_way(
+    call: Call, meeting: Meeting, parts: Sequence[Value], lowering: Lowering
+) -> tuple[Multiplier, Polynomial] | None:
+    """The polynomial that a sum of choices by one mask is, whatever they choose; None otherwise.
+
+    Torch writes `lerp` out like that: with 1 - z from the other end where z is large.
+    """
+    met = [before_moves(one) for part in parts for one in (part, *_factors_of(part))]
+    calls = [value.call for value in met if value.call is not None]
+    masks = Counter(made["condition"] for made in calls if made.name == "aten.where")
+    for mask in (mask for mask, number in masks.items() if number > 1 and mask.varies):
+        found = list[tuple[Multiplier, Polynomial]]()
+        for side in ("self", "other"):
+            multiplier = Multiplier(call, [*meeting.operands], lowering, (mask, side))
+            written = multiplier.of_call([*meeting.operands])
+            found += [] if written is None else [(multiplier, _opened(written, multiplier))]
+        polynomials = [{m: own for m, own in one.items() if m} for _, one in found]
+        if len(found) == 2 and polynomials[0].keys() == polynomials[1].keys():
+            same = ratio(*polynomials)
+            if same is not None and is_equal(same, ONE):
+                return found[1]
+    return None
+
+
+def _factors_of(summand: Value) -> Sequence[Value]:
+    part = before_moves(summand)
+    return () if is_waiting_sum(part) or part.operator != "product" else part.parts
 
 
 def _reads_sums_again(

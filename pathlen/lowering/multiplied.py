@@ -8,7 +8,6 @@ chain of sums h is.
 """
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,11 +15,11 @@ import torch
 
 from pathlen.errors import TraceError
 from pathlen.lowering.activity import function_values
-from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.equal import equal
 from pathlen.lowering.flat import combined, have_common_origin, moved_along
 from pathlen.lowering.gains import terms
+from pathlen.lowering.generic import GenericConstants, generic_if_zero, own_number
 from pathlen.lowering.inside import inside, operands_of
 from pathlen.lowering.moving import item_of, moved_numbers, moved_operands
 from pathlen.lowering.operations import aten
@@ -89,15 +88,23 @@ class Multiplier:
         call: the last one.
         operands: that it reads.
         lowering: the lowering at work.
+        side: a mask, and the argument that a `where` by it is taken for; None for none.
 
     Attributes:
         atoms: by their keys.
     """
 
-    def __init__(self, call: Call, operands: list[Value], lowering: Lowering) -> None:
+    def __init__(
+        self,
+        call: Call,
+        operands: list[Value],
+        lowering: Lowering,
+        side: tuple[Value, str] | None = None,
+    ) -> None:
+        self._side = side
         self.atoms: dict[Key, Atom] = {}
         self._call, self._lowering = call, lowering
-        self._constants = _Generic(lowering.constants)
+        self._constants = GenericConstants(lowering.constants)
         self._inside = inside(call, operands, lowering.readers)
         self._known: dict[int, Polynomial] = {}
         self._together: dict[frozenset[Key], bool] = {}
@@ -110,6 +117,9 @@ class Multiplier:
 
     def of(self, value: Value) -> Polynomial:
         """The polynomial that a tensor is."""
+        chosen = None if self._side is None else _taken(value, *self._side)
+        if chosen is not None:
+            return self.of(chosen)
         if id(value) not in self._known:
             self._depth += 1
             found = self._of_made(value) if self._depth < _MOST_NESTED_CALLS else None
@@ -281,7 +291,7 @@ class Multiplier:
             found = known or terms(call, operands, self._constants)  # type: ignore[arg-type]
         except TraceError:
             return None
-        factors = [_generic_if_zero(found.get(id(operand), ONE)) for operand in operands]
+        factors = [generic_if_zero(found.get(id(operand), ONE)) for operand in operands]
         is_known = all(bool(f.isfinite().all()) and not f.is_complex() for f in factors)
         return factors if is_known else None
 
@@ -291,7 +301,7 @@ class Multiplier:
         if call.name not in SUMS:
             both = [call[name] for name in ("self", "end") if name in call.arguments]
             constants = [v for v in both if not (isinstance(v, Value) and v.varies)]
-            return _own_number(repr(call.node)) if adds(call) and constants else None
+            return own_number(repr(call.node)) if adds(call) and constants else None
         first, second = call.name.endswith("rsub"), not call.name.endswith(("add", "rsub"))
         factors = [-1.0 if first else 1.0, -1.0 if second else 1.0]
         factors[0 if first else 1] *= call.arguments.get("alpha", 1)
@@ -299,8 +309,8 @@ class Multiplier:
             if isinstance(one, Value) and one.varies:
                 continue
             number = self._constants.of(one) if isinstance(one, Value) else torch.as_tensor(one)
-            number = _generic_if_zero(number.to(torch.float64) * factor)
-            return number if bool(number.isfinite().all()) else _own_number(repr(call.node))
+            number = generic_if_zero(number.to(torch.float64) * factor)
+            return number if bool(number.isfinite().all()) else own_number(repr(call.node))
         return None
 
     def _of_one(self, value: Value, call: Call) -> Polynomial | None:
@@ -315,7 +325,7 @@ class Multiplier:
         factors = self._factors(call, [region.entry])
         if factors is None:
             return None
-        constant = {ALONE: _own_number(repr(call.node))} if region.constants else {}
+        constant = {ALONE: own_number(repr(call.node))} if region.constants else {}
         return added([scaled(self.of(region.entry), factors[0]), constant])
 
     def _product(self, one: Polynomial, other: Polynomial, site: Value) -> Polynomial | None:
@@ -475,28 +485,13 @@ class Multiplier:
         return new.key
 
 
-class _Generic:
-    """Constants as weights: others stand for those without values, and for zeros alone."""
-
-    def __init__(self, constants: Constants) -> None:
-        self._constants = constants
-
-    def of(self, value: Value) -> torch.Tensor:
-        """A tensor with values."""
-        try:
-            return _generic_if_zero(self._constants.of(value))
-        except UnknownConstantError:
-            return _own_number(repr(value.node))
-
-
-def _own_number(name: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return torch.rand((), generator=generator, dtype=torch.float64) + 0.5
-
-
-def _generic_if_zero(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor, other numbers in place of zeros alone: a factor 0 is a weight like others."""
-    return tensor if bool((tensor != 0).any()) else _own_number("zero")
+def _taken(value: Value, mask: Value, side: str) -> Value | None:
+    """What a `where` by a mask takes on one side; None for other values."""
+    if is_waiting_sum(value) or value.call is None or value.call.name != "aten.where":
+        return None
+    taken = value.call[side]
+    fits = value.call["condition"] is mask and isinstance(taken, Value) and taken.is_path
+    return taken if fits and taken.shape == value.shape else None
 
 
 def _is_bias(call: Call) -> bool:
