@@ -33,12 +33,9 @@ def moved_places(
         item: which of the results.
         constants: gives indices.
     """
-    view = _view_of(call, value)
-    if view is not None:
-        found = viewed(places, *view)
-        if found is not None:
-            one: Places = found[item] if isinstance(found, list) else found
-            return one
+    views = _views(call, value, places)
+    if views is not None:
+        return views[item]
     if places.key is not None and call.name in VIEWS:
         same = [n for n in places.shape if n > 1] == [n for n in call.shape if n > 1]
         # the one element that a mask picks is written as a scalar
@@ -49,7 +46,7 @@ def moved_places(
         )
     told = places.tables()
     if told is not None and 0 not in places.shape:
-        moved = _moved_tables(call, view, told, item, constants)
+        moved = _moved_tables(call, value, told, item, constants)
         if moved is not None:
             return tabled(moved, places.reduced)
     return joined_places(call, {id(value): places}, item, constants)
@@ -95,12 +92,18 @@ def _view_of(call: Call, value: Value) -> tuple[Any, dict[str, Any], str] | None
     return lambda a: call_by_name(function, a), arguments, names[0]
 
 
+def _views(call: Call, value: Value, places: Places) -> list[Places] | None:
+    """Places of all results of a view, found once: a tensor is taken apart into many."""
+    known = call.known
+    if (viewed, places) not in known:
+        view = _view_of(call, value)
+        found = None if view is None else viewed(places, *view)
+        known[viewed, places] = [found] if isinstance(found, Places) else found
+    return known[viewed, places]  # type: ignore[no-any-return]
+
+
 def _moved_tables(
-    call: Call,
-    view: tuple[Any, dict[str, Any], str] | None,
-    numbers: Numbers,
-    item: int,
-    constants: Constants,
+    call: Call, value: Value, numbers: Numbers, item: int, constants: Constants
 ) -> Numbers | None:
     """Numbers after a movement of one tensor, by the tables of its axes."""
     if call.name in _RESHAPES:
@@ -110,6 +113,7 @@ def _moved_tables(
     read = _indices(call, [len(array) for array in arrays], constants)
     if read is not None:
         return offset, [a if i is None else a[i] for a, i in zip(arrays, read, strict=True)]
+    view = _view_of(call, value)
     return None if view is None else _viewed(numbers, view, item)
 
 
