@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import operator
 import subprocess
 import sys
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 is_linux = pytest.mark.skipif(sys.platform != "linux", reason="watches files by inotify")
 
 BYTES = bytes(64)
+S = Name("b_slope")
 ENTRIES = {
     "measure": lambda model: pathlen.measure(model),
     "weights": lambda model: pathlen.measure(model, edges="weights"),
@@ -284,6 +287,33 @@ def test_running_statistics_of_constants_stay_what_they_are(tmp_path):
     assert all(torch.equal(before[name], t) for name, t in program.state_dict.items())
 
 
+@pytest.mark.parametrize(
+    ("calls", "match"),
+    [
+        ([Call("torch.ops.aten.relu.default", (("self", Name("none")),))], "KeyError.*none"),
+        ([Call("torch.ops.aten.nosuch.default", (("self", Name("b_slope")),))], "nosuch"),
+        (dict(calls_by_hand("slope", ""))[f"expand {2**62}, clone"], "overflow"),
+        ([Call("torch.ops.aten.mm.default", (("self", S), ("mat2", S)))], "aten.mm.default"),
+    ],
+    ids=["no such tensor", "no such operator", "too large", "of other shapes"],
+)
+def test_what_is_damaged_is_told_once(tmp_path, calls, match):
+    """By the error: torch wrote a traceback of a hundred lines to stderr before."""
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("export", "_subclasses.fake_tensor")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        with pytest.raises(pathlen.PathlenError, match=match):
+            pathlen.measure(resolve(str(written(tmp_path / "bad.pt2", calls))).model)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert [record.getMessage() for record in said if record.levelno >= logging.WARNING] == []
+
+
 # Memory and time.
 
 
@@ -326,6 +356,26 @@ def test_shapes_without_values_are_not_held():
             shapes = shapes.add(1).reshape(2, -1)
         with pytest.raises(UnsafeProgram, match="4,294,967,296 bytes"):
             torch.empty_like(shapes, device="cpu")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_what_a_refused_program_has_made_goes_with_its_error(tmp_path, monkeypatch, entry):
+    """Without a search for garbage: 2 GiB of each stayed, so that a few of them took 10 GB."""
+    monkeypatch.setattr(ladder, "check_stated", check_and_go_on)
+    monkeypatch.setattr(guard, "MOST_BYTES", 1 << 20)
+    calls = dict(calls_by_hand("slope", ""))["40 doublings"]
+    program = resolve(str(written(tmp_path / "large.pt2", calls))).model
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(UnsafeProgram, match=r"beside [\d,]{7,} bytes that are held") as caught:
+            ENTRIES[entry](program)
+        del caught
+        left = [tensor for tensor in gc.get_objects() if type(tensor) is torch.Tensor]
+        sizes = [tensor.numel() for tensor in left if tensor.device.type == "cpu"]
+    finally:
+        gc.enable()
+    assert max(sizes, default=0) < 1 << 12
 
 
 def test_results_whose_size_is_a_value_are_bounded():

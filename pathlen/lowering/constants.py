@@ -38,11 +38,13 @@ class Constants:
 
     Attributes:
         reads: takes every value that is asked for, where somebody wants to know.
+
+    Nothing in it holds it: in a cycle, tensors would stay until a search for garbage comes by.
     """
 
     def __init__(self) -> None:
         self.reads: list[Value] | None = None
-        self.traced = self
+        self._traced: Constants | None = None
         self._programs: dict[fx.Graph, _ConstantProgram] = {}
         self._sources: dict[fx.Graph, tuple[Mapping[str, torch.Tensor], Given]] = {}
 
@@ -61,13 +63,13 @@ class Constants:
             given: values of the placeholders of a decomposition.
             nodes: those that may be run, in order; by default all.
         """
-
-        def tensor_of(node: fx.Node) -> torch.Tensor | None:
-            value = given.get(node)
-            return self._value(value) if value is not None and not value.varies else None
-
         self._sources[graph] = attributes, given
-        self._programs[graph] = _ConstantProgram(nodes or graph.nodes, attributes, tensor_of)
+        self._programs[graph] = _ConstantProgram(nodes or graph.nodes, attributes)
+
+    @property
+    def traced(self) -> "Constants":
+        """Those that these are renewed from, or themselves."""
+        return self if self._traced is None else self._traced
 
     def forget(self) -> None:
         """Let go of all programs and values."""
@@ -106,7 +108,12 @@ class Constants:
         return any(isinstance(tensor, torch.nn.Parameter) for tensor in behind)
 
     def _value(self, value: Value) -> torch.Tensor:
-        return self._programs[value.node.graph].of(value)
+        return self._programs[value.node.graph].of(value, self)
+
+    def of_placeholder(self, node: fx.Node) -> torch.Tensor | None:
+        """The tensor that a placeholder of a decomposition stands for, None if it varies."""
+        value = self.given(node)
+        return None if value is None else self._value(value)
 
     def given(self, node: fx.Node) -> Value | None:
         """The constant that a placeholder of a decomposition stands for, None for other nodes."""
@@ -138,7 +145,7 @@ class Constants:
             values: the constants that can be asked for.
         """
         renewed = Constants()
-        renewed.traced = self.traced
+        renewed._traced = self.traced
         wanted = self._behind(value.node for value in values)
         for graph in dict.fromkeys(node.graph for node in wanted):
             nodes = [node for node in graph.nodes if node in wanted]
@@ -167,34 +174,28 @@ class Constants:
 class _ConstantProgram:
     """Runs the constant part of a program, no further than is asked for."""
 
-    def __init__(
-        self,
-        nodes: Iterable[fx.Node],
-        attributes: Mapping[str, torch.Tensor],
-        given: Callable[[fx.Node], torch.Tensor | None],
-    ) -> None:
+    def __init__(self, nodes: Iterable[fx.Node], attributes: Mapping[str, torch.Tensor]) -> None:
         self._attributes = attributes
-        self._given = given
         self._known: dict[fx.Node, Any] = {}
         self._foreign: set[int] = set()  # memory from outside
         self._todo = iter(nodes)
 
-    def of(self, value: Value) -> torch.Tensor:
+    def of(self, value: Value, whole: Constants) -> torch.Tensor:
         """See `Constants.of`."""
         with torch.no_grad():
             while value.node not in self._known:
                 node = next(self._todo, None)
                 if node is None:
                     raise KeyError(f"{value.node.name!r} is not among the nodes that may be run")
-                self._run(node)
+                self._run(node, whole)
         tensor = self._known[value.node]
         if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
             raise UnknownConstantError(value.node.name)
         return tensor
 
-    def _run(self, node: fx.Node) -> None:
+    def _run(self, node: fx.Node, whole: Constants) -> None:
         if node.op == "placeholder":
-            self._known[node] = self._given(node)
+            self._known[node] = whole.of_placeholder(node)
         elif node.op == "get_attr":
             tensor = self._attributes[str(node.target)]
             if tensor.is_meta and not tensor.numel():  # known as it is

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import PathlenError, SpecError
 from pathlen.one_thread import unwarned
+from pathlen.printable import printable
 from pathlen.specs.saved_archives import UnsafeArchiveError, copy_member, members_of
 from pathlen.specs.saved_examples import Arguments, read_examples
 from pathlen.specs.saved_graphs import checked_program, read_json
@@ -66,7 +67,7 @@ def load_exported_program(path: Path) -> ExportedProgram:
             would run code that it brings.
         UnsafeProgram: It calls something that is not known to be a pure computation.
     """
-    import torch
+    from torch.export.pt2_archive._package import load_pt2
 
     from pathlen.lowering import rules  # noqa: F401 - which other libraries' operators are known
     from pathlen.tracing.checked import check_program
@@ -77,7 +78,8 @@ def load_exported_program(path: Path) -> ExportedProgram:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             content, examples = _checked(archive, path.stat().st_size)
         with unwarned(UserWarning):  # torch 2.11 warns of how it reads tensors itself
-            program = torch.export.load(io.BytesIO(content))
+            # `torch.export.load` writes the traceback of what is damaged to stderr and hides it
+            program = load_pt2(io.BytesIO(content)).exported_programs["model"]
         program.example_inputs = examples
     except (_RefusedError, UnsafeArchiveError) as error:
         raise SpecError(
@@ -98,10 +100,15 @@ class _RefusedError(ValueError):
 
 
 def _damaged(path: Path, error: Exception) -> SpecError:
-    """Make the error for an archive that cannot be read."""
+    """Make the error for an archive that cannot be read; torch has its cause in a call of it."""
+    told = f"{type(error).__name__}: {str(error)[:300]}"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if cause is not error:
+        told += f" ({type(cause).__name__}: {str(cause)[:200]})"
     return SpecError(
-        f"{str(path)!r} cannot be read as a program saved by torch.export.save: "
-        f"{type(error).__name__}: {str(error)[:500]}"
+        f"{str(path)!r} cannot be read as a program saved by torch.export.save: {printable(told)}"
     )
 
 

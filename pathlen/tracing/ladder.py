@@ -106,6 +106,20 @@ def trace_values(
 def _climb(model: Any, arguments: Arguments, outputs: Any, rungs: list[Rung]) -> Recording:
     """What the first tracer gives that can follow the model."""
     attempts: list[tuple[str, Exception]] = []
+    try:
+        return _first(model, arguments, outputs, rungs, attempts)
+    finally:
+        attempts.clear()  # they hold frames that hold them: what was computed there would stay
+
+
+def _first(
+    model: Any,
+    arguments: Arguments,
+    outputs: Any,
+    rungs: list[Rung],
+    attempts: list[tuple[str, Exception]],
+) -> Recording:
+    """The same; what the others have raised is added to a list."""
     for name, tracer in rungs:
         if name == EXPORT and any(isinstance(error, _READS_VALUES) for _, error in attempts):
             continue  # it runs on fake tensors too, and would fail on the same line

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import TraceError
+from pathlen.one_thread import unlogged
 from pathlen.tracing.pure import is_of_torch, words
 from pathlen.tracing.recording import computes_nothing
 
@@ -46,7 +47,8 @@ def check_stated(program: ExportedProgram) -> None:
     for name, stated, found in _forms_of_state(program):
         if stated != found:
             raise _refusal(f"{name!r} is {_words(stated)}", f"its values are {_words(found)}")
-    with FakeTensorMode():
+    # torch logs what its mode raises, which is told below
+    with unlogged("torch._subclasses.fake_tensor"), FakeTensorMode():
         results: dict[fx.Node, Any] = {}
         known: dict[Any, Any] = {}
         for node in program.graph.nodes:
