@@ -53,6 +53,41 @@ def refused(folder, message, **options):
     return str(caught.value)
 
 
+# --- size ------------------------------------------------------------------------------------
+
+
+def forged(folder: Path, **changes: object) -> Path:
+    """Write another recipe into the folder of a run, and its key into all files."""
+    recipe = make_recipe(changed(SHORT, **changes))
+    old, new = run_key(load_recipe(folder / "recipe.yaml")), run_key(recipe)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    for name in ("summary.json", "metrics.jsonl"):
+        path = folder / name
+        path.write_text(path.read_text().replace(old, new))
+    for name in ("model.safetensors", "dense.safetensors"):
+        save_tree(folder / name, load_tree(folder / name), new)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"name": "mlp", "width": 10**6, "depth": 3}},
+        {"model": {"name": "mlp", "width": 1, "depth": 10**9}},
+        {"model": {"name": "resnet600002", "width": 1}},
+        {"model": {"name": "vgg11", "width": 10**5}},
+        {"task": {"name": "teacher", "train_size": 10**12}},
+        {"task": {"name": "teacher", "width": 10**9}},
+        {"task": {"name": "teacher", "features": 10**12}},
+        {"task": {"name": "digits", "canvas": 10**7}},
+    ],
+    ids=lambda changes: " ".join(map(str, next(iter(changes.values())).values())),
+)
+def test_what_is_far_larger_than_its_weights_is_not_made(folder, changes):
+    """Anybody can write a recipe; a model was made before it was held against the weights."""
+    refused(forged(folder, **changes), "far too large for the")
+
+
 # --- code ------------------------------------------------------------------------------------
 
 NETWORK = """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import warnings
 from typing import Any
 
@@ -77,6 +78,45 @@ def test_a_second_prior_takes_the_place_of_the_first() -> None:
         torch.testing.assert_close(
             own.parameter.detach(), torch.full_like(own.parameter, RATE * OMEGA / 2)
         )
+
+
+@pytest.mark.parametrize("by_penalty", [True, False], ids=["in the loss", "by step"])
+def test_a_prior_by_hand_takes_the_place_of_one_that_is_attached(by_penalty: bool) -> None:
+    """As where the cell that is run again has a loop by hand: the penalty counts once."""
+    model = network()
+    optimizer = sgd(model)
+    first = SparsityPrior(model, omega=OMEGA)
+    first.attach(optimizer)
+    second = SparsityPrior(model, omega=OMEGA)
+    with torch.no_grad():
+        second.penalty()  # to look at it takes no place
+    assert first.is_attached
+    use = second.penalty().backward if by_penalty else second.step
+    with pytest.warns(UserWarning, match="used by hand now; it is detached"):
+        use()
+    assert not first.is_attached
+    if not by_penalty:
+        second.penalty().backward()
+    optimizer.step()
+    second.step()
+    for own in slopes_of(model):
+        torch.testing.assert_close(
+            own.parameter.detach(), torch.full_like(own.parameter, RATE * OMEGA / 2)
+        )
+
+
+def test_what_is_attached_to_an_optimizer_that_is_gone_is_nothing_to_warn_of() -> None:
+    model = network()
+    optimizer = sgd(model)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # a cycle
+    SparsityPrior(model, omega=OMEGA).attach(optimizer)
+    copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    SparsityPrior(copies[0], omega=OMEGA).step()
+    SparsityPrior(copies[1], omega=OMEGA).step()
+    del optimizer
+    prior = SparsityPrior(model, omega=OMEGA)
+    prior.penalty().backward()
+    prior.step()
 
 
 def test_priors_of_two_models_share_an_optimizer() -> None:

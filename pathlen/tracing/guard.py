@@ -88,12 +88,14 @@ class Guard(DispatchMode):
     Args:
         most_bytes: of tensors that are held at a time.
         most_work: elements that are read and written.
+        most_calls: that are made; as many as there are, if None.
     """
 
-    def __init__(self, most_bytes: int, most_work: int) -> None:
+    def __init__(self, most_bytes: int, most_work: int, most_calls: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._most_bytes = most_bytes
         self._most_work = most_work
+        self._calls_left = math.inf if most_calls is None else most_calls
         self._held = _Held()
         self._work = 0
 
@@ -143,6 +145,9 @@ class Guard(DispatchMode):
 
     def _count(self, func: Any, work: int) -> None:
         self._work += work
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            raise UnsafeProgram(f"more calls are made than may be, the last one of {func}")
         if self._work > self._most_work:
             raise UnsafeProgram(
                 f"the exported program reads and writes more than {self._most_work:,} elements, the"

@@ -7,6 +7,7 @@ scaled with the gradient of the loss; a step that is left out, as by a `GradScal
 
 from __future__ import annotations
 
+import gc
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,9 @@ LOOK = 7
 or 10 steps, so that both fall together soon."""
 
 
+_ATTRIBUTE = "_attached_linearizers"
+
+
 class Attachable:
     """What a prior and the baselines share: a penalty that a loss or an optimizer takes."""
 
@@ -40,10 +44,15 @@ class Attachable:
         """What is added to the loss: a scalar.
 
         Once it is attached to an optimizer, which takes its gradient, it comes without one: a loss
-        that holds it is logged with it, and does not count it twice.
+        that holds it is logged with it, and does not count it twice. What else is attached to an
+        optimizer for the same slopes is detached, with a warning, when this is differentiated.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_attached):
-            return self._penalty()
+        by_hand = torch.is_grad_enabled() and not self.is_attached
+        with torch.set_grad_enabled(by_hand):
+            penalty = self._penalty()
+        if by_hand and penalty.requires_grad and _others(self):
+            penalty.register_hook(lambda gradient: _detach_others(self))
+        return penalty
 
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Let each step of an optimizer take the penalty and be followed by `step`.
@@ -86,7 +95,9 @@ class Attachable:
         """Make units linear, and keep those linear that are. After each step of the optimizer.
 
         While it is attached to an optimizer, whose steps count by themselves, this counts nothing:
-        it sets to 1 again what is frozen, wherever something else has moved it (Lookahead).
+        it sets to 1 again what is frozen, wherever something else has moved it (Lookahead). Where
+        it is not, what else is attached to an optimizer for the same slopes is detached, with a
+        warning.
 
         Args:
             learning_rate: Of the slopes in the step before; used by the proximal method only.
@@ -98,6 +109,7 @@ class Attachable:
         """
         attachment = self._attached()
         if attachment is None:
+            _detach_others(self)
             self._step(learning_rate)
             return
         attachment.expect_steps()
@@ -129,6 +141,14 @@ class Attachable:
         return False
 
 
+class _Attached(weakref.WeakSet["Attachment"]):
+    """What is attached to optimizers for slopes of a model, which keeps it as an attribute."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Nothing is attached for a copy of the model."""
+        return type(self), ()
+
+
 class Attachment:
     """What `attach` returns: it lives as long as the optimizer, whose hooks hold it.
 
@@ -150,6 +170,7 @@ class Attachment:
             optimizer.register_step_post_hook(self._after),
             optimizer.register_load_state_dict_post_hook(self._loaded),
         ]
+        vars(of.model).setdefault(_ATTRIBUTE, _Attached()).add(self)
 
     def remove(self) -> None:
         """Detach it: the optimizer steps without it from now on."""
@@ -305,6 +326,34 @@ def _attached_to(optimizer: Optimizer) -> Iterator[Attachment]:
         owner = getattr(hook, "__self__", None)
         if isinstance(owner, Attachment):
             yield owner
+
+
+def _others(of: Attachable) -> list[Attachment]:
+    """What is attached for slopes that something else has too, which is not attached."""
+    found: Iterable[Attachment] = vars(of.model).get(_ATTRIBUTE, ())
+    slopes = set(map(id, of._slopes.parameters())) if found else set()
+    return [
+        other
+        for other in found
+        if other.handles and other.of is not of and slopes & set(map(id, other._held))
+    ]
+
+
+def _detach_others(of: Attachable) -> None:
+    """Detach them: what is used by hand takes their place, as in the cell that is run again."""
+    if not _others(of):
+        return
+    gc.collect()  # an optimizer with a scheduler is in a cycle: it may be gone for its owner
+    others = _others(of)
+    for other in others:
+        other.remove()
+    if others:
+        warnings.warn(
+            f"{type(others[0].of).__name__} is attached to an optimizer for the same slopes as"
+            f" another {type(of).__name__}, which is used by hand now; it is detached: two"
+            " penalties would add up",
+            stacklevel=3,
+        )
 
 
 def _ascends(optimizer: Optimizer, slopes: Iterable[nn.Parameter]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -20,13 +22,22 @@ from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Task
 from pathlen.training.weight_files import read_weight_file, suggested_rename, with_names_of_ours
 
+NO_BOUNDS: AbstractContextManager[Any] = nullcontext()
 _COUNTER = "num_batches_tracked"
 """Of batch norms: files of old releases lack it, and nothing reads it but averages over all."""
 
 
-def make_model(recipe: Recipe, task: Task) -> nn.Module:
-    """The model of a recipe with its first weights, and slopes if it is to be linearized."""
-    with own_numbers(recipe.seed):  # the caller's random numbers stay as they are
+def make_model(
+    recipe: Recipe, task: Task, within: AbstractContextManager[Any] = NO_BOUNDS
+) -> nn.Module:
+    """The model of a recipe with its first weights, and slopes if it is to be linearized.
+
+    Args:
+        recipe: Of the run.
+        task: Of the recipe.
+        within: A block in which the model is built and tried on an example of the task.
+    """
+    with own_numbers(recipe.seed), within:  # the caller's random numbers stay as they are
         model = build_model(recipe.model, task)
     if recipe.linearize.epochs:
         make_linearizable(

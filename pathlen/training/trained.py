@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from pathlen.errors import CheckpointError
+from pathlen.errors import CheckpointError, UnsafeProgram
 from pathlen.printable import shown
 from pathlen.specs.spec import code_of
+from pathlen.tracing.guard import MOST_BYTES, MOST_WORK, Guard
 from pathlen.training.code_key import warn_of_other_code
 from pathlen.training.files import code_of_file, read_weights
 from pathlen.training.make_model import load_weights, make_model, require_finite_weights
@@ -22,6 +23,13 @@ from pathlen.training.study.keys import run_key
 from pathlen.training.task import Task
 from pathlen.training.tasks import build_task
 from pathlen.whole_files import is_file
+
+_TIMES = 8
+_CALLS = 10_000, 100
+"""What making a model may take: so many times the bytes of its weights, and so many calls of torch
+beside those for each tensor of them."""
+
+_TASK_BYTES = 4 * MOST_BYTES  # of tensors that a task makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,8 @@ def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = F
 
     Raises:
         CheckpointError: There is no finished run, a file of it cannot be read or is of another run,
-            or the recipe names code that is not trusted.
+            the recipe names code that is not trusted, or a model that is far larger than its
+            weights.
         PathlenError: Its task or model cannot be made.
     """
     if weights not in ("model", "dense"):
@@ -73,8 +82,18 @@ def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = F
     summary, history = read_records(folder, run)
     found = read_weights(files[2], run)
     warn_of_other_code(files[2], code_of_file(files[2]), recipe.model)
-    task = build_task(recipe.task)
-    model = make_model(recipe.model_copy(update={"weights": None}), task)
+    sizes = [weight.nbytes for weight in found.values() if isinstance(weight, Tensor)]
+    try:
+        with Guard(_TASK_BYTES, MOST_WORK):
+            task = build_task(recipe.task)
+        calls = _CALLS[0] + _CALLS[1] * len(sizes)
+        bounds = Guard(max(MOST_BYTES, _TIMES * sum(sizes)), MOST_WORK, calls)
+        model = make_model(recipe.model_copy(update={"weights": None}), task, bounds)
+    except (UnsafeProgram, MemoryError) as error:
+        raise CheckpointError(
+            f"{files[0]} describes a task or a model that is far too large for the {sum(sizes):,}"
+            f" bytes of weights in {files[2].name}, and is not made"
+        ) from error
     load_weights(model, found, files[2])
     require_finite_weights(model, files[2])
     return TrainedRun(recipe, summary, history, task, model.eval())
