@@ -255,3 +255,101 @@ def test_a_product_that_is_computed_twice_is_one(name):
     expected = (4 * 12 * 3, Fraction(1, 3), Fraction(1, 2), 4)
     found = Model(lambda m, x: m.o(model(m.h(x), m.d(x))), **layers)
     assert numbers(found, ROWS) == expected
+
+
+def in_slices(h, p):
+    y = h.clone()
+    y[:, :2] += p[:, :2]
+    y[:, 2:] += p[:, 2:]
+    return y
+
+
+def in_a_buffer(h, p):
+    y = torch.empty(2, 4)
+    y[:, :2] = h[:, :2] + p[:, :2]
+    y[:, 2:].copy_(p[:, 2:] + h[:, 2:])
+    return y
+
+
+SIDE_BY_SIDE = {
+    "slices in place": in_slices,
+    "written to a buffer": in_a_buffer,
+    "cat": lambda h, p: torch.cat([h[:, :2] + p[:, :2], p[:, 2:] + h[:, 2:]], 1),
+    "stack": lambda h, p: torch.stack([h[:, i] + p[:, i] for i in range(4)], 1),
+    "scaled": lambda h, p: 2 * torch.cat([h[:, :2] + p[:, :2], h[:, 2:] + p[:, 2:]], 1) / 2,
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_sums_side_by_side_are_sums_of_tensors_side_by_side(name):
+    layers = {"h": nn.Linear(4, 4), "p": nn.Linear(4, 4), "q": nn.Linear(4, 4)}
+    put = SIDE_BY_SIDE[name]
+    model = Model(
+        lambda m, x: m.c(put(m.h(x), m.p(x).relu()) + m.q(x)), c=nn.Linear(4, 3), **layers
+    )
+    # a channel has h, relu and q: 3 * 4 ways
+    assert numbers(model, ROWS) == (4 * 12 * 3, Fraction(1, 3), Fraction(1, 3), 4)
+    # relu(h) + h is one activation, which meets p
+    model.function = lambda m, x: m.c(put(F.relu(h := m.h(x)), m.p(x)) + h)
+    assert numbers(model, ROWS) == (4 * 8 * 3, Fraction(1, 2), Fraction(1, 2), 4)
+
+
+def test_a_sum_in_some_slices():
+    layers = {"h": nn.Linear(4, 4), "p": nn.Linear(4, 4), "q": nn.Linear(4, 4)}
+
+    def some(m, x):
+        y = m.h(x).clone()
+        y[:, :2] += m.p(x).relu()[:, :2]
+        return y + m.q(x)
+
+    # two channels of three summands, two of two: walks 2 / 3 + 2 / 2 ... of relu 1 / 3 and none
+    expected = (4 * (2 * 3 + 2 * 2), Fraction(2, 10), Fraction(1, 6), 2)
+    assert numbers(Model(some, **layers), ROWS) == expected
+
+
+def in_a_loop_of_tokens(h, p):
+    y = h.clone()
+    for t in range(h.shape[1]):
+        y[:, t] += p[:, t]
+    return y
+
+
+TOKEN_BY_TOKEN = {
+    "in place": in_a_loop_of_tokens,
+    "stack": lambda h, p: torch.stack([h[:, t] + p[:, t] for t in range(h.shape[1])], 1),
+    "cat": lambda h, p: torch.cat([h[:, :1] + p[:, :1], h[:, 1:] + p[:, 1:]], 1),
+}
+
+
+@pytest.mark.parametrize("tokens", [3, 40])
+@pytest.mark.parametrize("name", TOKEN_BY_TOKEN)
+def test_one_sum_at_many_places_has_one_unit_a_feature(name, tokens):
+    layers = {"h": nn.Linear(4, 4), "p": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    put, x = TOKEN_BY_TOKEN[name], torch.randn(2, tokens, 4)
+    model = Model(lambda m, x: m.c(put(m.h(x), m.p(x).relu())), **layers)
+    assert numbers(model, x) == (4 * 8 * 3, Fraction(1, 2), Fraction(1, 2), 4)
+
+
+def test_two_sums_of_the_same_tensors_are_two():
+    layers = {"h": nn.Linear(4, 4), "p": nn.Linear(4, 4), "c": nn.Linear(4, 3)}
+    x = torch.randn(2, 6, 4)
+    ways = {
+        "another sign": lambda h, p: torch.cat([h[:, :3] + p[:, :3], h[:, 3:] - p[:, 3:]], 1),
+        "the same elements": lambda h, p: torch.cat([h + p, h + p], 1),
+    }
+    for put in ways.values():
+        model = Model(lambda m, x, put=put: m.c(put(m.h(x), m.p(x).relu())), **layers)
+        assert numbers(model, x) == (4 * 16 * 3, Fraction(1, 2), Fraction(1, 2), 4)
+
+
+def test_a_running_sum_in_place_behind_padding_is_cumsum():
+    def in_place(h):
+        for t in range(1, h.shape[1]):
+            h[:, t] += h[:, t - 1]
+        return h
+
+    x = torch.randn(2, 3, 3)
+    for run in (lambda h: h.cumsum(1), in_place):
+        layers = {"h": nn.Linear(3, 2), "c": nn.Linear(2, 3)}
+        model = Model(lambda m, x, run=run: m.c(run(m.h(F.pad(x, (0, 0, 1, 0))))), **layers)
+        assert numbers(model, x) == (3 * 2 * 3, 0, 0, 0)

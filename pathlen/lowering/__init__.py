@@ -22,6 +22,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
 - Which units are active: `activity`, from `constants`.
 - Edges with weights: `layer_weights`, `gains`, `scales`, `magnitudes` and the `weighted_` modules.
 - Sums of products: `factored_sums`, `multiplied`, `factoring`, `polynomials`, `inside`, `generic`.
+- Sums side by side: `joined`, `one_sum`.
 """
 
 from pathlen.lowering.program import lower

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.memory import Memory
+from pathlen.lowering.one_sum import as_one_sum
 from pathlen.lowering.operations import aten, operation_name, written_argument
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.views import View, Views
@@ -146,6 +147,8 @@ def _taken(node: fx.Node, view: View, family: _Family, lowering: Lowering) -> Va
     call = memory.call(node, view.steps) if len(parts) == 1 else None
     values = [lowering.value(node, part, dtype, varies=True, call=call) for part in parts]
     if len(values) == 1:
+        if call is not None:
+            as_one_sum(call, values[0], lowering)
         return values[0]
     assert family.write is not None
     labels = merge_labels(family.write, values, lowering)

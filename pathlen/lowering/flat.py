@@ -14,6 +14,7 @@ from pathlen.lowering.activity import function_values
 from pathlen.lowering.choices import CHOICES, left_over
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.follow import follow, followed_operands
+from pathlen.lowering.joined import joined_summands, number_of_readers
 from pathlen.lowering.labels import broadcast, constant_labels, expands
 from pathlen.lowering.lookups import is_step
 from pathlen.lowering.moving import item_of, run_movement
@@ -73,7 +74,7 @@ def flattened(
         below = inverted(operand)
         value = operand if below is None else below
         reads = sum(value in varying_operands(one) for one in met.calls)
-        alone = compared_alone and readers.get(id(value.node), 0) == max(reads, 1)
+        alone = compared_alone and number_of_readers(value, readers) == max(reads, 1)
         own = (alone or value.node is reader.node) and id(value) not in kept
         found = inner_with_parts(value, meeting.operator, readers, constants) if own else None
         if found is not None and _meets_itself(found[0], value, [one for *_, one in operands]):
@@ -130,13 +131,17 @@ def inner_with_parts(
     """
     inner, between = value, list[Value]()
     while not inner.parts:
+        summands = joined_summands(inner, readers, constants)
+        if summands:
+            inner.operator, inner.parts = "sum", summands
+            break
         if inner.call is None or kind_of(inner) not in ("elementwise", "movement"):
             return None
         region = find_region(inner.call, followed_operands(inner.call), constants)
         if region is None or not region.affine or region.normalization:
             return None
         reads = sum(region.entry in varying_operands(call) for call in region.calls)
-        if readers.get(id(region.entry.node), 0) != reads:
+        if number_of_readers(region.entry, readers) != reads:
             return None
         between += [*region.between, inner]
         inner = region.entry

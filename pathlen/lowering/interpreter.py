@@ -20,6 +20,7 @@ from pathlen.lowering.inputs import input_features
 from pathlen.lowering.labels import CONSTANT, compact, constant_labels
 from pathlen.lowering.liveness import Liveness
 from pathlen.lowering.lookups import chooser_of, has_root
+from pathlen.lowering.one_sum import as_one_sum
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.picked import picked_from_product
 from pathlen.lowering.probe import probe
@@ -211,6 +212,8 @@ class Interpreter:
             if found and result is None:
                 result = found.apply(call, self._lowering)
                 take_apart(call, result, self._lowering)
+                if isinstance(result, Value):
+                    as_one_sum(call, result, self._lowering)
             return self._without_rule(call) if result is None else result
         except UnsupportedOperation as error:
             self._refuse(call.node, str(error))

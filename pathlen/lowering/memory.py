@@ -34,10 +34,12 @@ class Assembled:
     Attributes:
         writes: the view that each tensor was written to, after the first, which was there before.
         view: the view that is taken.
+        covers: whether nothing is left in it of what was there before.
     """
 
     writes: tuple[tuple[ViewStep, ...], ...]
     view: tuple[ViewStep, ...]
+    covers: bool = False
     tags: tuple[Any, ...] = ()
 
     def __call__(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -82,20 +84,34 @@ class Memory:
         self._elements = _numbers(compact(labels), is_complex=like.is_complex()).expand(like.shape)
         self._places: list[torch.Tensor] | None = None
         self._written: list[tuple[tuple[ViewStep, ...], Value]] | None = []
+        self._which: Memory | None = None  # which of these each element is of
 
     def note(self, steps: Sequence[ViewStep], value: Value) -> None:
         """Take note of the tensor that is written to a view; the first is what was there before."""
-        if self._written is not None:
-            self._written.append((tuple(steps), value))
-            if len(self._written) > _MOST_WRITES or value.dtype.is_complex:
-                self._written = None  # its elements begin in the memory
+        if self._written is None:
+            return
+        self._written.append((tuple(steps), value))
+        if value.dtype.is_complex or self._like.is_complex():
+            self._written = self._which = None  # its elements begin in the memory
+        elif len(self._written) > 1:
+            if self._which is None:
+                self._which = Memory(self._like, torch.zeros((), dtype=torch.int64))
+            number = torch.full((), len(self._written) - 1)
+            self._which.write(steps, number.expand(value.shape))
 
     def call(self, node: fx.Node, steps: Sequence[ViewStep]) -> Call | None:
         """What gives a view of the memory, as a call on the tensors that were written."""
         if not self._written or not isinstance(node.meta["val"], torch.Tensor):
             return None
         (_, base), *others = self._written
-        func = Assembled(tuple(where for where, _ in others), tuple(steps))
+        covers = False
+        if self._which is not None:
+            numbers = compact(self._which.read(steps)[0]).unique().tolist()
+            covers = 0 not in numbers
+            others = [others[n - 1] for n in numbers if n]
+        if len(others) > _MOST_WRITES:
+            return None  # its elements begin in the memory
+        func = Assembled(tuple(where for where, _ in others), tuple(steps), covers)
         tensors = [base, *(value for _, value in others)]
         return Call(func, ASSEMBLED, {"tensors": tensors}, node)
 

@@ -120,6 +120,13 @@ def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] 
     return None if _are_slices(ordered, constants) else ordered
 
 
+def are_at_different_places(tensors: list[Value], constants: Constants) -> bool:
+    """Whether no two of several views of one tensor share an element."""
+    found = [_before_moves(tensor, constants)[1] for tensor in tensors]
+    known = [_slice(places, None, 0) for places in found if places is not None]
+    return len(known) == len(found) and _are_apart(known)
+
+
 def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | None]:
     """The tensor of which a value is a view, up to where tensors were put together.
 

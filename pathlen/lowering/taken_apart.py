@@ -170,7 +170,7 @@ def _narrow(value: Value, rows: RowsOfLayer, lowering: Lowering) -> None:
     held = tuple(np.unique(numbers[numbers != CONSTANT]).tolist())
     if not held:
         value.begin(constant_labels(value.shape))
-    elif len(held) < len(found[1]):
+    elif len(held) < int((found[1] != CONSTANT).any(axis=1).sum()):  # padding is no row
         units, order = rows.on(held, found[1], lowering), np.argsort(rows.units)
         value.begin(collapse(rename(value.labels, rows.units[order], units[order])))
         value.rows = replace(rows, units=units)
