@@ -8,7 +8,7 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise, merge_labels, scalar_function
 from pathlen.lowering.labels import CONSTANT, collapse, constant_labels, distinct_tuples
 from pathlen.lowering.operations import aten
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value, varying_operands

@@ -167,6 +167,10 @@ class Lowering:
         """
         return labels if self.weights is None else self.weights.scales.unified(labels)
 
+    def roots(self, labels: torch.Tensor) -> torch.Tensor:
+        """The units of the labels, whatever factors these have."""
+        return labels if self.weights is None else self.weights.scales.roots(labels)
+
     def scaled(self, labels: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """Labels of a tensor multiplied by constants of these absolute values."""
         return labels if self.weights is None else self.weights.scales.scaled(labels, factor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pathlen.lowering.along import has_new_axes
 from pathlen.lowering.bilinear import read_by_weights, side_with_weights
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise
@@ -22,6 +23,7 @@ from pathlen.lowering.labels import (
     collapse,
     compact,
     constant_labels,
+    distinct,
     is_position_axis,
     label_sets,
     one_along,
@@ -71,10 +73,12 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
     if without_path:
         if functions_of_one(letters, 1 - without_path[0], lowering):
             return _product_and_sum(call, letters, lowering)
+        if adds_nothing(letters, 1 - without_path[0], lowering):
+            return _product(call, letters, lowering)
         return layer(call, letters, 1 - without_path[0], lowering)
     if all(letters.sizes[a] == 1 for a in letters.summed):
         return _product(call, letters, lowering)
-    if _of_itself(call, letters, lowering):
+    if _of_itself(call, letters, lowering) or _at_several_places(letters, lowering):
         return _product_and_sum(call, letters, lowering)
     sides = [_side(letters, n, lowering) for n in (0, 1)]
     weighted = side_with_weights(letters, call.node.graph, lowering)
@@ -118,6 +122,23 @@ def _product(call: Call, letters: Letters, lowering: Lowering) -> Value:
     return product
 
 
+def adds_nothing(letters: Letters, path: int, lowering: Lowering) -> bool:
+    """Whether a product with weights adds up a new axis only: a product element by element.
+
+    Of a single unit it is a linear layer of one feature.
+
+    Args:
+        letters: of the product.
+        path: which operand is the path tensor.
+        lowering: the lowering at work.
+    """
+    source, own = letters.operands[path], letters.own[path]
+    gone = [axis for axis, letter in enumerate(own) if letter not in letters.out]
+    if not gone or any(letters.sizes[own[axis]] > 1 for axis in gone):
+        return False
+    return has_new_axes(source) and len(distinct(lowering.unified(source.labels))) > 1
+
+
 def functions_of_one(letters: Letters, path: int, lowering: Lowering) -> bool:
     """Whether a product with a vector adds up several functions of one element.
 
@@ -144,6 +165,23 @@ def _of_itself(call: Call, letters: Letters, lowering: Lowering) -> bool:
     whole = replace(letters, out=letters.out + "".join(letters.summed))
     product = _elements(call, whole)
     return find_region(product, varying_operands(product), lowering.constants) is not None
+
+
+def _at_several_places(letters: Letters, lowering: Lowering) -> bool:
+    """Whether places of one unit meet other units each: a gate an expert, whose products add up."""
+    structures = [lowering.unified(value.labels) for value in letters.operands]
+    for value, own, labels, others, beside in zip(
+        letters.operands, letters.own, structures, letters.own[::-1], structures[::-1], strict=True
+    ):
+        summed = [a for a in letters.summed if letters.sizes[a] > 1]
+        if not all(is_position_axis(labels, own.index(a)) for a in summed):
+            continue
+        places = lowering.variants.places(value)
+        repeated = [places.repeats_along(own.index(a)) is not None for a in summed]
+        several = any(not is_position_axis(beside, others.index(a)) for a in summed)
+        if several and not any(repeated) and places.key is None:
+            return True
+    return False
 
 
 def _elements(call: Call, letters: Letters) -> Call:

@@ -7,7 +7,7 @@ import torch
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import constant_labels
 from pathlen.lowering.operations import aten
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import union_over
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.values import Call, Value
 

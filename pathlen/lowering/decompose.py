@@ -10,6 +10,7 @@ from torch._decomp import decomposition_table
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.labels import compact
 from pathlen.lowering.operations import OnCopy, call_by_name, functional, operation_name
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
@@ -145,16 +146,22 @@ def decompose(call: Call) -> Recording | None:
 def _paths_last(call: Call) -> Call:
     """An einsum of three or more tensors that contracts those without paths first.
 
-    Torch contracts them in their order, which is spelling.
+    Torch contracts them in their order, which is spelling. One that holds a single unit, as the
+    gates of the experts that score highest do, meets what the others are together.
     """
     if call.name != "aten.einsum" or len(call["tensors"]) < 3:
         return call
     inputs, arrow, out = call["equation"].replace(" ", "").partition("->")
     pairs = [*zip(inputs.split(","), call["tensors"], strict=True)]
-    pairs.sort(key=lambda pair: pair[1].is_path)
+    pairs.sort(key=lambda pair: (pair[1].is_path, pair[1].is_path and _holds_one(pair[1])))
     equation = ",".join(letters for letters, _ in pairs) + arrow + out
     tensors = [tensor for _, tensor in pairs]
     return replace(call, arguments={"equation": equation, "tensors": tensors, "path": None})
+
+
+def _holds_one(value: Value) -> bool:
+    labels = compact(value.labels)
+    return labels.numel() == 1 and value.shape.numel() > 1
 
 
 def _key(call: Call) -> Any:
@@ -171,9 +178,11 @@ def _key(call: Call) -> Any:
 
     leaves, structure = pytree.tree_flatten(dict(call.arguments))
     stack = call.node.meta.get("nn_module_stack", {}).values()
+    ordered = [order[id(value)] for value in _paths_last(call).values()]
     return (
         call.func,
         str(structure),
+        tuple(ordered),
         tuple(map(described, leaves)),
         tuple(str(path) for path, _ in stack),
     )

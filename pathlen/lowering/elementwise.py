@@ -35,6 +35,7 @@ from pathlen.lowering.regions import (
     region_to_exponent,
 )
 from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.several import Several, of_meeting
 from pathlen.lowering.states import SUMS, State, is_exponential
 from pathlen.lowering.statistics import of_one
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
@@ -250,8 +251,19 @@ def _merge(call: Call, path: list[Value], lowering: Lowering) -> Value:
         return _sum_with_a_product(call, lowering)
     columns = scaled_operands(call, path, lowering)
     passes: Passes = "beside constants" if call.name in CHOICES else "none"
-    value = lowering.result(call, merge_columns(call, columns, lowering, passes=passes))
+    flat = [(value, value) for value in path]
+    several = of_meeting(call, "", flat, lowering.variants, lowering.constants)
+    labels = merge_columns(call, columns, lowering, passes=passes, several=several)
+    return _merge_of(call, labels, several, lowering)
+
+
+def _merge_of(
+    call: Call, labels: torch.Tensor, several: Several | None, lowering: Lowering
+) -> Value:
+    value = lowering.result(call, labels)
     value.merge = True
+    if several is not None:
+        value.begun = several.begun.by_units(lowering.roots(labels))
     return value
 
 
@@ -325,13 +337,16 @@ def merged(
         value = _beside_masks(call, inverted(path[0]) or path[0], lowering)
     else:
         bringing = _with_paths(operator, parts)
+        read = [pair for pair in flat if pair[0] in bringing]
+        whole = operator if len(groups) == len(terms) else ""
+        several = of_meeting(call, whole, read, lowering.variants, lowering.constants)
         columns = [
-            _labels_of_term(call, part, factor, lowering)
+            _labels_of_term(call, part, factor, several, lowering)
             for part, factor in groups
             if isinstance(part, Region) or part in bringing
         ]
-        value = lowering.result(call, _met(call, operator, parts, columns, lowering))
-        value.merge = True
+        labels = _met(call, operator, parts, columns, several, lowering)
+        value = _merge_of(call, labels, several, lowering)
     _remember(value, call, meeting, flat, lowering)
     return value
 
@@ -348,11 +363,12 @@ def _met(
     operator: Operator,
     parts: list[Value],
     columns: list[torch.Tensor],
+    several: Several | None,
     lowering: Lowering,
 ) -> torch.Tensor:
     """Labels of the result where parts meet, of which columns are the labels."""
     if operator == "sum":
-        return merge_columns(call, columns, lowering)
+        return merge_columns(call, columns, lowering, several=several)
     counted = lowering.policy.counts("product" if operator == "product" else "pooling")
     passes: Passes = "none"
     if operator == "product":
@@ -362,7 +378,7 @@ def _met(
         columns = _without_zeros(call, parts, columns, lowering)
     elif not counted:
         passes = "alike"  # the largest of a unit at several positions, as a pooling has it
-    return merge_columns(call, columns, lowering, counted=counted, passes=passes)
+    return merge_columns(call, columns, lowering, counted=counted, passes=passes, several=several)
 
 
 def _without_zeros(
@@ -401,12 +417,18 @@ def _remember(
 
 
 def _labels_of_term(
-    call: Call, part: Value | Region, factor: Factor, lowering: Lowering
+    call: Call,
+    part: Value | Region,
+    factor: Factor,
+    several: Several | None,
+    lowering: Lowering,
 ) -> torch.Tensor:
     value = scalar_function(part, lowering) if isinstance(part, Region) else part
     labels = broadcast(value.labels, call.shape)
     if lowering.weights is None:
         return labels
+    if several is not None and several.functions is not None:
+        labels = labels_by_function(value, several.functions, lowering)
     return lowering.scaled(labels, torch.as_tensor(factor, dtype=torch.float64).abs())
 
 
@@ -431,6 +453,7 @@ def merge_columns(
     *,
     counted: bool = False,
     passes: Passes = "all",
+    several: Several | None = None,
 ) -> torch.Tensor:
     """Adds the units where several label tensors of one shape meet; returns the result's labels.
 
@@ -442,8 +465,14 @@ def merge_columns(
         passes: which elements of a single unit pass it on: in a sum all (x + x, x + constant), in
             a product those beside constants alone (x * constant, but not x * x), in a maximum
             those beside itself.
+        several: the functions of the same elements that meet.
     """
-    tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
+    functions = None if several is None else several.functions
+    if functions is None:
+        tuples, spread = distinct_tuples([lowering.unified(column) for column in columns])
+    else:
+        tuples, spread = distinct_tuples([*columns, functions])
+        tuples = tuples[:, :-1]
     single_passes: np.ndarray | bool = passes == "all"
     if passes != "all":
         there = true_in_rows(tuples != CONSTANT)

@@ -1,6 +1,7 @@
 """Reading at indices: by constant indices a movement, by computed ones a mixture."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from pathlen.lowering.follow import followed_operands
 from pathlen.lowering.labels import (
     CONSTANT,
     broadcast,
-    channel_labels,
     constant_labels,
     distinct,
 )
@@ -24,7 +24,7 @@ from pathlen.lowering.masks import mask_of
 from pathlen.lowering.mixing import mixed, ordered_along
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import kind_of_call, rule
 from pathlen.lowering.values import Call, Value, carries_path, varying_operands
@@ -163,7 +163,7 @@ def _is_table(call: Call) -> bool:
 def _looked_up(call: Call, lowering: Lowering) -> Value:
     """Elements of a table at places that the input decides on: an embedding of the indices.
 
-    One new unit per feature of the table, the last of its axes that is looked at whole. A table
+    One new unit per feature of the table, along all of its axes that are looked at whole. A table
     that the input decides on too, though only by comparing and counting, is no table of
     parameters: what is read there, the degrees of the nodes of a graph, has no path either.
     """
@@ -173,16 +173,18 @@ def _looked_up(call: Call, lowering: Lowering) -> Value:
     read = [distinct(lowering.unified(v.labels)) for v in _places(call) if v.is_path]
     hub_over = np.unique(np.concatenate(read))
     given = {name: call[name] for name in _PLACES if name in call.arguments}
-    axis = _feature_axis(call, table, given)
+    axes = _feature_axes(call, table, given)
     lowering.layer(call)
-    hub = np.full(1 if axis is None else table.shape[axis], lowering.builder.hub(hub_over))
+    sizes = [table.shape[axis] for axis in axes]
+    hub = np.full(prod(sizes), lowering.builder.hub(hub_over))
     if lowering.weights is None:
         units = lowering.builder.units(hub)
     else:
-        units = lowering.weights.units(hub, weights=looked_up(call, table, axis, lowering))
-    if axis is None:
+        units = lowering.weights.units(hub, weights=looked_up(call, table, axes, lowering))
+    if not axes:
         return lowering.result(call, torch.full((), int(units[0])).expand(call.shape))
-    labels = channel_labels(units, table.shape, axis)
+    along = [size if axis in axes else 1 for axis, size in enumerate(table.shape)]
+    labels = torch.from_numpy(units).view(along).expand(table.shape)
     return moved(call, {"self": labels, **_first(given)}, lowering)
 
 
@@ -202,19 +204,18 @@ def _holds_parameters(table: Value) -> bool:
     return False
 
 
-def _feature_axis(call: Call, table: Value, given: dict[str, Any]) -> int | None:
-    """The last axis of a table that no index is for and along which it was not expanded, if any."""
+def _feature_axes(call: Call, table: Value, given: dict[str, Any]) -> list[int]:
+    """The axes of a table that no index is for and along which it was not expanded."""
     indices = given.get("indices")
     if not isinstance(indices, (list, tuple)):  # one for an axis
         axis = call.arguments.get("dim")
         looked_up = set(range(table.labels.ndim)) if axis is None else {axis % table.labels.ndim}
     elif any(i is not None and i.dtype == torch.bool for i in indices):
-        return None
+        return []
     else:
         looked_up = {axis for axis, i in enumerate(indices) if i is not None}
     strides = table.node.meta["val"].stride()
-    whole = [a for a in range(table.labels.ndim) if a not in looked_up and strides[a] != 0]
-    return max(whole, default=None)
+    return [a for a in range(table.labels.ndim) if a not in looked_up and strides[a] != 0]
 
 
 def _first(indices: Any) -> Any:

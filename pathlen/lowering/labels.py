@@ -33,6 +33,24 @@ def channel_labels(nodes: np.ndarray, shape: Sequence[int], axis: int) -> torch.
     return torch.from_numpy(np.ascontiguousarray(nodes)).view(along).expand(tuple(shape))
 
 
+def labels_of_features(
+    nodes: np.ndarray, functions: torch.Tensor | None, shape: Sequence[int], axis: int
+) -> torch.Tensor:
+    """Labels of features along an axis, of which there are several kinds.
+
+    Args:
+        nodes: of each kind and feature.  # (kinds * features,)
+        functions: the kind of each row along the axis, which has length 1; None for one kind.
+        shape: of the labels.
+        axis: that of the features.
+    """
+    if functions is None:
+        return channel_labels(nodes, shape, axis)
+    of_kind = torch.from_numpy(np.ascontiguousarray(nodes)).view(-1, shape[axis])
+    small = compact(functions).squeeze(axis)
+    return of_kind[small].movedim(-1, axis).expand(tuple(shape))
+
+
 def is_position_axis(labels: torch.Tensor, axis: int) -> bool:
     """Whether labels are known to be the same along an axis."""
     return labels.shape[axis] == 1 or labels.stride(axis) == 0

@@ -5,6 +5,7 @@ each that is written, or several where they differ by position.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -133,13 +134,13 @@ def arranged(
     return tensor.reshape(int(np.prod(lead[: len(places)])), out, -1)
 
 
-def looked_up(call: Call, table: Value, axis: int | None, lowering: Lowering) -> Any:
+def looked_up(call: Call, table: Value, axes: Sequence[int], lowering: Lowering) -> Any:
     """The weight of each feature of a table that is read a row at a time: the largest in any row.
 
     Args:
         call: the call site.
         table: the constant table.
-        axis: of its features, None where it has none.
+        axes: of its features; none where it has one.
         lowering: the lowering at work.
 
     Returns:
@@ -148,6 +149,7 @@ def looked_up(call: Call, table: Value, axis: int | None, lowering: Lowering) ->
     weight = weights_of(call, table, lowering)
     if weight is None or not weight.numel():
         return 1.0
-    flat = weight.abs().reshape(1, -1) if axis is None else weight.abs().movedim(axis, 0).flatten(1)
-    largest = flat.amax(1).to(torch.float64).numpy()
-    return float(largest[0]) if axis is None else largest
+    first = weight.abs().movedim([*axes], [*range(len(axes))])
+    rows = first.reshape(int(np.prod(first.shape[: len(axes)])), -1)
+    largest: np.ndarray = rows.amax(1).to(torch.float64).numpy()
+    return largest if axes else float(largest[0])

@@ -3,6 +3,9 @@
 Weights may depend on the input all the same: gathered by an index, masked by a comparison.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -18,16 +21,20 @@ from pathlen.lowering.labels import (
     distinct,
     is_position_axis,
     label_sets,
+    labels_of_features,
     rename,
     sets_of_rows,
 )
 from pathlen.lowering.layer_weights import looked_up, weights_of
+from pathlen.lowering.letters import of_convolution
 from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import union_over
 from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.several import Begun, of_rows
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import Matrix, convolution_nodes, dense_units
+from pathlen.lowering.weighted_merges import labels_by_function
 
 
 def dense_layer(
@@ -39,6 +46,7 @@ def dense_layer(
     lowering: Lowering,
     *,
     is_last: bool = True,
+    functions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Adds an ungrouped linear map along one axis; returns the labels of its result.
 
@@ -55,19 +63,68 @@ def dense_layer(
         lowering: the lowering at work.
         is_last: whether the axis is the last of the tensor. There a single unit that is repeated
             is taken for features, elsewhere for positions.
+        functions: numbers of the functions that the rows along the axis are of the same elements,
+            in the shape of the input with an axis of length 1: a layer on each. None for one.
     """
     structure = lowering.unified(labels)
     read = distinct(structure)
     is_same = labels.shape[axis] > 1 and is_position_axis(structure, axis)
     mixes_positions = is_same and (len(read) > 1 or not is_last)
     if lowering.weights is not None:
-        return dense_units(call, labels, axis, features, matrix, lowering, mixes_positions)
+        return dense_units(
+            call, labels, axis, features, matrix, lowering, mixes_positions, functions
+        )
     shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
     lowering.layer(call)
     if mixes_positions:
         return rename(compact(labels), read, lowering.builder.units(read)).expand(shape)
     hub = lowering.builder.hub(read)
-    return channel_labels(lowering.builder.units(np.broadcast_to(hub, features)), shape, axis)
+    number = 1 if functions is None else int(functions.max()) + 1
+    units = lowering.builder.units(np.broadcast_to(hub, number * features.numel()))
+    return labels_of_features(units, functions, shape, axis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsRead:
+    """What a linear map reads, as rows with the features last.
+
+    Attributes:
+        labels: of the rows, one for each function where they are several.
+        functions: see `dense_layer`.
+        begun: of what each row is, with one feature; None where none is repeated.
+    """
+
+    labels: torch.Tensor
+    functions: torch.Tensor | None = None
+    begun: Begun | None = None
+
+    def begun_of(self, labels: torch.Tensor, lowering: Lowering) -> Begun | None:
+        """What is known of a layer on the rows, of which these are the labels."""
+        if self.begun is None:
+            return None
+        wide = self.begun.changed(lambda tensor: tensor.expand(labels.shape))
+        return wide.by_units(lowering.roots(labels))
+
+
+def rows_read(source: Value, axes: Sequence[int], lowering: Lowering) -> RowsRead:
+    """The rows that lie along some axes of a tensor."""
+    kept = [axis for axis in range(len(source.shape)) if axis not in axes]
+
+    def rows(tensor: torch.Tensor) -> torch.Tensor:
+        ordered = tensor.permute(*kept, *axes)
+        return ordered.flatten(len(kept)) if axes else ordered.unsqueeze(-1)
+
+    variants, constants = lowering.variants, lowering.constants
+    several = of_rows(source, axes, variants, constants, by_layer=True) if axes else None
+    if several is None:
+        return RowsRead(rows(source.labels))
+    labels, functions = source.labels, several.functions
+    if functions is not None:
+        numbers = variants.of(source)
+        assert numbers is not None
+        labels = labels_by_function(source, numbers, lowering)
+        functions = rows(functions) if bool((functions != functions.min()).any()) else None
+    return RowsRead(rows(labels), functions, several.begun.changed(rows))
 
 
 @rule(
@@ -90,7 +147,11 @@ def _convolution(call: Call, lowering: Lowering) -> Value:
     groups, labels = call["groups"], call["input"].labels
     axis = _channel_axis(call)
     if _mixes_positions(call, axis, lowering):
-        return lowering.result(call, _along_channels(call, axis, lowering))
+        return _along_channels(call, axis, rows_read(call["input"], [axis], lowering), lowering)
+    if of_convolution(call) is not None:
+        rows = rows_read(call["input"], [axis], lowering)
+        if rows.begun is not None:
+            return _along_channels(call, axis, rows, lowering)
     if lowering.weights is not None:
         units = convolution_nodes(call, axis, lowering)
         return lowering.result(call, channel_labels(units, call.shape, axis))
@@ -120,8 +181,8 @@ def _mixes_positions(call: Call, axis: int, lowering: Lowering) -> bool:
     return whole and same and len(distinct(labels)) > 1
 
 
-def _along_channels(call: Call, axis: int, lowering: Lowering) -> torch.Tensor:
-    """Labels of a convolution of size 1, as those of the linear map that it is."""
+def _along_channels(call: Call, axis: int, rows: RowsRead, lowering: Lowering) -> Value:
+    """A convolution of size 1, as the linear map that it is."""
     is_transposed = "transpose" in call.name or bool(call.arguments.get("transposed"))
 
     def matrix() -> torch.Tensor | None:
@@ -131,8 +192,14 @@ def _along_channels(call: Call, axis: int, lowering: Lowering) -> torch.Tensor:
         found = found.flatten(1)
         return (found.mT if is_transposed else found).unsqueeze(0)
 
-    features = call.shape[axis : axis + 1]
-    return dense_layer(call, call["input"].labels, axis, features, matrix, lowering)
+    last, features = len(call.shape) - 1, call.shape[axis : axis + 1]
+    labels = dense_layer(
+        call, rows.labels, last, features, matrix, lowering, functions=rows.functions
+    )
+    value = lowering.result(call, labels.movedim(-1, axis))
+    begun = rows.begun_of(labels, lowering)
+    value.begun = begun and begun.changed(lambda tensor: tensor.movedim(-1, axis))
+    return value
 
 
 @rule("layer", "aten.embedding")
@@ -188,7 +255,7 @@ def look_up(call: Call, indices: Value, table: Value, lowering: Lowering) -> Val
     if lowering.weights is None:
         units = lowering.builder.units(hub)
     else:
-        units = lowering.weights.units(hub, weights=looked_up(call, table, 1, lowering))
+        units = lowering.weights.units(hub, weights=looked_up(call, table, [1], lowering))
     return lowering.result(call, channel_labels(units, call.shape, len(call.shape) - 1))
 
 

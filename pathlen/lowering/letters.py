@@ -59,7 +59,7 @@ def letters_of(call: Call) -> Letters | None:
     if call.name in LAYERS and call.arguments.get("bias") is not None:
         return None
     if call.name in CONVOLUTIONS:
-        return _of_convolution(call)
+        return of_convolution(call)
     if call.name == "aten.linear":
         lead = _BATCH[: len(call["input"].shape) - 1]
         return Letters((call["input"], call["weight"]), (lead + "k", "jk"), lead + "j")
@@ -83,7 +83,7 @@ def of_matrices(one: Value, other: Value) -> Letters:
     return Letters((one, other), (left, right), out)
 
 
-def _of_convolution(call: Call) -> Letters | None:
+def of_convolution(call: Call) -> Letters | None:
     """A convolution of kernel size 1 is a product of matrices at each position."""
     source, weight = call["input"], call["weight"]
     kernel = weight.shape[2:]

@@ -13,15 +13,14 @@ from pathlen.lowering.flat import combined
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import CONSTANT, collapse, compact, is_position_axis, label_sets
 from pathlen.lowering.layer_weights import arranged, weights_of
-from pathlen.lowering.layers import dense_layer
+from pathlen.lowering.layers import dense_layer, rows_read
 from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.operators import Meeting
 from pathlen.lowering.reduction import reshaped
-from pathlen.lowering.stacks import pieces_along
-from pathlen.lowering.states import PRODUCTS
+from pathlen.lowering.stacks import scaled_pieces_along
 from pathlen.lowering.taken_apart import rows_of
 from pathlen.lowering.values import Call, Value
-from pathlen.lowering.weighted_layers import grouped_units
+from pathlen.lowering.weighted_layers import grouped_units, members_of
 from pathlen.lowering.written_views import in_shape
 
 
@@ -92,10 +91,9 @@ def layer(call: Call, letters: Letters, path: int, lowering: Lowering) -> Value:
     )
     if _adds_up(product):
         axis = own.index(product.summed[0])
-        whole, factor = _unscaled(product.source)
-        pieces = pieces_along(whole, axis, lowering.constants)
-        if pieces is not None:
-            return _weighted_sum(call, pieces, weight, factor, lowering)
+        stacked = scaled_pieces_along(product.source, axis, lowering.constants)
+        if stacked is not None:
+            return _weighted_sum(call, *stacked, weight, lowering)
     shared = [a for a in own if a in others and a in letters.out and _splits(product, a, lowering)]
     if shared:
         return _grouped(product, shared, lowering)
@@ -132,19 +130,8 @@ def _adds_up(product: Product) -> bool:
     return not product.weight.varies and len(product.summed) == 1 and sizes <= {1} and in_order
 
 
-def _unscaled(value: Value) -> tuple[Value, float]:
-    """A tensor before it was multiplied by numbers, and their product."""
-    factor = 1.0
-    while value.call is not None and value.call.name in PRODUCTS:
-        number, whole = value.call["other"], value.call["self"]
-        if not isinstance(number, int | float) or whole.dtype != value.dtype:
-            break
-        value, factor = whole, factor * number
-    return value, factor
-
-
 def _weighted_sum(
-    call: Call, pieces: list[Value], weights: Value, factor: float, lowering: Lowering
+    call: Call, pieces: list[Value], factor: float, weights: Value, lowering: Lowering
 ) -> Value:
     """A sum of tensors, each times a number and all times a factor."""
     try:
@@ -167,8 +154,7 @@ def _weighted_sum(
 def _dense(product: Product, lowering: Lowering) -> Value:
     """One layer for all indices of the axes that are kept."""
     call, kept, summed, sizes = product.call, product.kept, product.summed, product.sizes
-    labels = permuted(product.source.labels, product.own, [*kept, *summed])
-    labels = labels.flatten(len(kept)) if summed else labels.unsqueeze(-1)
+    rows = rows_read(product.source, [product.own.index(a) for a in summed], lowering)
     features = torch.Size([prod(sizes[a] for a in product.created)])
 
     def matrix() -> torch.Tensor | None:
@@ -177,17 +163,25 @@ def _dense(product: Product, lowering: Lowering) -> Value:
 
     is_last = not summed or product.own[-1] in summed
 
-    def on(read: torch.Tensor) -> torch.Tensor:
-        return dense_layer(call, read, read.ndim - 1, features, matrix, lowering, is_last=is_last)
+    def on(read: torch.Tensor, functions: torch.Tensor | None = None) -> torch.Tensor:
+        axis = read.ndim - 1
+        return dense_layer(
+            call, read, axis, features, matrix, lowering, is_last=is_last, functions=functions
+        )
 
-    result = on(labels)
+    made = on(rows.labels, rows.functions)
     order = [[*kept, *product.created].index(a) for a in product.out]
-    rows = None
-    if len(product.created) == 1 and not product.has_own_weights(kept):
-        rows = rows_of(labels, result, on, lowering, order)
-    result = result.reshape([*result.shape[:-1], *(sizes[a] for a in product.created)])
-    value = lowering.result(call, result.permute(order).expand(call.shape))
-    value.rows = rows
+
+    def arranged_out(tensor: torch.Tensor) -> torch.Tensor:
+        split = tensor.reshape([*tensor.shape[:-1], *(sizes[a] for a in product.created)])
+        return split.permute(order).expand(call.shape)
+
+    value = lowering.result(call, arranged_out(made))
+    begun = rows.begun_of(made, lowering)
+    if begun is not None:
+        value.begun = begun.changed(arranged_out)
+    elif len(product.created) == 1 and not product.has_own_weights(kept):
+        value.rows = rows_of(rows.labels, made, on, lowering, order)
     return value
 
 
@@ -247,7 +241,7 @@ def _weighted_groups(
     if found is None:  # it varies
         found = torch.ones(product.weight.shape)
     matrix = product.arranged(found, [*shared, *kept]).unflatten(0, (len(group), -1))
-    members = _members(group)
+    members = members_of(group)
     return grouped_units(
         product.call,
         slices.numpy()[members].reshape(len(first), -1, slices.shape[2]),
@@ -268,20 +262,3 @@ def _copies(source: Value, letters: str, shared: list[str], lowering: Lowering) 
             total = total * source.shape[letters.index(letter)] + own
     copies: np.ndarray = total.expand([source.shape[letters.index(a)] for a in shared]).numpy()
     return copies
-
-
-def _members(group: np.ndarray) -> np.ndarray:
-    """The indices that are of each group, the first repeated where others have more.
-
-    Args:
-        group: of each index.  # (indices,)
-
-    Returns:
-        # (groups, most members)
-    """
-    order = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
-    starts = np.cumsum(sizes) - sizes
-    places = np.arange(sizes.max())
-    members: np.ndarray = order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
-    return members

@@ -13,11 +13,13 @@ from pathlen.lowering.labels import (
     compact,
     constant_labels,
     distinct_tuples,
+    is_position_axis,
     one_along,
 )
 from pathlen.lowering.operations import aten
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import reduced_rows, union_over
 from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.several import Begun, Layout
 from pathlen.lowering.values import Call, Value
 
 _MOST_BEFORE = 1 << 24  # elements in all sets of elements up to each
@@ -128,34 +130,45 @@ def cumulative(call: Call, lowering: Lowering) -> Result:
         unit = one_along(source.labels, [axis])
         if unit is not None:
             return _with_indices(call, collapse(unit.expand(call.shape)), lowering)
-    before = _up_to_each(source.labels, axis)
-    if before is not None:
-        labels = union_over(call, before, [before.ndim - 1], lowering, divisor).squeeze(-1)
-    else:
-        nodes = lowering.builder.num_nodes
-        labels = mixed(call, source, [axis], lowering, divisor)
-        if lowering.builder.num_nodes > nodes:  # different units met in hubs
-            lowering.remark(f"{lowering.site(call)}: reads those after it too", "bound")
+    layout = _up_to_each(source, axis, lowering)
+    if layout is not None:
+        inner = source.labels.ndim
+        rows = reduced_rows(call, source, [inner], divisor, lowering, layout)
+        return _with_indices(call, rows.labels.squeeze(-1), lowering, rows.begun)
+    nodes = lowering.builder.num_nodes
+    labels = mixed(call, source, [axis], lowering, divisor)
+    if lowering.builder.num_nodes > nodes:  # different units met in hubs
+        lowering.remark(f"{lowering.site(call)}: reads those after it too", "bound")
     return _with_indices(call, labels.expand(call.shape), lowering)
 
 
-def _up_to_each(labels: torch.Tensor, axis: int) -> torch.Tensor | None:
-    """On one axis more, the labels up to each index of an axis; None where these are too many."""
-    small = compact(labels)
-    size = small.shape[axis] if small.ndim else 1
-    if size == 1:
-        return None
-    if small.numel() * size > _MOST_BEFORE:
+def _up_to_each(source: Value, axis: int, lowering: Lowering) -> Layout | None:
+    """Lays out, on one axis more, what is up to each index of an axis; None for too many."""
+    functions, size = lowering.variants.of(source), source.shape[axis]
+    whole = source.shape.numel() if functions is not None else compact(source.labels).numel()
+    if size == 1 or whole * size > _MOST_BEFORE or is_position_axis(source.labels, axis):
         return None
     is_before = torch.ones(size, size, dtype=torch.bool).tril()  # (index, those up to it)
-    along = small.movedim(axis, -1).unsqueeze(-2)
-    return torch.where(is_before, along, CONSTANT).movedim(-2, axis)
+
+    def layout(tensor: torch.Tensor) -> torch.Tensor:
+        others = [a for a in range(tensor.ndim) if a != axis]
+        along = compact(tensor, others).movedim(axis, -1).unsqueeze(-2)
+        missing = 0.0 if tensor.is_floating_point() else CONSTANT
+        up_to = torch.where(is_before, along, missing).movedim(-2, axis)
+        return up_to.expand(*source.shape, size)
+
+    return layout
 
 
-def _with_indices(call: Call, labels: torch.Tensor, lowering: Lowering) -> Result:
+def _with_indices(
+    call: Call, labels: torch.Tensor, lowering: Lowering, begun: Begun | None = None
+) -> Result:
     """The result, with the indices that some operators return beside it."""
     if isinstance(call.node.meta["val"], torch.Tensor):
-        return lowering.result(call, labels)
+        result = lowering.result(call, labels)
+        if begun is not None:
+            result.begun = begun.changed(lambda tensor: tensor.squeeze(-1))
+        return result
     indices = constant_labels(call.shape)
     return lowering.result(call, labels), lowering.result(call, indices, dtype=torch.int64)
 

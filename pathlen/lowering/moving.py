@@ -71,8 +71,8 @@ def run_movement(
     moved = dataclasses.replace(call, arguments=arguments)
     try:
         result = found.apply(moved, _Labels(constants))  # type: ignore[arg-type]
-    except (AttributeError, PathlenError):
-        return None  # it reads or writes at places that are not known
+    except (AttributeError, PathlenError, RuntimeError):
+        return None  # at places that are not known, or of complex numbers, which no integers are
     return [value.labels for value in pytree.tree_leaves(result) if isinstance(value, Value)]
 
 

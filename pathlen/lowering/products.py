@@ -10,12 +10,12 @@ import torch
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.context import Lowering
-from pathlen.lowering.contraction import contract, functions_of_one
+from pathlen.lowering.contraction import adds_nothing, contract, functions_of_one
 from pathlen.lowering.elementwise import merged
 from pathlen.lowering.gains import constant
 from pathlen.lowering.labels import LabelSets, channel_labels, constant_labels, distinct
 from pathlen.lowering.layer_weights import weights_of
-from pathlen.lowering.layers import dense_layer, require_no_path
+from pathlen.lowering.layers import dense_layer, require_no_path, rows_read
 from pathlen.lowering.letters import Letters, of_matrices
 from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import aten
@@ -38,7 +38,10 @@ def linear(call: Call, lowering: Lowering) -> Value:
     leading = _LETTERS[: len(source.shape) - 1]
     feature = "j" * (len(weight.shape) - 1)  # a vector of weights gives no axis of features
     letters = Letters((source, weight), (leading + "k", feature + "k"), leading + feature)
-    of_one = source.is_path and weight.shape[0] == 1 and functions_of_one(letters, 0, lowering)
+    of_one = source.is_path and (
+        (weight.shape[0] == 1 and functions_of_one(letters, 0, lowering))
+        or adds_nothing(letters, 0, lowering)
+    )
     if not feature or of_one or brings_paths(weight, beside=source):
         product = contract(call, letters, lowering)
     elif source.is_path:
@@ -47,11 +50,15 @@ def linear(call: Call, lowering: Lowering) -> Value:
             found = weights_of(call, weight, lowering)
             return None if found is None else found.unsqueeze(0)
 
-        def on(read: torch.Tensor) -> torch.Tensor:
-            return dense_layer(call, read, read.ndim - 1, call.shape[-1:], matrix, lowering)
+        def on(read: torch.Tensor, functions: torch.Tensor | None = None) -> torch.Tensor:
+            axis, features = read.ndim - 1, call.shape[-1:]
+            return dense_layer(call, read, axis, features, matrix, lowering, functions=functions)
 
-        product = lowering.result(call, on(source.labels))
-        product.rows = rows_of(source.labels, product.labels, on, lowering)
+        rows = rows_read(source, [len(source.shape) - 1], lowering)
+        product = lowering.result(call, on(rows.labels, rows.functions))
+        product.begun = rows.begun_of(product.labels, lowering)
+        if product.begun is None:
+            product.rows = rows_of(source.labels, product.labels, on, lowering)
     else:
         product = lowering.result(call, constant_labels(call.shape))
     return product if bias is None else _plus(call, product, bias, lowering)

@@ -1,10 +1,10 @@
 """Reductions and pooling: the same units over positions, a hub over features."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from math import prod
 
-import numpy as np
 import torch
 
 from pathlen.lowering.along import axes_along, has_new_axes, is_identity
@@ -19,28 +19,19 @@ from pathlen.lowering.labels import (
     compact,
     constant_labels,
     distinct,
-    distinct_tuples,
     is_position_axis,
-    label_sets,
 )
-from pathlen.lowering.magnitudes import factors_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting, operator_along
+from pathlen.lowering.reduced import MAXIMA, Summed, reduced_rows, union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
+from pathlen.lowering.several import Layout
 from pathlen.lowering.stacks import Stack, stack_of
-from pathlen.lowering.statistics import keeps_axes
+from pathlen.lowering.statistics import keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
-from pathlen.lowering.variants import varying_axes
-from pathlen.lowering.weighted_merges import function_units, summed_over
 
 _WITH_MEAN = frozenset(aten("var_mean std_mean"))
-_MAXIMA = frozenset(
-    aten(
-        "amax amin max min max_pool1d max_pool2d max_pool3d adaptive_max_pool1d"
-        " adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices"
-    )
-)
 
 
 @rule(
@@ -67,16 +58,19 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     divisor = {"aten.mean": number, "aten.sum": 1, "aten.nansum": 1}.get(call.name)
     if call.name in _WITH_MEAN and len(distinct(source.labels)) > 1:
         lowering.uncertain(call, "the mean beside a variance")
-    merged = union_over(call, source.labels, axes, lowering, divisor)
-    if call.name in _MAXIMA:
-        merged = lowering.counted("pooling", call, merged)
-    layer, features = None, not all(is_position_axis(source.labels, axis) for axis in axes)
-    if divisor is not None or (features and lowering.weights is None):
-        layer = _as_layer(call, source, merged, axes, divisor, lowering)
-    found = _without(merged if layer is None else layer, axes, keeps_axes(call))
-    results = _results(call, found, lowering)
+    return _result_of_rows(
+        call, reduced_rows(call, source, axes, divisor, lowering), axes, lowering
+    )
+
+
+def _result_of_rows(call: Call, rows: Summed, axes: list[int], lowering: Lowering) -> Result:
+    """The result of a reduction of whole axes."""
+    keep = keeps_axes(call)
+    results = _results(call, _without(rows.labels, axes, keep), lowering)
     if isinstance(results, Value):
-        results.layer = layer is not None
+        results.layer = rows.is_layer
+        without = partial(_without, axes=axes, keep=keep)
+        results.begun = None if rows.begun is None else rows.begun.changed(without)
     return results
 
 
@@ -173,82 +167,6 @@ def reshaped(call: Call, value: Value, lowering: Lowering) -> Value:
     return lowering.result(view, collapse(value.labels.reshape(call.shape)))
 
 
-def _as_layer(
-    call: Call,
-    source: Value,
-    merged: torch.Tensor,
-    axes: list[int],
-    divisor: float | None,
-    lowering: Lowering,
-) -> torch.Tensor | None:
-    """Labels of a sum of products: one new unit for each of several linear functions of a hub.
-
-    Args:
-        call: the sum, or another reduction over features.
-        source: what is reduced.
-        merged: labels of the result, without units of its own; the axes have length 1.
-        axes: that are reduced.
-        divisor: 1 for a sum, the number of elements for a mean, None for what is neither.
-        lowering: the lowering at work.
-
-    Returns:
-        The labels, None where there is one function of each.
-    """
-    variants = lowering.variants.of(source)
-    if variants is None:
-        return None
-    kept = [axis for axis in range(variants.ndim) if axis not in axes]
-    small = compact(variants)
-    order = small.permute(*kept, *axes)
-    rows = order.reshape(math.prod(order.shape[: len(kept)]), -1).numpy()
-    _, number = np.unique(rows, axis=0, return_inverse=True)
-    sizes = [1 if axis in axes else size for axis, size in enumerate(small.shape)]
-    functions = torch.from_numpy(number.reshape(-1)).view(sizes).expand(merged.shape)
-    labels = lowering.unified(source.labels)
-    mixes_positions = all(is_position_axis(labels, axis) for axis in axes)
-    if lowering.weights is None:
-        shared = [] if mixes_positions else _axes_without_weights(source, axes)
-        hubs = union_over(call, source.labels, [*axes, *shared], lowering).expand(merged.shape)
-    else:
-        hubs = lowering.weights.scales.roots(merged)
-    tuples, spread = distinct_tuples([hubs, functions])
-    has_units = tuples[:, 0] != CONSTANT
-    read = tuples[has_units, 0]
-    if len(np.unique(read)) == len(read):
-        return None  # one function of each
-    lowering.layer(call)
-    if len(distinct(labels)) > 1 and mixes_positions:
-        read, unit = np.unique(tuples[:, 0], return_inverse=True)  # positions are mixed
-        read, unit = read[read != CONSTANT], unit - np.count_nonzero(read == CONSTANT)
-    else:
-        unit = np.where(has_units, np.cumsum(has_units) - 1, CONSTANT)
-    if lowering.weights is None:
-        units = lowering.builder.units(np.ascontiguousarray(read))
-    else:
-        assert divisor is not None, "edges carry weights in sums"
-        factors = factors_of(source, lowering.weights.scales, lowering.constants)
-        units = function_units(call, factors, axes, spread(unit), divisor, lowering)
-    return spread(np.append(units, CONSTANT)[unit])  # CONSTANT is -1: the last entry
-
-
-def _axes_without_weights(source: Value, axes: list[int]) -> list[int]:
-    """Axes along which products to be added up have the same constants, as positions have.
-
-    What such axes told apart is collapsed by a layer.
-    """
-    assert source.call is not None
-    constants = [value for value in source.call.values() if not value.varies]
-    if not constants or kind_of(source) != "elementwise":
-        return []
-    dimensions = len(source.shape)
-    told_apart = {
-        dimensions - len(constant.shape) + axis
-        for constant in constants
-        for axis in varying_axes(constant)
-    }
-    return [axis for axis in range(dimensions) if axis not in {*told_apart, *axes}]
-
-
 @rule(
     "reduction",
     *aten(
@@ -261,14 +179,17 @@ def _axes_without_weights(source: Value, axes: list[int]) -> list[int]:
 def pooling(call: Call, lowering: Lowering) -> Result:
     """The same units, on a coarser grid."""
     dimensions = int(call.name.partition("pool")[2][0])
-    merged = _resample(call, dimensions, lowering)
+    source, whole = next(value for value in call.values() if value.varies), reduced_axes(call)
+    if whole and not call.arguments.get("divisor_override"):
+        number = prod(source.shape[axis] for axis in whole) if "avg" in call.name else None
+        rows = reduced_rows(call, source, whole, number, lowering)
+        return _result_of_rows(call, rows, whole, lowering)
+    rows = _resample(call, dimensions, lowering)
     if call.arguments.get("divisor_override"):
         size = prod(_kernel_size(call, axis) or 1 for axis in range(-dimensions, 0))
         factor = torch.tensor(size / abs(call["divisor_override"]), dtype=torch.float64)
-        merged = lowering.scaled(merged, factor)
-    if call.name in _MAXIMA:
-        merged = lowering.counted("pooling", call, merged)
-    return _results(call, merged, lowering)
+        rows = replace(rows, labels=lowering.scaled(rows.labels, factor))
+    return _result_of_rows(call, rows, [], lowering)
 
 
 @rule(
@@ -284,97 +205,70 @@ def interpolation(call: Call, lowering: Lowering) -> Result:
     """The same units, on another grid."""
     if "bicubic" in call.name:
         lowering.uncertain(call, "the gain of bicubic interpolation")
-    return _results(call, _resample(call, len(call.shape) - 2, lowering), lowering)
+    return _results(call, _resample(call, len(call.shape) - 2, lowering).labels, lowering)
 
 
-def union_over(
-    call: Call,
-    labels: torch.Tensor,
-    axes: Iterable[int],
-    lowering: Lowering,
-    divisor: float | None = None,
-) -> torch.Tensor:
-    """Labels with the given axes cut to length 1: a hub where different units meet.
-
-    Constants beside path elements are left out; where all elements are one unit, it stays.
-
-    Args:
-        call: the call site.
-        labels: of the tensor.
-        axes: to be cut.
-        lowering: the lowering at work.
-        divisor: for a sum of elements, what it is divided by; None where the result is one of the
-            elements, or no linear function of them, so that each counts as 1.
-    """
-    if lowering.weights is not None:
-        if divisor is not None:
-            return summed_over(call, labels, axes, divisor, lowering)
-        labels = lowering.unified(labels)
-    axes = sorted(axes)
-    small = compact(labels, axes)
-    varying = [axis for axis in axes if small.shape[axis] > 1]
-    if not varying:
-        return small
-    if small.numel() == 0:
-        return constant_labels([1 if a in axes else s for a, s in enumerate(labels.shape)])
-    kept = [axis for axis in range(labels.ndim) if axis not in varying]
-    small = compact(small)
-    rows = small.permute(*kept, *varying)
-    flat = rows.reshape(-1, int(np.prod([small.shape[a] for a in varying])))
-    sets, of_row = label_sets(flat.numpy())
-    if (sets.sizes > 1).any():
-        lowering.layer(call)
-    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
-    united = hubs[of_row]
-    shape = [1 if axis in varying else small.shape[axis] for axis in range(labels.ndim)]
-    sizes = [1 if axis in axes else labels.shape[axis] for axis in range(labels.ndim)]
-    return torch.from_numpy(united).view(shape).expand(sizes)
-
-
-def _resample(call: Call, dimensions: int, lowering: Lowering) -> torch.Tensor:
-    """Labels after pooling: windows where units vary, else any position may read any other."""
+def _resample(call: Call, dimensions: int, lowering: Lowering) -> Summed:
+    """Pooling: windows where units vary, else any position may read any other."""
     source = next(value for value in call.values() if value.varies)
     axes = [
         axis
         for axis in range(source.labels.ndim - dimensions, source.labels.ndim)
         if not (_kernel_size(call, axis - source.labels.ndim) == 1 and _keeps_size(call, axis))
     ]
-    windows = _windows(call, source.labels, axes)
+    windows = _windows(call, source, axes, lowering)
     if windows is not None:
-        inner = range(source.labels.ndim, windows.ndim)
-        number = prod(windows.shape[axis] for axis in inner)
-        divisor = number if "avg" in call.name else None
-        merged = union_over(call, windows, inner, lowering, divisor).squeeze(tuple(inner))
-        return merged.expand(call.shape)
+        layout, sizes = windows
+        inner = [*range(source.labels.ndim, source.labels.ndim + len(sizes))]
+        divisor = prod(sizes) if "avg" in call.name else None
+        rows = reduced_rows(call, source, inner, divisor, lowering, layout)
+        labels = rows.labels.squeeze(tuple(inner)).expand(call.shape)
+        begun = rows.begun and rows.begun.changed(lambda t: t.squeeze(tuple(inner)))
+        return Summed(labels, rows.is_layer, begun)
     nodes = lowering.builder.num_nodes
     merged = union_over(call, source.labels, axes, lowering)
     if lowering.builder.num_nodes > nodes:  # different units met in hubs
         lowering.remark(f"{lowering.site(call)}: a window is taken to read every position", "bound")
         lowering.uncertain(call, "which positions a window reads")
-    return merged.expand(call.shape)
+    if call.name in MAXIMA:
+        merged = lowering.counted("pooling", call, merged)
+    return Summed(merged.expand(call.shape))
 
 
-def _windows(call: Call, labels: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
-    """The labels in each window of a pooling, on an axis more for each axis on which units vary.
+def _windows(
+    call: Call, source: Value, axes: list[int], lowering: Lowering
+) -> tuple[Layout, list[int]] | None:
+    """Lays out each window of a pooling, on an axis more for each axis on which units vary.
 
-    None where units vary on no axis, or windows are of other kinds (adaptive, dilated, ceiled).
+    Returns:
+        The layout, and the sizes of the new axes. None where units vary on no axis, or windows are
+        of other kinds (adaptive, dilated, ceiled).
     """
-    small = compact(labels)
-    varying = [axis for axis in axes if small.shape[axis] > 1]
-    for axis in varying:
-        place = axis - labels.ndim
+    dimensions, several = source.labels.ndim, lowering.variants.of(source) is not None
+    varying = [a for a in axes if not is_position_axis(source.labels, a)]
+    read = axes if several and varying else varying
+    sizes, steps, borders = list[int](), list[int](), [0] * (2 * dimensions)
+    for axis in read:
+        place = axis - dimensions
         size, padding = _kernel_size(call, place), _setting(call, "padding", place)
-        if size is None or padding is None:
+        if size is None or padding is None or _setting(call, "dilation", place) not in (None, 1):
             return None
-        border = [0, 0] * (small.ndim - 1 - axis) + [padding, padding]
-        small = torch.nn.functional.pad(small, border, value=CONSTANT)
-        small = small.unfold(axis, size, _setting(call, "stride", place) or size)
-        if small.shape[axis] != call.shape[axis] or _setting(call, "dilation", place) not in (
-            None,
-            1,
-        ):
+        step = _setting(call, "stride", place) or size
+        if (source.shape[axis] + 2 * padding - size) // step + 1 != call.shape[axis]:
             return None
-    return small if varying else None
+        sizes.append(size)
+        steps.append(step)
+        borders[-2 * axis - 2] = borders[-2 * axis - 1] = padding
+
+    def layout(tensor: torch.Tensor) -> torch.Tensor:
+        missing = 0 if tensor.is_floating_point() else CONSTANT
+        small = compact(tensor, [a for a in range(dimensions) if a not in read])
+        small = torch.nn.functional.pad(small, borders, value=missing)
+        for axis, size, step in zip(read, sizes, steps, strict=True):
+            small = small.unfold(axis, size, step)
+        return small.expand(*call.shape, *sizes)
+
+    return (layout, sizes) if read else None
 
 
 def _setting(call: Call, name: str, axis: int) -> int | None:

@@ -18,7 +18,7 @@ from pathlen.lowering.masks import chosen_from, mask_of
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting
 from pathlen.lowering.ranks import written_by_rank
-from pathlen.lowering.reduction import union_over
+from pathlen.lowering.reduced import union_over
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.values import Call, Value

@@ -1,7 +1,7 @@
 """Tensors that are put side by side along an axis, which is reduced again: they meet."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.places import MOST_ELEMENTS, Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.states import NONLINEAR, PRODUCTS, TOTALS, Of, State, meeting
+from pathlen.lowering.states import NEGATIONS, NONLINEAR, PRODUCTS, SAME, TOTALS, Of, State, meeting
 from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 
@@ -100,13 +100,59 @@ def stack_of(call: Call, constants: Constants) -> Stack | None:
     return None if pieces is None else Stack(pieces, tuple(scalings), axes[0])
 
 
-def pieces_along(source: Value, axis: int, constants: Constants) -> list[Value] | None:
+def scaled_pieces_along(
+    source: Value, axis: int, constants: Constants
+) -> tuple[list[Value], float] | None:
+    """The tensors that were put side by side along an axis, and by what they were multiplied since.
+
+    None where they were not, or where something else was done to them than to be moved and scaled
+    by numbers.
+    """
+    scalings = list[Value]()
+    joined = source
+    while joined.call is not None and joined.call.name not in JOINS:
+        operands = varying_operands(joined.call)
+        if len(operands) != 1:
+            return None
+        if _number_of(joined) is not None:
+            scalings.append(joined)
+        elif kind_of_call(joined.call) != "movement":
+            return None
+        (joined,) = operands
+    factor = math.prod(number for number in map(_number_of, scalings) if number is not None)
+    pieces = pieces_along(source, axis, constants, frozenset(scalings))
+    return None if pieces is None else (pieces, factor)
+
+
+def _number_of(value: Value) -> float | None:
+    """The number that a tensor is another one times; None where it is something else."""
+    call = value.call
+    if call is None or call.name not in SCALINGS | SAME:
+        return None
+    if call.name in SAME:
+        return -1.0 if call.name in NEGATIONS else 1.0
+    number, whole = call["other"], call["self"]
+    plain = isinstance(number, int | float) and call.arguments.get("rounding_mode") is None
+    if not plain or not isinstance(whole, Value) or whole.dtype != value.dtype or not number:
+        return None
+    return float(number) if call.name in PRODUCTS else 1 / number
+
+
+def pieces_along(
+    source: Value, axis: int, constants: Constants, scalings: Collection[Value] = ()
+) -> list[Value] | None:
     """The tensors that were put side by side along an axis of a tensor, or None.
 
     They were stacked along it, put together along another axis and viewed, or written to memory.
     None, too, where they are the slices of one tensor: put together again, they are that tensor.
+
+    Args:
+        source: the tensor.
+        axis: of it.
+        constants: gives the indices of movements.
+        scalings: what it was on the way and may be looked through, as if it had been moved nowhere.
     """
-    joined, places = _before_moves(source, constants)
+    joined, places = _before_moves(source, constants, scalings)
     if joined.call is None or joined.call.name not in JOINS or places is None:
         return None
     pieces = _pieces(joined)
@@ -127,7 +173,9 @@ def are_at_different_places(tensors: list[Value], constants: Constants) -> bool:
     return len(known) == len(found) and _are_apart(known)
 
 
-def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | None]:
+def _before_moves(
+    value: Value, constants: Constants, scalings: Collection[Value] = ()
+) -> tuple[Value, Places | None]:
     """The tensor of which a value is a view, up to where tensors were put together.
 
     Returns:
@@ -136,12 +184,16 @@ def _before_moves(value: Value, constants: Constants) -> tuple[Value, Places | N
     moves, first = list[Value](), value
     while first.call is not None and first.call.name not in JOINS:
         operands = varying_operands(first.call)
-        if kind_of_call(first.call) != "movement" or len(operands) != 1:
+        moves_it = kind_of_call(first.call) == "movement" or first in scalings
+        if not moves_it or len(operands) != 1:
             break
         moves.insert(0, first)
         first = operands[0]
     before, places = first, _in_memory(first)
     for moved in moves:
+        if moved in scalings:
+            before = moved
+            continue
         item = item_of(moved)
         if moved.call is None or item is None:
             return first, None

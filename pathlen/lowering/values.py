@@ -15,6 +15,7 @@ from pathlen.lowering.operations import READS_SHAPE_OF_OTHER, operation_name
 
 if TYPE_CHECKING:
     from pathlen.lowering.functions import Function
+    from pathlen.lowering.several import Begun
 
 _Told = TypeVar("_Told")
 Operator = Literal["", "sum", "product", "maximum", "minimum"]
@@ -55,6 +56,8 @@ class Value:
             is written out; else None.
         rows: what its elements are rows of, where it is a layer's result, moved at most, that may
             be taken apart; else None.
+        begun: see `pathlen.lowering.several`, where elements of a merge, a sum or a layer are
+            repeated or several functions of one; else None.
         rooted: see `pathlen.lowering.lookups.has_root`, once asked for.
         step: see `pathlen.lowering.lookups.is_step`, once asked for.
     """
@@ -75,6 +78,7 @@ class Value:
     zeros: torch.Tensor | None = None
     passes: "Value | None" = None
     rows: Rows | None = None
+    begun: "Begun | None" = None
     rooted: bool | None = None
     step: bool | None = None
     _path: bool | None = field(default=None, repr=False)
@@ -103,7 +107,7 @@ class Value:
     def begin(self, labels: torch.Tensor) -> None:
         """Make it a tensor whose elements begin here, with other labels."""
         self.labels, self.call, self.rows = labels, None, None
-        self.rooted = self.step = self._path = None
+        self.rooted = self.step = self._path = self.begun = None
 
     def changed(self, **changes: Any) -> "Value":
         """A copy with other attributes."""

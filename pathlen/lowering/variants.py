@@ -65,6 +65,10 @@ class Variants:
         """Numbers of functions, int64 of the value's shape; None where each element has one."""
         return self._held(value).variants
 
+    def places(self, value: Value) -> Places:
+        """Where its elements are among those that they are affine functions of."""
+        return self._held(value).places
+
     def repeats(self, value: Value, axis: int) -> torch.Tensor | None:
         """How many elements before each one along an axis are the same, see `Places`."""
         return self._held(value).places.repeats_along(axis)
@@ -116,6 +120,9 @@ class Variants:
 
     def _found(self, value: Value, below: list[Value]) -> _Held:
         if not below:
+            begun = value.begun
+            if begun is not None and begun.places.shape == value.shape:
+                return _Held(value, begun.places, begun.variants)
             return _Held(value, self._places_of_function(value))
         assert value.call is not None
         held, kind = self._known[below[0]], kind_of(value)

@@ -14,9 +14,9 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
-    channel_labels,
     compact,
     distinct,
+    labels_of_features,
     rename,
 )
 from pathlen.lowering.layer_weights import absolute, kernel_sums, weights_of
@@ -35,6 +35,7 @@ def dense_units(
     matrix: Matrix,
     lowering: Lowering,
     mixes_positions: bool,
+    functions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`layers.dense_layer` with explicit edges; the same units.
 
@@ -46,6 +47,7 @@ def dense_units(
         matrix: gives the weights.
         lowering: the lowering at work.
         mixes_positions: whether the axis is one of positions.
+        functions: see `layers.dense_layer`.
     """
     assert lowering.weights is not None
     shape = torch.Size([*labels.shape[:axis], *features, *labels.shape[axis + 1 :]])
@@ -57,12 +59,35 @@ def dense_units(
         row_sum = 1.0 if weight is None else float(absolute(weight).sum(-1).amax())
         units = lowering.weights.units(read, weights=row_sum)
         return rename(compact(structure), read, units).expand(shape)
-    rows = compact(labels, [a for a in range(labels.ndim) if a != axis]).movedim(axis, -1)
-    slices = rows.reshape(1, -1, labels.shape[axis]).numpy()
+    if functions is None:
+        rows = compact(labels, [a for a in range(labels.ndim) if a != axis]).movedim(axis, -1)
+        slices = rows.reshape(1, -1, labels.shape[axis]).numpy()
+    else:
+        slices = labels.movedim(axis, -1).reshape(-1, labels.shape[axis]).numpy()
+        number = functions.expand([*labels.shape[:axis], 1, *labels.shape[axis + 1 :]])
+        slices = slices[members_of(number.reshape(-1).numpy())]
     if weight is None:
         weight = torch.ones(1, *features, labels.shape[axis])
-    nodes = grouped_units(call, slices, weight.unsqueeze(0), lowering)
-    return channel_labels(nodes[0], shape, axis)
+    weight = weight.expand(len(slices), *weight.shape)
+    nodes = grouped_units(call, slices, weight, lowering)
+    return labels_of_features(nodes.reshape(-1), functions, shape, axis)
+
+
+def members_of(group: np.ndarray) -> np.ndarray:
+    """The indices that are of each group, the first repeated where others have more.
+
+    Args:
+        group: of each index.  # (indices,)
+
+    Returns:
+        # (groups, most members)
+    """
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    starts = np.cumsum(sizes) - sizes
+    places = np.arange(sizes.max())
+    members: np.ndarray = order[starts[:, None] + np.where(places < sizes[:, None], places, 0)]
+    return members
 
 
 def grouped_units(

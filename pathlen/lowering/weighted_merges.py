@@ -49,7 +49,8 @@ def labels_by_function(value: Value, functions: torch.Tensor, lowering: Lowering
         return value.labels
     scales = lowering.weights.scales
     factors = factors_of(value, scales, lowering.constants)
-    return scales.by_function(value.labels, factors, functions)
+    labels, factors = (broadcast(own, functions.shape) for own in (value.labels, factors))
+    return scales.by_function(labels, factors, functions)
 
 
 def scaled_operands(call: Call, path: list[Value], lowering: Lowering) -> list[torch.Tensor]:
@@ -146,7 +147,7 @@ def merged_nodes(
 def summed_over(
     call: Call, labels: torch.Tensor, axes: Iterable[int], divisor: float, lowering: Lowering
 ) -> torch.Tensor:
-    """`reduction.union_over` for a sum of elements, each divided by a number.
+    """`reduced.union_over` for a sum of elements, each divided by a number.
 
     A unit weighs as many divisors as it has elements in the sum; where sums that a hub stands for
     differ in that, the largest number counts.
@@ -209,7 +210,7 @@ def _most_elements(rows: np.ndarray, sets: LabelSets, of_row: np.ndarray) -> np.
 
 def function_units(
     call: Call,
-    factors: torch.Tensor,
+    rows: list[torch.Tensor],
     axes: list[int],
     numbers: torch.Tensor,
     divisor: float,
@@ -223,7 +224,7 @@ def function_units(
 
     Args:
         call: the sum.
-        factors: of the elements that are added up.
+        rows: the units of the elements that are added up, and their factors.
         axes: along which they are.
         numbers: which new unit each element of the sum is of, `CONSTANT` for none; the axes have
             length 1.
@@ -233,10 +234,9 @@ def function_units(
     Returns:
         The units, as many as there are numbers.
     """
-    builder, source = lowering.weights, next(value for value in call.values() if value.varies)
+    builder, (roots, factors) = lowering.weights, rows
     assert builder is not None
-    roots = builder.scales.roots(source.labels)
-    wide = [roots, factors, broadcast(numbers, source.shape)]
+    wide = [roots, factors, broadcast(numbers, roots.shape)]
     same = [a for a in range(roots.ndim) if all(is_position_axis(t, a) for t in wide)]
     repeats = prod(roots.shape[axis] for axis in same if axis in axes)
     small = torch.broadcast_tensors(*[compact(tensor, same) for tensor in wide])
