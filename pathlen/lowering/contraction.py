@@ -168,18 +168,24 @@ def _of_itself(call: Call, letters: Letters, lowering: Lowering) -> bool:
 
 
 def _at_several_places(letters: Letters, lowering: Lowering) -> bool:
-    """Whether places of one unit meet other units each: a gate an expert, whose products add up."""
-    structures = [lowering.unified(value.labels) for value in letters.operands]
-    for value, own, labels, others, beside in zip(
-        letters.operands, letters.own, structures, letters.own[::-1], structures[::-1], strict=True
-    ):
-        summed = [a for a in letters.summed if letters.sizes[a] > 1]
-        if not all(is_position_axis(labels, own.index(a)) for a in summed):
+    """Whether places of one unit meet other units each: a gate an expert, whose products add up.
+
+    Scores of attention are a matrix, with a row for each of several queries.
+    """
+    summed = [a for a in letters.summed if letters.sizes[a] > 1]
+
+    def varies(position: int) -> bool:
+        labels = lowering.unified(letters.operands[position].labels)
+        own = letters.own[position]
+        return any(not is_position_axis(labels, own.index(letter)) for letter in summed)
+
+    for position, value in enumerate(letters.operands):
+        is_matrix = any(letters.sizes[letter] > 1 for letter in letters.free(position))
+        if is_matrix or varies(position) or not varies(1 - position):
             continue
-        places = lowering.variants.places(value)
-        repeated = [places.repeats_along(own.index(a)) is not None for a in summed]
-        several = any(not is_position_axis(beside, others.index(a)) for a in summed)
-        if several and not any(repeated) and places.key is None:
+        places, own = lowering.variants.places(value), letters.own[position]
+        repeated = [places.repeats_along(own.index(letter)) is not None for letter in summed]
+        if places.key is None and not any(repeated):
             return True
     return False
 

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.labels import compact
-from pathlen.lowering.operations import OnCopy, call_by_name, functional, operation_name
+from pathlen.lowering.operations import BAGS, OnCopy, call_by_name, functional, operation_name
 from pathlen.lowering.values import Call, Value
 from pathlen.tracing.eager import record_operator
 from pathlen.tracing.recording import Recording
@@ -81,6 +81,25 @@ def _dense(
     return values.new_zeros(size).index_put(places, values, accumulate=True)
 
 
+def _weighted_bags(
+    weight: torch.Tensor,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: torch.Tensor,
+    include_last_offset: bool = False,
+    *_: Any,
+) -> tuple[torch.Tensor, ...]:
+    """Sums of rows of a table, each times a number, in bags of as many rows each."""
+    bags = len(offsets) - include_last_offset
+    rows = weight[indices.reshape(bags, -1)]
+    sums = (rows * per_sample_weights.reshape(bags, -1, 1)).sum(1)
+    places = torch.zeros_like(indices)
+    return sums, places, torch.zeros_like(places), torch.zeros_like(places)
+
+
 EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add theirs
     "aten.polar": _polar,
     "aten.exp": _imaginary_exponential,  # its rule asks for it
@@ -90,6 +109,7 @@ EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add t
     "aten._euclidean_dist": partial(_distances, p=2.0),
     "aten._sparse_coo_tensor_with_dims_and_tensors": _dense,
     "aten._sparse_mm": torch.mm,
+    **dict.fromkeys(BAGS, _weighted_bags),  # their rule asks for it
     "aten.scaled_dot_product_attention": _attention,
 }
 

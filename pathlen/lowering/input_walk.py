@@ -22,7 +22,7 @@ from pathlen.lowering.input_memory import Found, Origins, writes
 from pathlen.lowering.input_reads import Read, read
 from pathlen.lowering.labels import compact, constant_labels, expands
 from pathlen.lowering.letters import letters_of
-from pathlen.lowering.operations import aten, makes_constant, written_argument
+from pathlen.lowering.operations import BAGS, aten, makes_constant, written_argument
 from pathlen.lowering.origins import NOWHERE, Origin, met, mixed, moved, nowhere, settled
 from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.values import Call, Value, bind_call, carries_path
@@ -133,6 +133,8 @@ class Walk:
         kind, vals = kind_of_call(call), call.node.meta["val"]
         if makes_constant(call.func):
             return None
+        if call.name in BAGS and call["indices"].node not in operands:
+            return self._decomposed(call, operands)
         terms = einsum_terms(call)
         layers = contracted_axes(call, terms)
         first = next(value for value in call.values() if value.node in operands)
@@ -144,7 +146,8 @@ class Walk:
         if layers:
             for value, axes in layers:
                 if value.node in operands:
-                    self._add(read(operands[value.node], axes))
+                    own = self._without_weighted_positions(call, terms, value, axes)
+                    self._add(read(operands[value.node], own))
             return None
         weak = weakly_read_axes(call)
         if weak and self.hint is None:
@@ -185,6 +188,33 @@ class Walk:
             or not (last or other.varies or self._constants.holds_parameters(other))
             for other in others
         )
+
+    def _without_weighted_positions(
+        self,
+        call: Call,
+        terms: tuple[list[str], str] | None,
+        value: Value,
+        axes: Sequence[int],
+    ) -> Sequence[int]:
+        """The axes along which an einsum of several tensors reads features.
+
+        Positions that a vector of numbers which are no parameters weights are added up before.
+        """
+        if terms is None or len(terms[0]) < 3:
+            return axes
+        pairs = [*zip(call.values(), terms[0], strict=True)]
+        own = next(letters for operand, letters in pairs if operand is value)
+        told = {own[axis] for axis in axes}
+        for letter in own[:-1]:
+            beside = [pair for pair in pairs if letter in pair[1] and pair[0] is not value]
+            if beside and all(
+                letters == letter
+                and not operand.varies
+                and not self._constants.holds_parameters(operand)
+                for operand, letters in beside
+            ):
+                told.discard(letter)
+        return [axis for axis in axes if own[axis] in told] or axes
 
     def _add(self, told: Read | None) -> None:
         if told is not None:

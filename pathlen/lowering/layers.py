@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pathlen.errors import UnsupportedOperation
+from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import (
@@ -28,7 +29,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import looked_up, weights_of
 from pathlen.lowering.letters import of_convolution
 from pathlen.lowering.lookups import brings_paths
-from pathlen.lowering.operations import aten
+from pathlen.lowering.operations import BAGS, aten
 from pathlen.lowering.reduced import union_over
 from pathlen.lowering.rules import Result, rule
 from pathlen.lowering.several import Begun, of_rows
@@ -215,10 +216,21 @@ def embedding(call: Call, lowering: Lowering) -> Value:
     return look_up(call, call["indices"], call["weight"], lowering)
 
 
-@rule("layer", "aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
-def embedding_bag(call: Call, lowering: Lowering) -> Result:
-    """Sums of rows of a table; what else it returns serves its gradient."""
+@rule("layer", *BAGS)
+def embedding_bag(call: Call, lowering: Lowering) -> Result | None:
+    """Sums of rows of a table; what else it returns serves its gradient.
+
+    Rows that are multiplied by numbers with paths are written out, as sums of products.
+    """
     require_no_path(call, ("weight",), lowering)
+    numbers = call["per_sample_weights"]
+    if isinstance(numbers, Value) and numbers.is_path:
+        if not _are_alike(call, lowering):
+            raise UnsupportedOperation(
+                f"{lowering.site(call)}: its per_sample_weights are computed from the model's"
+                " input, and its bags are of several sizes"
+            )
+        return None
     if call["mode"] == 0:
         lowering.uncertain(call, "the number of rows in a sum")
     bags = look_up(call, call["indices"], call["weight"], lowering)
@@ -226,6 +238,19 @@ def embedding_bag(call: Call, lowering: Lowering) -> Result:
         lowering.result(call, constant_labels(val.shape), dtype=val.dtype)
         for val in call.node.meta["val"][1:]
     )
+
+
+def _are_alike(call: Call, lowering: Lowering) -> bool:
+    """Whether bags are known to have as many rows each, and no row is left out."""
+    try:
+        offsets = lowering.constants.of(call["offsets"])
+    except UnknownConstantError:
+        return False
+    total = call["indices"].shape.numel()
+    end = offsets[:0] if call["include_last_offset"] else offsets.new_tensor([total])
+    sizes = torch.cat([offsets, end]).diff()
+    alike = bool((sizes == total // max(len(sizes), 1)).all())
+    return alike and call["padding_idx"] in (None, -1)
 
 
 @rule("layer", "aten._grouped_mm", "transformers.grouped_mm_fallback")

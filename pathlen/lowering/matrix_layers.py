@@ -180,7 +180,8 @@ def _dense(product: Product, lowering: Lowering) -> Value:
     begun = rows.begun_of(made, lowering)
     if begun is not None:
         value.begun = begun.changed(arranged_out)
-    elif len(product.created) == 1 and not product.has_own_weights(kept):
+    whole = rows.functions is None and len(product.created) == 1
+    if whole and not product.has_own_weights(kept):
         value.rows = rows_of(rows.labels, made, on, lowering, order)
     return value
 

@@ -18,6 +18,7 @@ _CREATIONS = frozenset(
         " empty_like rand_like randn_like randint_like scalar_tensor"
     )
 )
+BAGS = aten("embedding_bag _embedding_bag _embedding_bag_forward_only")
 READS_SHAPE_OF_OTHER = frozenset(aten("expand_as view_as reshape_as type_as"))
 
 

@@ -57,7 +57,7 @@ def linear(call: Call, lowering: Lowering) -> Value:
         rows = rows_read(source, [len(source.shape) - 1], lowering)
         product = lowering.result(call, on(rows.labels, rows.functions))
         product.begun = rows.begun_of(product.labels, lowering)
-        if product.begun is None:
+        if rows.functions is None:
             product.rows = rows_of(source.labels, product.labels, on, lowering)
     else:
         product = lowering.result(call, constant_labels(call.shape))

@@ -74,12 +74,14 @@ def reduced_rows(
     if call.name in MAXIMA:
         merged = lowering.counted("pooling", call, merged)
     mixes_positions = all(is_position_axis(laid_out, axis) for axis in axes)
-    if divisor is None and (mixes_positions or lowering.weights is not None):
+    if divisor is None and lowering.weights is not None and not mixes_positions:
         return Summed(merged)
     constants = lowering.constants
     several = of_rows(source, axes, lowering.variants, constants, layout)
     if several is None or several.functions is None:
         return _summed(merged, several, lowering)
+    if divisor is None and mixes_positions:
+        return Summed(merged, begun=several.each(merged.shape).by_units(lowering.roots(merged)))
     functions = several.functions.expand(merged.shape)
     labels = lowering.unified(laid_out)
     mixes_positions = all(is_position_axis(labels, axis) for axis in axes)

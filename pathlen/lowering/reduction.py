@@ -15,6 +15,7 @@ from pathlen.lowering.flat import Factor, combined
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
+    broadcast,
     collapse,
     compact,
     constant_labels,
@@ -28,8 +29,10 @@ from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.several import Layout
 from pathlen.lowering.stacks import Stack, stack_of
+from pathlen.lowering.states import PRODUCTS, TOTALS
 from pathlen.lowering.statistics import keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
+from pathlen.lowering.written_views import first_along, in_shape
 
 _WITH_MEAN = frozenset(aten("var_mean std_mean"))
 
@@ -54,6 +57,9 @@ def reduction(call: Call, lowering: Lowering) -> Result:
             return meeting
     source = next(value for value in call.values() if value.varies)
     axes = _axes(call.arguments.get("dim"), source.labels.ndim)
+    drawn_out = _without_common_factor(call, source, axes, lowering)
+    if drawn_out is not None:
+        return drawn_out
     number = prod(source.shape[axis] for axis in axes)
     divisor = {"aten.mean": number, "aten.sum": 1, "aten.nansum": 1}.get(call.name)
     if call.name in _WITH_MEAN and len(distinct(source.labels)) > 1:
@@ -61,6 +67,44 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     return _result_of_rows(
         call, reduced_rows(call, source, axes, divisor, lowering), axes, lowering
     )
+
+
+def _without_common_factor(
+    call: Call, source: Value, axes: list[int], lowering: Lowering
+) -> Value | None:
+    """A sum of products with one element: that times a sum. None for other reductions."""
+    made = source.call
+    if call.name not in TOTALS or made is None or made.name not in PRODUCTS or not source.merge:
+        return None
+    if lowering.readers.get(id(source.node), 0) > 1:
+        return None
+    wide = [axis for axis in axes if source.shape[axis] > 1]
+    for name, beside in (("self", "other"), ("other", "self")):
+        factor, summand = made[name], made[beside]
+        if not (isinstance(factor, Value) and isinstance(summand, Value)):
+            return None
+        labels = broadcast(lowering.unified(summand.labels), source.shape)
+        if not summand.is_path or all(is_position_axis(labels, axis) for axis in wide):
+            continue
+        if not factor.is_path or not _is_repeated(factor, source.shape, wide, lowering):
+            continue
+        arguments = {**call.arguments, "self": in_shape(call, summand, source.shape)}
+        total = reduction(replace(call, arguments=arguments), lowering)
+        shown = in_shape(call, factor, source.shape)
+        for axis in axes:
+            shown = first_along(call, shown, axis)
+        operands = [in_shape(call, shown, call.shape), total]
+        last = combined(call, "product", [(one, 1.0) for one in operands if isinstance(one, Value)])
+        return merged(last, Meeting("product", varying_operands(last), (last,)), lowering)
+    return None
+
+
+def _is_repeated(value: Value, shape: torch.Size, axes: list[int], lowering: Lowering) -> bool:
+    """Whether a tensor has one element, and one function of it, along each of some axes."""
+    if lowering.variants.of(value) is not None:
+        return False
+    places = lowering.variants.places(value).expanded(shape)
+    return bool(axes) and all(places.repeats_along(axis) is not None for axis in axes)
 
 
 def _result_of_rows(call: Call, rows: Summed, axes: list[int], lowering: Lowering) -> Result:

@@ -58,7 +58,7 @@ class Begun:
         """
         tuples, spread = distinct_tuples([self.places.as_numbers(), labels])
         places = numbered(spread(np.arange(len(tuples))))
-        return replace(self, places=places) if places.repeats() else None
+        return replace(self, places=places) if _repeats(places) else None
 
     def changed(self, change: Layout) -> "Begun":
         """The same of another view of the tensor."""
@@ -79,6 +79,13 @@ class Several:
 
     functions: torch.Tensor | None
     begun: Begun
+
+    def each(self, shape: torch.Size) -> Begun:
+        """What a tensor is that holds one function of its units for each of these."""
+        assert self.functions is not None
+        functions = self.functions.expand(shape)
+        one = torch.ones((), dtype=torch.float64).expand(shape)
+        return Begun(self.begun.places, functions, one, functions.double())
 
 
 def of_meeting(
@@ -180,7 +187,7 @@ def of_rows(
     numbers = [places.as_numbers(), *([] if shown is None else [shown])]
     sizes, (number, *functions) = _rows(numbers, axes, layout)
     begin = numbered(number.view(sizes))
-    if not begin.repeats():
+    if not _repeats(begin):
         return None
     rows = functions[0] if functions else torch.zeros_like(number)
     if not bool((rows != rows[0]).any()):
@@ -284,7 +291,14 @@ def _together(places: list[Places]) -> Places | None:
         return None
     rows = torch.stack([one.as_numbers().reshape(-1) for one in places], 1)
     found = numbered(torch.from_numpy(distinct_rows(rows.numpy())[1]).view(shape))
-    return found if found.repeats() else None
+    return found if _repeats(found) else None
+
+
+def _repeats(places: Places) -> bool:
+    """Whether elements are repeated along an axis, all of them as often."""
+    if places.numbers is None:
+        return places.repeats()
+    return any(places.repeats_along(axis) is not None for axis in range(len(places.shape)))
 
 
 def _ranks(places: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor | None:
