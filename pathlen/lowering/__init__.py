@@ -4,8 +4,8 @@
 a value (`values`) whose labels say which unit each of its elements belongs to (`labels`). A call is
 given to its rule (`rules`), which works with the `context` and adds nodes to the `builder`.
 
-- Rules, by sort of operation: `elementwise`, `normalization`, `reduction`, `movement`, `indexing`,
-  `scattering`, `mixing`, `counting`, `layers`, `products` (by `contraction`, `matrix_layers`,
+- Rules, by sort of operation: `elementwise`, `normalization`, `reduction` (by `reduced`),
+  `movement`, `indexing`, `scattering`, `mixing`, `counting`, `layers`, `products` (by `contraction`, `matrix_layers`,
   `bilinear`), `attention`, `recurrent`, `complex_numbers` (by `complex_parts`), and those of users
   (`register`).
 - Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
@@ -14,8 +14,9 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   the state of each tensor in them (`states`), by where its elements are (`places`, `tables`,
   `placing`) and what they went through: `statistics`, `stacks`, `masks`, `lookups`, `neighbours`,
   `contracted`, `softmax_parts`. `functions` and `variants` say how many units an activation has,
-  `sums` what meets first in a sum, `zeros` where nothing meets. `commuting` divides before a
-  matrix product, `taken_apart` takes parts before a layer.
+  `several` and `affine` how many functions of the same elements meet or are added up, `flat` what
+  meets first, `zeros` where nothing meets. `commuting` divides before a matrix product,
+  `taken_apart` takes parts before a layer.
 - In-place writes: `aliases`, `memory`, `views`.
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).

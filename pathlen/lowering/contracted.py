@@ -12,7 +12,7 @@ from pathlen.lowering.values import Call, Value
 
 def contracted(call: Call, of: Of, entry: Value, constants: Constants) -> State | None:
     """A sum over an axis by a product of matrices: of squares, or with equal weights."""
-    pooling = _as_pooling(call, constants)
+    pooling = as_pooling(call, constants)
     if pooling is not None:
         return reduced(pooling, of, entry)
     letters = letters_of(call)
@@ -43,7 +43,7 @@ def adds_up(call: Call, constants: Constants) -> bool:
 
     One with parameters does not, whatever their values are.
     """
-    if _as_pooling(call, constants) is not None:
+    if as_pooling(call, constants) is not None:
         return True
     letters = letters_of(call) if call.name in LAYERS else None
     if letters is None:
@@ -54,7 +54,7 @@ def adds_up(call: Call, constants: Constants) -> bool:
     return _only_adds(weight, constants)
 
 
-def _as_pooling(call: Call, constants: Constants) -> Call | None:
+def as_pooling(call: Call, constants: Constants) -> Call | None:
     """A convolution of a single channel that adds up windows, as the pooling that it is."""
     if call.name not in CONVOLUTIONS or call.arguments.get("bias") is not None:
         return None
@@ -70,7 +70,7 @@ def _as_pooling(call: Call, constants: Constants) -> Call | None:
     sizes = {"kernel_size": [*weight.shape[2:]]}
     for name in ("stride", "padding"):
         sizes[name] = _each(call[name]) * (1 if len(_each(call[name])) > 1 else dimensions)
-    func = getattr(torch.ops.aten, f"avg_pool{dimensions}d")
+    func = getattr(torch.ops.aten, f"avg_pool{dimensions}d").default
     arguments = {"self": source, **sizes}
     return Call(func, f"aten.avg_pool{dimensions}d", arguments, call.node, call.output)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pathlen.lowering.along import has_new_axes
 from pathlen.lowering.bilinear import read_by_weights, side_with_weights
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise
@@ -123,7 +122,7 @@ def _product(call: Call, letters: Letters, lowering: Lowering) -> Value:
 
 
 def adds_nothing(letters: Letters, path: int, lowering: Lowering) -> bool:
-    """Whether a product with weights adds up a new axis only: a product element by element.
+    """Whether a product with weights adds up an axis of length 1: a product element by element.
 
     Of a single unit it is a linear layer of one feature.
 
@@ -136,7 +135,7 @@ def adds_nothing(letters: Letters, path: int, lowering: Lowering) -> bool:
     gone = [axis for axis, letter in enumerate(own) if letter not in letters.out]
     if not gone or any(letters.sizes[own[axis]] > 1 for axis in gone):
         return False
-    return has_new_axes(source) and len(distinct(lowering.unified(source.labels))) > 1
+    return len(distinct(lowering.unified(source.labels))) > 1
 
 
 def functions_of_one(letters: Letters, path: int, lowering: Lowering) -> bool:

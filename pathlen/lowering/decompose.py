@@ -81,6 +81,24 @@ def _dense(
     return values.new_zeros(size).index_put(places, values, accumulate=True)
 
 
+def _solved(
+    A: torch.Tensor,  # noqa: N803 - the name in the schema
+    B: torch.Tensor,  # noqa: N803
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
+) -> torch.Tensor:
+    """What a triangular matrix times it gives: the inverse of the matrix times that."""
+    matrix = A.triu() if upper else A.tril()
+    if unitriangular:
+        matrix = matrix.triu(1) if upper else matrix.tril(-1)
+        matrix = matrix + torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    inverse = torch.linalg.inv(matrix)
+    solution: torch.Tensor = inverse @ B if left else B @ inverse
+    return solution
+
+
 def _weighted_bags(
     weight: torch.Tensor,
     indices: torch.Tensor,
@@ -109,6 +127,7 @@ EQUIVALENTS: dict[str, Callable[..., Any]] = {  # by operation name; users add t
     "aten._euclidean_dist": partial(_distances, p=2.0),
     "aten._sparse_coo_tensor_with_dims_and_tensors": _dense,
     "aten._sparse_mm": torch.mm,
+    "aten.linalg_solve_triangular": _solved,
     **dict.fromkeys(BAGS, _weighted_bags),  # their rule asks for it
     "aten.scaled_dot_product_attention": _attention,
 }

@@ -427,9 +427,10 @@ def _labels_of_term(
     labels = broadcast(value.labels, call.shape)
     if lowering.weights is None:
         return labels
+    size = torch.as_tensor(factor, dtype=torch.float64).abs()
     if several is not None and several.functions is not None:
-        labels = labels_by_function(value, several.functions, lowering)
-    return lowering.scaled(labels, torch.as_tensor(factor, dtype=torch.float64).abs())
+        return labels_by_function(value, several.functions, lowering, size)
+    return lowering.scaled(labels, size)
 
 
 def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Tensor:

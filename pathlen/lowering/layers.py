@@ -12,6 +12,7 @@ import torch
 from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.contracted import as_pooling
 from pathlen.lowering.elementwise import merge_labels
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -31,7 +32,7 @@ from pathlen.lowering.letters import of_convolution
 from pathlen.lowering.lookups import brings_paths
 from pathlen.lowering.operations import BAGS, aten
 from pathlen.lowering.reduced import union_over
-from pathlen.lowering.rules import Result, rule
+from pathlen.lowering.rules import Result, find_rule, rule
 from pathlen.lowering.several import Begun, of_rows
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.weighted_layers import Matrix, convolution_nodes, dense_units
@@ -149,10 +150,12 @@ def _convolution(call: Call, lowering: Lowering) -> Value:
     axis = _channel_axis(call)
     if _mixes_positions(call, axis, lowering):
         return _along_channels(call, axis, rows_read(call["input"], [axis], lowering), lowering)
-    if of_convolution(call) is not None:
-        rows = rows_read(call["input"], [axis], lowering)
-        if rows.begun is not None:
-            return _along_channels(call, axis, rows, lowering)
+    whole = None if of_convolution(call) is None else rows_read(call["input"], [axis], lowering)
+    if whole is not None and whole.begun is not None:
+        return _along_channels(call, axis, whole, lowering)
+    pooling = as_pooling(call, lowering.constants)
+    if pooling is not None and lowering.variants.of(call["input"]) is not None:
+        return _pooled(call, pooling, lowering)
     if lowering.weights is not None:
         units = convolution_nodes(call, axis, lowering)
         return lowering.result(call, channel_labels(units, call.shape, axis))
@@ -167,6 +170,20 @@ def _convolution(call: Call, lowering: Lowering) -> Value:
     nodes = np.full((groups, channels), CONSTANT, dtype=np.int64)
     nodes[alive] = units.reshape(-1, channels)
     return lowering.result(call, channel_labels(nodes.reshape(-1), call.shape, axis))
+
+
+def _pooled(call: Call, pooling: Call, lowering: Lowering) -> Value:
+    """A convolution that adds up windows, as the pooling that it is, but for a factor."""
+    found = find_rule(pooling.func)
+    assert found is not None
+    value = found.apply(pooling, lowering)
+    assert isinstance(value, Value)
+    if lowering.weights is None:
+        return value
+    number = lowering.constants.one_number(call["weight"])
+    assert number is not None
+    factor = torch.tensor(abs(number) * call["weight"].shape.numel(), dtype=torch.float64)
+    return lowering.result(call, lowering.scaled(value.labels, factor))
 
 
 def _mixes_positions(call: Call, axis: int, lowering: Lowering) -> bool:

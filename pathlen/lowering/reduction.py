@@ -11,7 +11,7 @@ from pathlen.lowering.along import axes_along, has_new_axes, is_identity
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged, scalar_function
-from pathlen.lowering.flat import Factor, combined
+from pathlen.lowering.flat import Factor, combined, moved_along
 from pathlen.lowering.gains import meta_error
 from pathlen.lowering.labels import (
     CONSTANT,
@@ -29,7 +29,7 @@ from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.several import Layout
 from pathlen.lowering.stacks import Stack, stack_of
-from pathlen.lowering.states import PRODUCTS, TOTALS
+from pathlen.lowering.states import NEGATIONS, PRODUCTS, SAME, TOTALS
 from pathlen.lowering.statistics import keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.written_views import first_along, in_shape
@@ -73,16 +73,11 @@ def _without_common_factor(
     call: Call, source: Value, axes: list[int], lowering: Lowering
 ) -> Value | None:
     """A sum of products with one element: that times a sum. None for other reductions."""
-    made = source.call
-    if call.name not in TOTALS or made is None or made.name not in PRODUCTS or not source.merge:
+    if call.name not in TOTALS:
         return None
-    if lowering.readers.get(id(source.node), 0) > 1:
-        return None
+    factors = _factors_of(source, lowering)
     wide = [axis for axis in axes if source.shape[axis] > 1]
-    for name, beside in (("self", "other"), ("other", "self")):
-        factor, summand = made[name], made[beside]
-        if not (isinstance(factor, Value) and isinstance(summand, Value)):
-            return None
+    for factor, summand in (factors, factors[::-1]) if factors else ():
         labels = broadcast(lowering.unified(summand.labels), source.shape)
         if not summand.is_path or all(is_position_axis(labels, axis) for axis in wide):
             continue
@@ -96,6 +91,26 @@ def _without_common_factor(
         operands = [in_shape(call, shown, call.shape), total]
         last = combined(call, "product", [(one, 1.0) for one in operands if isinstance(one, Value)])
         return merged(last, Meeting("product", varying_operands(last), (last,)), lowering)
+    return None
+
+
+def _factors_of(value: Value, lowering: Lowering) -> list[Value] | None:
+    """The two tensors that a product is of, moved as it was since; None for anything else."""
+    inner, between = value, list[Value]()
+    while lowering.readers.get(id(inner.node), 0) == 1 and inner.call is not None:
+        operands = varying_operands(inner.call)
+        if inner.call.name in PRODUCTS:
+            made = [
+                moved_along(v, inner, between, lowering.constants) if between else v
+                for v in operands
+            ]
+            both = [one for one in made if one is not None and one.is_path]
+            return both if inner.merge and len(both) == 2 else None
+        copies = kind_of(inner) == "movement" or inner.call.name in SAME - NEGATIONS
+        if not copies or len(operands) != 1:
+            break
+        between.insert(0, inner)
+        inner = operands[0]
     return None
 
 

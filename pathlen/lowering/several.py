@@ -340,12 +340,8 @@ def _first(scales: torch.Tensor) -> torch.Tensor:
 def _numbers(tensor: torch.Tensor) -> torch.Tensor:
     """Integers that are equal where numbers are."""
     small = compact(tensor)
-    return (
-        small.round(decimals=_DIGITS)
-        .unique(return_inverse=True)[1]
-        .view(small.shape)
-        .expand(tensor.shape)
-    )
+    numbers: torch.Tensor = small.round(decimals=_DIGITS).unique(return_inverse=True)[1]
+    return numbers.view(small.shape).expand(tensor.shape)
 
 
 def _numbers_of_rows(rows: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 
 JOINS = (*aten("stack cat concat concatenate"), ASSEMBLED)
+_COPIES = SAME - NEGATIONS
 SCALINGS = frozenset(aten("mul multiply div divide true_divide"))
 _Place = tuple[int, list[tuple[int, int]]]  # offset; sizes and strides of axes longer than 1
 
@@ -184,19 +185,19 @@ def _before_moves(
     moves, first = list[Value](), value
     while first.call is not None and first.call.name not in JOINS:
         operands = varying_operands(first.call)
-        moves_it = kind_of_call(first.call) == "movement" or first in scalings
-        if not moves_it or len(operands) != 1:
+        copies = first.call.name in _COPIES or first in scalings
+        if len(operands) != 1 or not (copies or kind_of_call(first.call) == "movement"):
             break
         moves.insert(0, first)
         first = operands[0]
     before, places = first, _in_memory(first)
     for moved in moves:
-        if moved in scalings:
-            before = moved
-            continue
         item = item_of(moved)
         if moved.call is None or item is None:
             return first, None
+        if moved.call.name in _COPIES or moved in scalings:
+            before = moved
+            continue
         found = moved_places(moved.call, before, places, item, constants)
         if found is None or found.key is not None or found.numbers is not None:
             return first, None

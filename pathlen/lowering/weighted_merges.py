@@ -43,13 +43,28 @@ def normalized(call: Call, labels: torch.Tensor, lowering: Lowering) -> torch.Te
     return lowering.scaled(labels, normalization_gain(call, lowering.constants).abs())
 
 
-def labels_by_function(value: Value, functions: torch.Tensor, lowering: Lowering) -> torch.Tensor:
-    """Labels of a tensor that holds several functions of its units, each with its own factor."""
+def labels_by_function(
+    value: Value,
+    functions: torch.Tensor,
+    lowering: Lowering,
+    factor: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Labels of a tensor that holds several functions of its units, each with its own factor.
+
+    Args:
+        value: the tensor.
+        functions: their numbers, of a shape that the tensor is broadcast to.
+        lowering: the lowering at work.
+        factor: what it is multiplied by besides, at least 0.
+    """
+    labels = broadcast(value.labels, functions.shape)
     if lowering.weights is None:
-        return value.labels
+        return labels
     scales = lowering.weights.scales
-    factors = factors_of(value, scales, lowering.constants)
-    labels, factors = (broadcast(own, functions.shape) for own in (value.labels, factors))
+    factors = broadcast(factors_of(value, scales, lowering.constants), functions.shape)
+    if factor is not None:
+        factors = compact(factors) * factor
+        factors = factors.expand(functions.shape)
     return scales.by_function(labels, factors, functions)
 
 
