@@ -5,9 +5,9 @@ a value (`values`) whose labels say which unit each of its elements belongs to (
 given to its rule (`rules`), which works with the `context` and adds nodes to the `builder`.
 
 - Rules, by sort of operation: `elementwise`, `normalization`, `reduction` (by `reduced`),
-  `movement`, `indexing`, `scattering`, `mixing`, `counting`, `layers`, `products` (by `contraction`, `matrix_layers`,
-  `bilinear`), `attention`, `recurrent`, `complex_numbers` (by `complex_parts`), and those of users
-  (`register`).
+  `movement`, `indexing`, `scattering`, `mixing`, `counting`, `layers`, `products` (by
+  `contraction`, `matrix_layers`, `bilinear`), `attention`, `recurrent`, `complex_numbers` (by
+  `complex_parts`), and those of users (`register`).
 - Calls without a rule: written out in calls that have one (`decompose`), or run at random inputs
   (`probe`).
 - What several calls compute together: `regions` are scalar functions of one tensor. `follow` finds
