@@ -154,7 +154,12 @@ def _convolution(call: Call, lowering: Lowering) -> Value:
     if whole is not None and whole.begun is not None:
         return _along_channels(call, axis, whole, lowering)
     pooling = as_pooling(call, lowering.constants)
-    if pooling is not None and lowering.variants.of(call["input"]) is not None:
+    variants = lowering.variants
+    if (
+        pooling is not None
+        and variants.may_repeat(call["input"])
+        and variants.of(call["input"]) is not None
+    ):
         return _pooled(call, pooling, lowering)
     if lowering.weights is not None:
         units = convolution_nodes(call, axis, lowering)

@@ -111,6 +111,8 @@ def of_meeting(
     sources = [inverted(part) or part for part, _ in flat]
     if not all(expands(source.shape, shape) for source in sources):
         return None
+    if not all(_may_repeat(source, shape, variants) for source in sources):
+        return None
     places = _together([variants.places(source).expanded(shape) for source in sources])
     if places is None:
         return None
@@ -179,6 +181,8 @@ def of_rows(
         None where each row has other elements than all others. What the result is, where rows
         are numbers times an affine function of one of their elements and not only sums.
     """
+    if not variants.may_repeat(source):
+        return None
     shown, places = variants.of(source), variants.places(source)
     if places.key is not None or source.shape.numel() > MOST_ELEMENTS:
         return None
@@ -292,6 +296,10 @@ def _together(places: list[Places]) -> Places | None:
     rows = torch.stack([one.as_numbers().reshape(-1) for one in places], 1)
     found = numbered(torch.from_numpy(distinct_rows(rows.numpy())[1]).view(shape))
     return found if _repeats(found) else None
+
+
+def _may_repeat(value: Value, shape: torch.Size, variants: Variants) -> bool:
+    return value.shape.numel() < shape.numel() or variants.may_repeat(value)
 
 
 def _repeats(places: Places) -> bool:

@@ -23,13 +23,15 @@ from pathlen.lowering.labels import (
     distinct,
     distinct_tuples,
 )
-from pathlen.lowering.moving import before_moves, item_of, moved_operands, run_movement
+from pathlen.lowering.moving import INDICES, before_moves, item_of, moved_operands, run_movement
 from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import joined_places, moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
-from pathlen.lowering.states import SUMS, degree_by_name
+from pathlen.lowering.states import NEGATIONS, SAME, SUMS, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
+
+_COPIES = SAME - NEGATIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,46 @@ class Variants:
         self._scales = scales
         self._known: dict[Value, _Held] = {}
         self._elements: dict[Value, torch.Tensor | None] = {}
+        self._may_repeat: dict[Value, tuple[bool, bool]] = {}
+
+    def may_repeat(self, value: Value) -> bool:
+        """Whether elements may be several functions of one, or the same: seen without following.
+
+        A tensor that was expanded or read at indices since its elements began, or was put
+        together from several of which one was scaled.
+        """
+        stack = [value]
+        while stack:
+            current = stack.pop()
+            below = passed_on(current)
+            entries = [current.function.region.entry] if current.function and not below else below
+            missing = [one for one in entries if one not in self._may_repeat]
+            if missing:
+                stack += [current, *missing]
+            elif current not in self._may_repeat:
+                self._may_repeat[current] = self._seen(current, below)
+        return self._may_repeat[value][0]
+
+    def _seen(self, value: Value, below: list[Value]) -> tuple[bool, bool]:
+        """Whether a tensor may repeat elements, and whether it was scaled."""
+        if not below:
+            function = value.function
+            repeats = value.begun is not None
+            if function is not None:
+                (own,) = function.region.state.places
+                entry = function.region.entry
+                repeats |= own.repeats() or self._may_repeat[entry][0]
+                repeats |= entry.shape.numel() < value.shape.numel()
+            return repeats, False
+        call, flags = value.call, [self._may_repeat[operand] for operand in below]
+        repeats, scaled = (any(flag) for flag in zip(*flags, strict=True))
+        repeats |= value.shape.numel() > sum(operand.shape.numel() for operand in below)
+        repeats |= len(below) > 1 and scaled
+        if call is not None and value.passes is None:
+            is_movement = kind_of(value) == "movement"
+            repeats |= is_movement and any(name in call.arguments for name in INDICES)
+            scaled |= kind_of(value) == "elementwise" and call.name not in _COPIES
+        return repeats, scaled
 
     def of(self, value: Value) -> torch.Tensor | None:
         """Numbers of functions, int64 of the value's shape; None where each element has one."""
