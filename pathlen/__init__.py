@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pathlen.report.layer_graph import LayerGraph as LayerGraph
     from pathlen.report.layer_graph import LayerNode as LayerNode
     from pathlen.report.layer_graph import layer_graph as layer_graph
+    from pathlen.report.layer_graph import write_graphml as write_graphml
     from pathlen.report.report import Report as Report
     from pathlen.report.whatif import Linearization as Linearization
     from pathlen.report.whatif import greedy_linearization as greedy_linearization
@@ -80,6 +81,7 @@ _EXPORTS = {
     "measure": "pathlen.api",
     "register_rule": "pathlen.lowering.register",
     "trace": "pathlen.api",
+    "write_graphml": "pathlen.report.layer_graph",
     "verify": "pathlen.verification",
     "PathGraph": "pathlen.graph.path_graph",
     "Kind": "pathlen.graph.path_graph",

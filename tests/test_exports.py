@@ -56,7 +56,7 @@ def network():
 
 
 def test_graphml_of_layers_is_the_layer_graph(network, tmp_path):
-    network.to_graphml(tmp_path / "layers.graphml")
+    layer_graph(network).to_graphml(tmp_path / "layers.graphml")
     read = networkx.read_graphml(tmp_path / "layers.graphml")
     graph = layer_graph(network)
     assert isinstance(read, networkx.DiGraph)
@@ -87,19 +87,19 @@ def test_graphml_of_layers_is_the_layer_graph(network, tmp_path):
 @pytest.mark.parametrize("make", [figure_1, nasty_graph, lambda: pruned_perceptron().graph])
 def test_graphml_of_units_is_the_path_graph(make, tmp_path):
     graph = make()
-    graph.to_graphml(tmp_path / "units.graphml", level="units")
+    pathlen.write_graphml(graph, tmp_path / "units.graphml")
     read = networkx.read_graphml(tmp_path / "units.graphml")
     expected = networkx.relabel_nodes(graph.to_networkx(), lambda node: f"n{node}")
     assert dict(read.nodes(data=True)) == dict(expected.nodes(data=True))
     assert networkx.to_dict_of_dicts(read) == networkx.to_dict_of_dicts(expected)
-    pathlen.measure(graph).to_graphml(tmp_path / "units.graphml", level="units")
+    pathlen.write_graphml(pathlen.measure(graph), tmp_path / "units.graphml")
     with_shares = networkx.read_graphml(tmp_path / "units.graphml")
     shares = [with_shares.nodes[f"n{node}"]["share"] for node in range(graph.num_nodes)]
     assert shares == list(pathlen.measure(graph).centrality())
 
 
 def test_graphml_of_a_traced_network_has_hubs(network, tmp_path):
-    network.graph.to_graphml(tmp_path / "units.graphml", level="units")
+    pathlen.write_graphml(network.graph, tmp_path / "units.graphml")
     read = networkx.read_graphml(tmp_path / "units.graphml")
     kinds = [data["kind"] for _, data in read.nodes(data=True)]
     assert kinds.count("hub") == 5
@@ -107,7 +107,7 @@ def test_graphml_of_a_traced_network_has_hubs(network, tmp_path):
 
 
 def test_igraph_reads_the_same(network, tmp_path):
-    network.to_graphml(tmp_path / "layers.graphml")
+    layer_graph(network).to_graphml(tmp_path / "layers.graphml")
     read = igraph.Graph.Read_GraphML(str(tmp_path / "layers.graphml"))
     graph = layer_graph(network)
     assert read.vs["name"] == [node.name for node in graph.nodes]
@@ -115,11 +115,11 @@ def test_igraph_reads_the_same(network, tmp_path):
 
 
 def test_names_that_mean_something_in_xml_come_through(tmp_path):
-    nasty_graph().to_graphml(tmp_path / "nasty.graphml")
+    layer_graph(nasty_graph()).to_graphml(tmp_path / "nasty.graphml")
     read = networkx.read_graphml(tmp_path / "nasty.graphml")
     assert [data["name"] for _, data in read.nodes(data=True)] == NASTY
     broken = PathGraph.from_edges([(0, 1)], layers=["bell \x07 and \ud800", "line\nbreak"])
-    broken.to_graphml(tmp_path / "broken.graphml")
+    layer_graph(broken).to_graphml(tmp_path / "broken.graphml")
     read = networkx.read_graphml(tmp_path / "broken.graphml")
     assert [data["name"] for _, data in read.nodes(data=True)] == [
         "bell \ufffd and \ufffd",
@@ -157,7 +157,7 @@ def dot_labels(text: str) -> list[list[str]]:
 
 
 def test_dot_is_the_layer_graph(network):
-    parsed = parsed_dot(network.to_dot())
+    parsed = parsed_dot(layer_graph(network).to_dot())
     graph = layer_graph(network)
     edges = {
         (edge.get_source(), edge.get_destination()): edge.get("style")
@@ -168,7 +168,7 @@ def test_dot_is_the_layer_graph(network):
         for edge in graph.edges
     }
     assert "dashed" in edges.values()
-    labels = dot_labels(network.to_dot())
+    labels = dot_labels(layer_graph(network).to_dot())
     assert [(label[0], label[1]) for label in labels] == [
         (node.name, node.operation) for node in graph.nodes
     ]
@@ -177,12 +177,12 @@ def test_dot_is_the_layer_graph(network):
 
 
 def test_names_that_mean_something_in_dot_come_through():
-    assert [label[0] for label in dot_labels(nasty_graph().to_dot())] == NASTY
+    assert [label[0] for label in dot_labels(layer_graph(nasty_graph()).to_dot())] == NASTY
 
 
 def test_activation_layers_are_filled_in_proportion(network):
     half = network.graph.with_activity({"0.act": [1, 0, 0, 0], "2.act": 0})
-    text = pathlen.measure(half).to_dot()
+    text = layer_graph(pathlen.measure(half)).to_dot()
     assert re.search(r'label="0.act.*style=striped, fillcolor="#9ecae1;0.2500:#e0e0e0"', text)
     assert re.search(r'label="2.act.*fillcolor="#e0e0e0"', text)
     assert 'label="1\\nrelu\\n3 of 3 units active", fillcolor="#9ecae1"' in text
@@ -190,7 +190,7 @@ def test_activation_layers_are_filled_in_proportion(network):
 
 def test_names_that_no_encoding_holds_do_not_stop_a_file(tmp_path):
     graph = PathGraph.from_edges([(0, 1)], layers=["half of \ud800", "b"])
-    for write in (graph.to_dot, graph.to_mermaid):
+    for write in (layer_graph(graph).to_dot, layer_graph(graph).to_mermaid):
         write(tmp_path / "file")
         assert "half of ?" in (tmp_path / "file").read_text(encoding="utf-8")
 
@@ -229,7 +229,7 @@ def parsed_mermaid(text: str) -> tuple[list[list[str]], dict]:
 @pytest.mark.parametrize("make", [figure_1, nasty_graph, lambda: pruned_perceptron()])
 def test_mermaid_is_the_layer_graph(make):
     measured = make()
-    labels, edges = parsed_mermaid(measured.to_mermaid())
+    labels, edges = parsed_mermaid(layer_graph(measured).to_mermaid())
     graph = layer_graph(measured)
     assert [label[0] for label in labels] == [node.name for node in graph.nodes]
     assert edges == {(edge.source, edge.target): edge.skip for edge in graph.edges}
@@ -237,7 +237,7 @@ def test_mermaid_is_the_layer_graph(make):
 
 def test_mermaid_tells_active_partly_and_linear_layers(network):
     graph = network.graph.with_activity({"0.act": [1, 0, 0, 0], "2.act": 0})
-    text = pathlen.measure(graph).to_mermaid()
+    text = layer_graph(pathlen.measure(graph)).to_mermaid()
     names = [node.name for node in layer_graph(graph).nodes]
     for state, name in {"partly": "0.act", "linear": "2.act", "active": "1"}.items():
         assert f"    class n{names.index(name)} {state}\n" in text
@@ -248,9 +248,9 @@ def test_mermaid_tells_active_partly_and_linear_layers(network):
 
 def test_files_are_replaced_whole_or_not_at_all(network, tmp_path):
     for write, name in (
-        (network.to_graphml, "a.graphml"),
-        (network.to_dot, "a.dot"),
-        (network.graph.to_mermaid, "a.mmd"),
+        (layer_graph(network).to_graphml, "a.graphml"),
+        (layer_graph(network).to_dot, "a.dot"),
+        (layer_graph(network.graph).to_mermaid, "a.mmd"),
     ):
         path = tmp_path / name
         path.write_text("old")
@@ -260,10 +260,8 @@ def test_files_are_replaced_whole_or_not_at_all(network, tmp_path):
             write(tmp_path)
         with pytest.raises(ReportError, match="there is no folder"):
             write(tmp_path / "nowhere" / name)
-    assert (tmp_path / "a.dot").read_text() == network.to_dot()
+    assert (tmp_path / "a.dot").read_text() == layer_graph(network).to_dot()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dot", "a.graphml", "a.mmd"]
-    with pytest.raises(ReportError, match="no level 'nodes'; use 'layers' or 'units'"):
-        network.to_graphml(tmp_path / "b.graphml", level="nodes")
 
 
 # Tables

@@ -307,7 +307,7 @@ def test_a_folder_that_cannot_be_used(tmp_path):
 
 
 def test_the_number_of_workers_is_that_of_the_cores(monkeypatch):
-    from pathlen.training.study.processes import cores
+    from pathlen.training.study.machine import cores
 
     assert cores() == len(os.sched_getaffinity(0))
     monkeypatch.setattr("pathlen.training.study.executors.cores", lambda: 8)

@@ -13,7 +13,7 @@ import pytest
 import pathlen
 from pathlen import figures, whole_files
 from pathlen.errors import ReportError
-from pathlen.show.exporting import write_text
+from pathlen.show.files import write_text
 from pathlen.training.files import save_tree
 from pathlen.whole_files import replacing, write_bytes
 
@@ -30,9 +30,9 @@ def figure(path):
 WRITERS = {
     "bytes": lambda path: write_bytes(path, b"new"),
     "graph": GRAPH.save,
-    "graphml": GRAPH.to_graphml,
-    "dot": GRAPH.to_dot,
-    "mermaid": GRAPH.to_mermaid,
+    "graphml": pathlen.layer_graph(GRAPH).to_graphml,
+    "dot": pathlen.layer_graph(GRAPH).to_dot,
+    "mermaid": pathlen.layer_graph(GRAPH).to_mermaid,
     "html": lambda path: pathlen.measure(GRAPH).to_html(path),
     "figure": figure,
     "tree": lambda path: save_tree(path, {"a": 1}),

@@ -9,13 +9,17 @@ points of group `pathlen.backends` of installed packages. An entry point names a
 
 import contextlib
 import importlib
+from fractions import Fraction
 from importlib import metadata
+from typing import cast
 
-from pathlen.backends.asking import NEEDS, gives
-from pathlen.backends.protocol import Backend
+from pathlen.backends.protocol import Backend, FloatArray, HasDistribution
 from pathlen.collection import uncollected
 from pathlen.errors import BackendError
 from pathlen.graph.path_graph import Kind, PathGraph
+
+NEEDS = ("solution", "distribution")
+"""What a backend can be asked for; see `gives`."""
 
 ENTRY_POINT_GROUP = "pathlen.backends"
 _METHODS = {"solution": "solve", "distribution": "distribution"}
@@ -43,6 +47,17 @@ _CHOICES = {
 _LARGE = 50_000
 _LARGE_LAYER = 200  # edges a layer
 _registered: dict[str, Backend] = {}
+
+
+def gives(backend: Backend, need: str) -> bool:
+    """Whether a backend can be asked for a "solution" (each can) or a "distribution".
+
+    Raises:
+        BackendError: There is no such need.
+    """
+    if need not in NEEDS:
+        raise BackendError(f"no need {need!r}; use one of {', '.join(NEEDS)}")
+    return need == "solution" or bool(getattr(backend.capabilities, need, False))
 
 
 def register(backend: Backend) -> None:
@@ -126,6 +141,27 @@ def _worth_residues(graph: PathGraph, need: str) -> bool:
         return False
     large_layers = graph.num_edges >= _LARGE_LAYER * len(graph.layers)
     return bool((graph.kind != Kind.HUB).all()) or (need == "solution" and large_layers)
+
+
+def distribution_of(
+    backend: Backend,
+    graph: PathGraph,
+    weighting: str = "uniform",
+    direction: str = "backward",
+    memory_limit: int | None = None,
+) -> FloatArray | list[Fraction]:
+    """What `HasDistribution.distribution` gives.
+
+    Raises:
+        BackendError: The backend gives no distributions, or what that method raises.
+    """
+    if not gives(backend, "distribution"):
+        others = ", ".join(repr(name) for name in built_in_that_give("distribution"))
+        raise BackendError(
+            f"backend {backend.name!r} gives no distribution; these do: {others} (or leave the"
+            " choice to pathlen with 'auto')"
+        )
+    return cast("HasDistribution", backend).distribution(graph, weighting, direction, memory_limit)
 
 
 def built_in_that_give(need: str) -> list[str]:

@@ -59,7 +59,7 @@ def export(
     SPEC is as for measure. An existing file is replaced atomically.
     """
     import pathlen
-    from pathlen.show.exporting import file_target, write_text
+    from pathlen.show.files import file_target, write_text
     from pathlen.specs.spec import resolve
 
     if units and form != "graphml":
@@ -88,18 +88,18 @@ def export_text(report: Report, form: str, units: bool = False) -> str:
         form: Name of the format.
         units: Whether GraphML is to hold the path graph itself.
     """
-    if form == "graphml":
-        from pathlen.show.graphml import layers_graphml, units_graphml
+    from pathlen.report.layer_graph import graphml_of_units, layer_graph
 
-        pieces = (
-            units_graphml(report.graph, report) if units else layers_graphml(report.layer_graph())
-        )
-        return "".join(pieces)
+    if form == "graphml":
+        from pathlen.show.graphml import layers_graphml
+
+        return "".join(graphml_of_units(report) if units else layers_graphml(layer_graph(report)))
     if form == "csv":
         return _csv_text(report)
     if form == "json":
         return report.to_json() + "\n"
-    return report.to_dot() if form == "dot" else report.to_mermaid()
+    graph = layer_graph(report)
+    return graph.to_dot() if form == "dot" else graph.to_mermaid()
 
 
 def _csv_text(report: Report) -> str:

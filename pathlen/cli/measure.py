@@ -137,7 +137,7 @@ def _check_options(
     if backend != "auto":
         pathlen.backends.get(backend)
     if html_path:
-        from pathlen.show.exporting import file_target
+        from pathlen.show.files import file_target
 
         file_target(html_path)
     if compare and distribution:

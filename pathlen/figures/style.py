@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.one_thread import exclusive
 from pathlen.optional import optional
-from pathlen.show.exporting import file_target, written
+from pathlen.show.files import file_target, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

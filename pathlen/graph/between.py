@@ -1,8 +1,10 @@
 """The part of a path graph between some nodes and others (docs/algorithms/between.md)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +12,19 @@ import numpy.typing as npt
 from pathlen.errors import GraphError
 from pathlen.graph.check import row_numbers
 from pathlen.graph.grouping import table
-from pathlen.graph.parts import BoolArray, FloatArray
-from pathlen.graph.path_graph import Kind, Layer, PathGraph
+from pathlen.graph.parts import BoolArray, FloatArray, Kind, Layer
 from pathlen.graph.runs import leading_to, reached_from
 from pathlen.graph.select import Nodes, is_module, positions_of, rows_of, units_of_rows
+
+if TYPE_CHECKING:
+    from pathlen.graph.path_graph import PathGraph
 
 Places = str | Layer | int | np.integer[Any] | npt.NDArray[np.integer[Any]] | Iterable[Any] | None
 """Where paths begin or end: names, patterns, module paths, layers, node ids; None for all."""
 
 
-def between(graph: PathGraph, sources: Places, sinks: Places) -> PathGraph:
-    """See `PathGraph.between`."""
+def parts_between(graph: PathGraph, sources: Places, sinks: Places) -> dict[str, Any]:
+    """What the graph of `PathGraph.between` is built from."""
     begins = _begins(graph, sources)
     ends = _ends(graph, sinks)
     keep = _on_path(graph, begins, ends)
@@ -146,7 +150,7 @@ class _Terminals:
     weight: FloatArray
 
     @classmethod
-    def for_nodes(cls, graph: PathGraph, kind: Kind, nodes: Nodes) -> "_Terminals":
+    def for_nodes(cls, graph: PathGraph, kind: Kind, nodes: Nodes) -> _Terminals:
         """One for each node that is not such a terminal itself; a tensor for each layer."""
         nodes = nodes[graph.kind[nodes] != kind]
         rows, counts = np.unique(graph.layer[nodes], return_counts=True)
@@ -161,7 +165,7 @@ class _Terminals:
             weight=np.ones(len(nodes)),
         )
 
-    def with_entries(self, graph: PathGraph, edges: BoolArray) -> "_Terminals":
+    def with_entries(self, graph: PathGraph, edges: BoolArray) -> _Terminals:
         """These and one in place of each node from which some edges come, read as that was."""
         entered, place = np.unique(graph.indices[edges], return_inverse=True)
         rows, counts = np.unique(graph.layer[entered], return_counts=True)
@@ -178,8 +182,10 @@ class _Terminals:
         )
 
 
-def _assembled(graph: PathGraph, keep: BoolArray, front: _Terminals, back: _Terminals) -> PathGraph:
-    """The graph of what is kept, with terminals in front and behind."""
+def _assembled(
+    graph: PathGraph, keep: BoolArray, front: _Terminals, back: _Terminals
+) -> dict[str, Any]:
+    """What the graph of what is kept is built from, with terminals in front and behind."""
     in_front, behind = sum(front.counts), sum(back.counts)
     position = np.cumsum(keep) - 1 + in_front  # of each kept node in the new graph
     size = in_front + int(keep.sum()) + behind
@@ -208,17 +214,17 @@ def _assembled(graph: PathGraph, keep: BoolArray, front: _Terminals, back: _Term
         *["output"] * len(back.names),
     ]
     sizes = np.array([*front.counts, *counts[counts > 0].tolist(), *back.counts])
-    return PathGraph(
-        indptr=indptr,
-        indices=np.concatenate(reads)[order],
-        activity=_padded(graph.activity[keep], in_front, behind, 0.0, 0.0),
-        kind=_padded(graph.kind[keep], in_front, behind, front.kind, back.kind),
-        layer=np.repeat(np.arange(len(sizes)), sizes),
-        layers=table(names, operations, sizes),
-        node_ids=np.concatenate([ids_in_front, ids[keep], np.full(behind, -1)]),
-        info=graph.info,
-        weights=weights,
-    )
+    return {
+        "indptr": indptr,
+        "indices": np.concatenate(reads)[order],
+        "activity": _padded(graph.activity[keep], in_front, behind, 0.0, 0.0),
+        "kind": _padded(graph.kind[keep], in_front, behind, front.kind, back.kind),
+        "layer": np.repeat(np.arange(len(sizes)), sizes),
+        "layers": table(names, operations, sizes),
+        "node_ids": np.concatenate([ids_in_front, ids[keep], np.full(behind, -1)]),
+        "info": graph.info,
+        "weights": weights,
+    }
 
 
 def _padded(

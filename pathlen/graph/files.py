@@ -5,24 +5,28 @@ than it has: so no file takes more memory than its size. The graph is built by t
 constructor, so what loads is a path graph.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pathlen.errors import GraphFileError, PathlenError
-from pathlen.graph.parts import DeadUnits
-from pathlen.graph.path_graph import Layer, PathGraph, TraceInfo
+from pathlen.graph.parts import DeadUnits, Layer, TraceInfo
 from pathlen.json_text import read_json
 from pathlen.printable import listed, shown
 from pathlen.whole_files import open_to_read, replacing
+
+if TYPE_CHECKING:
+    from pathlen.graph.path_graph import PathGraph
 
 FORMAT = "pathlen.PathGraph"
 VERSION = 1
@@ -58,14 +62,14 @@ def save(graph: PathGraph, path: str | PathLike[str]) -> None:
         np.savez(file, **arrays)
 
 
-def load(path: str | PathLike[str]) -> PathGraph:
-    """See `PathGraph.load`."""
+def built_from(path: str | PathLike[str], build: Callable[..., PathGraph]) -> PathGraph:
+    """What `PathGraph.load` returns: its arrays and tables, given to the constructor."""
     try:
         with open_to_read(path) as file, zipfile.ZipFile(file) as archive:
             arrays = _read_members(archive, os.fstat(file.fileno()).st_size)
         tables = _tables(arrays.pop(_TABLES))
         layers = tuple(_layer(row) for row in _expect(tables["layers"], list, "layers"))
-        return PathGraph(**arrays, layers=layers, info=_info(tables["info"]))
+        return build(**arrays, layers=layers, info=_info(tables["info"]))
     except GraphFileError as error:
         raise GraphFileError(f"{os.fspath(path)}: {error}") from error
     except PathlenError as error:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from pathlen.errors import ActivityError, GraphError
 from pathlen.graph import build, check
 from pathlen.graph.parts import FloatArray, IntArray, Kind, Layer, TraceInfo
-from pathlen.show.exporting import Exports
 
 if TYPE_CHECKING:
     import igraph
@@ -29,7 +28,7 @@ __all__ = ["Kind", "Layer", "PathGraph", "TraceInfo"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PathGraph(Exports):
+class PathGraph:
     """A directed acyclic graph of units and hubs, from input nodes to output nodes.
 
     With n nodes and e edges; all arrays are read-only. Every node lies on a path from an input to
@@ -305,9 +304,9 @@ class PathGraph(Exports):
             GraphError: There is no such layer, module (the nearest names are given) or node, or
                 no path leads from the sources to the sinks.
         """
-        from pathlen.graph.between import between
+        from pathlen.graph.between import parts_between
 
-        return between(self, sources, sinks)
+        return PathGraph(**parts_between(self, sources, sinks))
 
     def by_node_id(self, values: Sequence[Any] | npt.NDArray[Any]) -> dict[int, Any]:
         """Values of nodes under the caller's own numbering; added and dropped nodes have none.
@@ -365,9 +364,9 @@ class PathGraph(Exports):
         Raises:
             GraphFileError: The file is truncated, altered, hostile or of a newer version.
         """
-        from pathlen.graph.files import load
+        from pathlen.graph.files import built_from
 
-        return load(path)
+        return built_from(path, cls)
 
     @property
     def num_nodes(self) -> int:

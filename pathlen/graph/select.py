@@ -5,15 +5,21 @@ names), else the path of a module, which stands for the layers inside it. An int
 node: the caller's own for a graph that has `node_ids`, else its position.
 """
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pathlen.errors import GraphError
-from pathlen.graph.path_graph import Layer, PathGraph
+from pathlen.graph.parts import Layer
+
+if TYPE_CHECKING:
+    from pathlen.graph.path_graph import PathGraph
 
 Names = str | Layer | Iterable[str | Layer]
 """Layers: by name, pattern, module path or row of the table, or several of these."""

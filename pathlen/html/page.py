@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pathlen.errors import ReportError
 from pathlen.html.data import page_data
-from pathlen.show.exporting import file_target, write_text
+from pathlen.show.files import file_target, write_text
 
 if TYPE_CHECKING:
     from pathlen.report.report import Report

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.errors import GraphError, PathlenError
 from pathlen.graph.path_graph import PathGraph
-from pathlen.report.data import entry
 from pathlen.report.report import Report
+from pathlen.show.names import entry
 from pathlen.show.text import (
     aligned,
     html_summary,

@@ -7,20 +7,24 @@ averages; its edges say which layers feed which, with hubs left out.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from pathlen.graph.parts import Kind
+from pathlen.graph.path_graph import PathGraph
 from pathlen.report.contraction import between_layers
 from pathlen.report.layers import layer_tally
 from pathlen.report.shares import edge_share, node_share
+from pathlen.show.files import text_or_file, write_text
+from pathlen.show.graphml import layers_graphml, units_graphml
+from pathlen.show.layer_text import dot_text, mermaid_text
 
 if TYPE_CHECKING:
-    from pathlen.graph.path_graph import PathGraph
     from pathlen.report.layers import Number
     from pathlen.report.report import Report
 
@@ -91,6 +95,77 @@ class LayerGraph:
     nodes: tuple[LayerNode, ...]
     edges: tuple[LayerEdge, ...]
 
+    @overload
+    def to_dot(self, path: None = None) -> str: ...
+
+    @overload
+    def to_dot(self, path: str | PathLike[str]) -> None: ...
+
+    def to_dot(self, path: str | PathLike[str] | None = None) -> str | None:
+        """Return the graph in the language of Graphviz, or write it to a file.
+
+        An activation layer is filled in the proportion of its active and linear units; dashed
+        edges are skip connections.
+
+        Raises:
+            ReportError: The file cannot be written.
+        """
+        return text_or_file(dot_text(self), path)
+
+    @overload
+    def to_mermaid(self, path: None = None) -> str: ...
+
+    @overload
+    def to_mermaid(self, path: str | PathLike[str]) -> None: ...
+
+    def to_mermaid(self, path: str | PathLike[str] | None = None) -> str | None:
+        """Return the graph as a Mermaid flowchart, or write it to a file.
+
+        Dotted edges are skip connections. Programs that draw Mermaid refuse more than 500 edges or
+        50,000 characters unless they are set up otherwise (`maxEdges`, `maxTextSize`).
+
+        Raises:
+            ReportError: The file cannot be written.
+        """
+        return text_or_file(mermaid_text(self), path)
+
+    def to_graphml(self, path: str | PathLike[str]) -> None:
+        """Write a GraphML file, which networkx, igraph, Gephi, yEd and Cytoscape read.
+
+        `pathlen.write_graphml` writes the path graph itself.
+
+        Args:
+            path: The file. One that is there is replaced, all of it or nothing.
+
+        Raises:
+            ReportError: The file cannot be written.
+        """
+        write_text(path, layers_graphml(self))
+
+
+def write_graphml(measured: Report | PathGraph, path: str | PathLike[str]) -> None:
+    """Write a path graph as a GraphML file: its units, hubs and terminals.
+
+    Nodes carry what `PathGraph.to_networkx` gives them and, from a report, their shares of the
+    paths. `LayerGraph.to_graphml` writes the graph of the layers, which is much smaller.
+
+    Args:
+        measured: A report, or a path graph, whose nodes have no shares.
+        path: The file. One that is there is replaced, all of it or nothing.
+
+    Raises:
+        ReportError: The file cannot be written.
+    """
+    write_text(path, graphml_of_units(measured))
+
+
+def graphml_of_units(measured: Report | PathGraph) -> Iterator[str]:
+    """The text that `write_graphml` writes, in pieces."""
+    if isinstance(measured, PathGraph):
+        return units_graphml(measured, {})
+    shares = {weighting: node_share(measured, weighting) for weighting in measured.weightings}
+    return units_graphml(measured.graph, shares)
+
 
 def layer_graph(measured: Report | PathGraph) -> LayerGraph:
     """The graph of the layers of a network, hubs left out.
@@ -101,10 +176,8 @@ def layer_graph(measured: Report | PathGraph) -> LayerGraph:
     Args:
         measured: A report, or a path graph, whose layers have no contributions and edges no shares.
     """
-    from pathlen.report.report import Report
-
-    report = measured if isinstance(measured, Report) else None
-    graph = measured.graph if isinstance(measured, Report) else measured
+    report = None if isinstance(measured, PathGraph) else measured
+    graph = measured if isinstance(measured, PathGraph) else measured.graph
     rows, nodes = _nodes(graph, report)
     weightings = () if report is None else report.weightings
     carried, passing = [np.ones(graph.num_edges)], [np.ones(graph.num_nodes)]

@@ -22,9 +22,9 @@ from pathlen.errors import BackendError
 from pathlen.graph.parts import Kind
 from pathlen.optional import optional
 from pathlen.report import statistics
-from pathlen.report.data import layer_columns, report_record, weighted_name
+from pathlen.report.data import layer_columns, report_record
 from pathlen.report.layers import LayerRow, Number, effective_width, layer_rows, layer_sums
-from pathlen.show.exporting import Exports
+from pathlen.show.names import weighted_name
 from pathlen.show.text import report_html, report_text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PAGE_MEMORY = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class Report(Exports):
+class Report:
     """The measures of one path graph.
 
     Averages are floats, or Fractions after ``exact=True``. The contributions of all layers add

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathlen.report.data import entry
+from pathlen.show.names import entry
 from pathlen.show.text import FULL_TABLE, aligned
 
 if TYPE_CHECKING:

@@ -12,14 +12,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pathlen.graph.check import row_numbers
 from pathlen.graph.convert import node_attributes
-from pathlen.graph.parts import Kind
-from pathlen.report.data import weighted_name
-from pathlen.report.shares import node_share
+from pathlen.graph.parts import FloatArray, Kind
+from pathlen.show.names import weighted_name
 
 if TYPE_CHECKING:
     from pathlen.graph.path_graph import PathGraph
     from pathlen.report.layer_graph import LayerGraph
-    from pathlen.report.report import Report
 
 _HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -61,12 +59,16 @@ def layers_graphml(graph: LayerGraph) -> Iterator[str]:
     return _pieces(len(graph.nodes), nodes, ends, edges)
 
 
-def units_graphml(graph: PathGraph, report: Report | None) -> Iterator[str]:
-    """The path graph itself, hubs among its nodes; nodes have shares where there is a report."""
+def units_graphml(graph: PathGraph, shares: Mapping[str, FloatArray]) -> Iterator[str]:
+    """The path graph itself, hubs among its nodes.
+
+    Args:
+        graph: With n nodes.
+        shares: float64[n], the shares of paths of the nodes, by weighting.
+    """
     nodes = node_attributes(graph)
-    if report is not None:
-        for weighting in report.weightings:
-            nodes[weighted_name(weighting, "share")] = node_share(report, weighting).tolist()
+    for weighting, share in shares.items():
+        nodes[weighted_name(weighting, "share")] = share.tolist()
     edges = {} if graph.weights is None else {"weight": graph.weights.tolist()}
     ends = zip(graph.indices.tolist(), row_numbers(graph.indptr).tolist(), strict=True)
     return _pieces(graph.num_nodes, nodes, ends, edges)

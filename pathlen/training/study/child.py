@@ -20,8 +20,8 @@ from pathlen.training.folder_lock import FolderInUse, FolderLock
 from pathlen.training.loop import train
 from pathlen.training.progress import Lines
 from pathlen.training.study.folder import StudyFolder, new_attempt
+from pathlen.training.study.job import BUSY, GRACE, STOPPED, Job
 from pathlen.training.study.machine import machine_in_words
-from pathlen.training.study.processes import BUSY, GRACE, STOPPED, Job
 
 
 def live(job: Job, parent_ends: Callable[[], object]) -> int:

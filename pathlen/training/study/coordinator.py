@@ -18,8 +18,9 @@ from pathlen.errors import StudyError
 from pathlen.training.study.executors import Cluster, Here
 from pathlen.training.study.finished import read_finished, require_same_runs, write_finished
 from pathlen.training.study.folder import StudyFolder
+from pathlen.training.study.job import GRACE, Job
 from pathlen.training.study.plan import Plan, PlannedRun, plan_study
-from pathlen.training.study.processes import GRACE, LOOK, Job, Outcome
+from pathlen.training.study.processes import LOOK, Outcome
 from pathlen.training.study.settings import Study
 from pathlen.training.watch import shown
 from pathlen.whole_files import is_file

@@ -17,7 +17,9 @@ from pathlen.errors import StudyError
 from pathlen.printable import shown
 from pathlen.training.libraries import library
 from pathlen.training.study.address import check_address
-from pathlen.training.study.processes import Job, Outcome, carry_out, cores, unreachable
+from pathlen.training.study.job import Job
+from pathlen.training.study.machine import cores
+from pathlen.training.study.processes import Outcome, carry_out, unreachable
 
 PATIENCE = 4.0
 """Seconds to wait for a scheduler whose machine answers."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 import torch
-
-from pathlen.training.study.processes import cores
 
 
 def machine_in_words() -> str:
@@ -24,3 +23,10 @@ def _processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

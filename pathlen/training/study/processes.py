@@ -25,18 +25,12 @@ from typing import Any, Literal
 
 from pathlen.errors import StudyError
 from pathlen.training.study.folder import StudyFolder
-from pathlen.training.study.plan import PlannedRun
+from pathlen.training.study.job import BUSY, GRACE, STOPPED, Job
 from pathlen.training.tasks import TASKS
 from pathlen.whole_files import is_file, is_folder
 
 LOOK = 0.5
 """Seconds between looks whether a run is to stop."""
-
-GRACE = 20.0
-"""Seconds that a run has to end its step and save, once it is asked to stop."""
-
-STOPPED, BUSY = 130, 75
-"""Codes that the process of a run ends with: it was asked to; another one works in the folder."""
 
 LIBRARIES = {
     "digits": ("sklearn.datasets",),
@@ -48,25 +42,6 @@ LIBRARIES = {
 _CONTEXT = multiprocessing.get_context("forkserver")
 _lock = threading.Lock()
 """Threads begin processes, and ask how they ended, one after another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run to be carried out.
-
-    Attributes:
-        run: Of the plan.
-        home: Folder of the study.
-        command: The file whose disappearance asks the run to stop.
-        threads: Of the process.
-        cwd: Folder that relative paths in the recipe start from.
-    """
-
-    run: PlannedRun
-    home: Path
-    command: Path
-    threads: int
-    cwd: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +102,6 @@ def _settled(job: Job, process: int | None, code: int) -> Outcome:
         name = signal.Signals(-code).name
         known = home.note_death(job.run, f"the process of the run was ended by {name}{memory}")
     return Outcome(known.state, known.error, known.rows[-1] if known.rows else {})
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def unreachable(home: Path, command: Path) -> str:
