@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sqlite3
+import time
 
 import pytest
 import yaml
@@ -42,6 +43,21 @@ def home(tmp_path):
 
 def states(home):
     return [home.look(run).state for run in home.plan().runs]
+
+
+def test_a_clock_that_was_set_back(home):
+    """No run takes less than no time, and the rest of a study neither."""
+    done, running, *_ = home.plan().runs
+    put(home, done, ROWS)
+    attempt = home.look(done).attempt
+    home.note(done.key, attempt.model_copy(update={"begun": attempt.ended + 3600}))
+    assert home.look(done).took is None
+    home.of_run(running.key).mkdir()
+    home.note(running.key, attempt.model_copy(update={"begun": time.time() + 3600, "ended": None}))
+    with FolderLock(home.of_run(running.key)):
+        status = read_status(home.path)
+    assert [one["seconds"] for one in status.running] == [0.0]
+    assert status.remaining is None
 
 
 def test_what_files_say_of_runs(home):

@@ -222,7 +222,8 @@ class StudyFolder:
         if attempt is not None:
             summary |= {"machine": attempt.machine} if attempt.machine else {}
             if attempt.ended is not None and attempt.number == 1:
-                took = attempt.ended - attempt.begun
+                # nothing is known of it where the clock was set back meanwhile
+                took = attempt.ended - attempt.begun if attempt.ended >= attempt.begun else None
         return Known("done", summary, rows, attempt=attempt, took=took)
 
     def note(self, key: str, attempt: Attempt) -> None:

@@ -210,7 +210,7 @@ def read_status(
         counts[one.state] += 1
     now = time.time()
     running = [
-        {"name": names[key], "key": key, "seconds": now - since.begun, "host": since.host}
+        {"name": names[key], "key": key, "seconds": max(0.0, now - since.begun), "host": since.host}
         for key, one in known.items()
         if one.state == "running" and (since := one.attempt) is not None
     ]
