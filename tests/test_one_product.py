@@ -136,11 +136,15 @@ def test_other_operations_in_between_nest(name):
 
 def test_a_constant_mask_leaves_what_it_leaves():
     mask = torch.tensor([True, False, False, False])
-    for meet in (torch.add, torch.mul):
-        masked = model(lambda a, b, c, m=meet: m(m(a, b.relu()).masked_fill(mask, 0), c))
-        # feature 0 is c alone; the others merge a, relu(b) and c
-        walk = Fraction(3, 4) * Fraction(1, 3)
-        assert numbers(masked, ROWS) == (2 * (4 + 3 * 12), Fraction(12, 40), walk, 3)
+    masked = {
+        meet: model(lambda a, b, c, m=meet: m(m(a, b.relu()).masked_fill(mask, 0), c))
+        for meet in (torch.add, torch.mul)
+    }
+    # feature 0 is c alone in the sum, and 0 in the product; the others merge a, relu(b) and c
+    walk = Fraction(3, 4) * Fraction(1, 3)
+    assert numbers(masked[torch.add], ROWS) == (2 * (4 + 3 * 12), Fraction(12, 40), walk, 3)
+    third = Fraction(1, 3)
+    assert numbers(masked[torch.mul], ROWS) == (2 * 3 * 12, third, third, 3)
 
 
 def test_all_functions_of_one_tensor_are_evaluated():
