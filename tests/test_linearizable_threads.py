@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pathlen.training import make_linearizable, slopes_of
+from pathlen.training.blend import blend
 
 THREADS, CALLS = 4, 60
 
@@ -92,6 +94,28 @@ def test_calls_from_several_threads(kind: type[nn.Module]) -> None:
                 assert torch.equal(one, other)
 
     together(work)
+
+
+@pytest.mark.parametrize("size", [4, 4096])
+def test_a_model_computes_the_same_while_another_thread_traces(size: int) -> None:
+    """By the same operators: with others its gradients were those of another rounding."""
+    x = torch.randn(2, size, requires_grad=True)
+    slope = torch.full((size,), 0.25, requires_grad=True)
+    expected = blend(x, slope, torch.relu, "relu").grad_fn.name()
+    within, done = Event(), Event()
+
+    def trace() -> None:
+        with FakeTensorMode():
+            within.set()
+            done.wait(30)
+
+    thread = Thread(target=trace)
+    thread.start()
+    within.wait(30)
+    found = blend(x, slope, torch.relu, "relu").grad_fn.name()
+    done.set()
+    thread.join()
+    assert found == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

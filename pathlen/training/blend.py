@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Form = Literal["relu", "pure", "any"]
 """ReLU; a deterministic function of one tensor, evaluated again in backward; anything else."""
@@ -78,7 +77,7 @@ def _is_by_hand(x: Tensor, slope: Tensor) -> bool:
         torch.compiler.is_dynamo_compiling()
         or not torch.is_grad_enabled()
         or type(x) is not Tensor
-        or is_in_torch_dispatch_mode()
+        or torch._C._len_torch_dispatch_stack() > 0  # of this thread, as Python's flag is not
         or _is_transformed(x, slope)
     )
 
