@@ -15,7 +15,7 @@ from pathlen.lowering.labels import collapse, compact
 from pathlen.lowering.lookups import as_chosen, chooser_of, choosing
 from pathlen.lowering.masks import READS, adds_to_what_is_there, mask_of, written_by
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
-from pathlen.lowering.operations import aten, call_by_name, functional
+from pathlen.lowering.operations import aten, call_by_name, functional, widened
 from pathlen.lowering.ranks import Order, picked_by, written_by_rank
 from pathlen.lowering.regions import Region
 from pathlen.lowering.rules import kind_of_call
@@ -390,7 +390,7 @@ class _Evaluation:
             raise UnsupportedOperation(_failure(call, in_float64, error)) from error
         dtypes = {v.dtype for v in call.values() if v.dtype.is_floating_point}
         self.rounding += max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
-        return pytree.tree_map_only(torch.Tensor, _widened, result)
+        return pytree.tree_map_only(torch.Tensor, widened, result)
 
     def _normalize(self, call: Call) -> torch.Tensor:
         """A normalization layer with its statistics fixed: scale and shift, per channel."""
@@ -422,10 +422,6 @@ class _Evaluation:
             if tensor.shape[axis] > 1 and bool((tensor == tensor.narrow(axis, 0, 1)).all()):
                 tensor = tensor.narrow(axis, 0, 1)
         return tensor
-
-
-def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _failure(call: Call, in_float64: Exception, in_own: Exception) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 import torch
 
 from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.generic import generic_constants
 from pathlen.lowering.labels import broadcast, compact
 from pathlen.lowering.moving import item_of, moved_numbers
-from pathlen.lowering.operations import call_by_name, functional
+from pathlen.lowering.operations import call_by_name, functional, widened
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.states import NEGATIONS, SAME
+from pathlen.lowering.states import COPIES
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.variants import operands_first, passed_on
 
@@ -125,21 +126,9 @@ class _Evaluation:
 
 def run_with(call: Call, number: Callable[[Value], torch.Tensor]) -> torch.Tensor:
     """The result of an elementwise call, computed from other numbers in float64."""
-    arguments = call.replace_values(lambda value: _widened(number(value)))
+    arguments = call.replace_values(lambda value: widened(number(value)))
     result: torch.Tensor = call_by_name(functional(call.func), arguments)
-    return _widened(result)
-
-
-def generic_constants(read: list[Value], constants: Constants) -> Constants:
-    """Constants, computed from random numbers in place of parameters."""
-    generator = torch.Generator().manual_seed(0)
-    generic = {
-        key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
-        if tensor.is_floating_point()
-        else tensor
-        for key, tensor in constants.attributes_behind(read).items()
-    }
-    return constants.renewed(lambda *key: generic[key], read)
+    return widened(result)
 
 
 def _form(value: Value, known: dict[Value, Form], generic: Constants, constants: Constants) -> Form:
@@ -166,7 +155,7 @@ def _form(value: Value, known: dict[Value, Form], generic: Constants, constants:
         parts = [broadcast(known[operand][0], value.shape) for operand in below]
         shifts = [broadcast(known[operand][1], value.shape) for operand in below]
         return torch.stack(parts).sum(0), torch.stack(shifts).sum(0)
-    if (value.call.name in SAME - NEGATIONS) or len(varying_operands(value.call)) > 1:
+    if value.call.name in COPIES or len(varying_operands(value.call)) > 1:
         return broadcast(scale, value.shape), broadcast(shift, value.shape)
 
     call = value.call
@@ -182,7 +171,3 @@ def _begun(value: Value) -> Form:
         return begun.scale, begun.shift
     one = torch.ones((), dtype=torch.float64)
     return one.expand(value.shape), torch.zeros_like(one).expand(value.shape)
-
-
-def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor

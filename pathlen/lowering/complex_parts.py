@@ -8,13 +8,13 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.states import SAME
+from pathlen.lowering.states import COPIES
 from pathlen.lowering.values import Call, Value
 from pathlen.lowering.written_views import in_shape, selected
 
 Parts = tuple[Value | None, Value | None]
 _CONJUGATES = frozenset(aten("conj _conj conj_physical _conj_physical"))
-_COPIES = (SAME - frozenset(aten("neg negative"))) | frozenset(aten("resolve_conj resolve_neg"))
+_COPIES = COPIES | frozenset(aten("resolve_conj resolve_neg"))
 _TIMES = frozenset(aten("mul multiply"))
 
 

@@ -22,7 +22,7 @@ from pathlen.lowering.operators import TURNED, Meeting, inverted, meeting_of, re
 from pathlen.lowering.places import Places, identity
 from pathlen.lowering.regions import EXPANDABLE, Region, find_region, region_of
 from pathlen.lowering.rules import kind_of
-from pathlen.lowering.states import NEGATIONS, PRODUCTS, QUOTIENTS, SAME
+from pathlen.lowering.states import COPIES, PRODUCTS, QUOTIENTS, SAME
 from pathlen.lowering.values import Call, Operator, Value, varying_operands
 from pathlen.lowering.waiting import is_waiting_sum
 
@@ -174,7 +174,7 @@ def _behind_calls(inner: Value, between: list[Value], constants: Constants) -> O
     the smallest, negated. Empty where there is none; parameters may have any sign.
     """
     calls = [one.call for one in between if one.call is not None and kind_of(one) != "movement"]
-    if inner.operator == "sum" or all(call.name in SAME - NEGATIONS for call in calls):
+    if inner.operator == "sum" or all(call.name in COPIES for call in calls):
         return inner.operator
     if inner.operator == "product" and all(call.name in _LINEAR for call in calls):
         return inner.operator

@@ -1,11 +1,24 @@
 """Constants as weights are: generic, where their values are unknown or all 0."""
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 
 from pathlen.lowering.constants import Constants, UnknownConstantError
 from pathlen.lowering.values import Value
+
+
+def generic_constants(read: Sequence[Value], constants: Constants) -> Constants:
+    """Constants, computed from random numbers in place of parameters."""
+    generator = torch.Generator().manual_seed(0)
+    generic = {
+        key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+        if tensor.is_floating_point()
+        else tensor
+        for key, tensor in constants.attributes_behind(read).items()
+    }
+    return constants.renewed(lambda *key: generic[key], read)
 
 
 class GenericConstants:

@@ -55,9 +55,7 @@ def is_chooser(node: fx.Node) -> bool:
     val = node.meta.get("val")
     if isinstance(val, torch.Tensor) and not (val.is_floating_point() or val.is_complex()):
         return True
-    if node.op != "call_function" or not hasattr(node.target, "_schema"):
-        return False
-    kind = kind_of_call(bind_call(node.target, node.args, node.kwargs, node))
+    kind = _kind_of_node(node)
     sources = node.all_input_nodes
     moved = kind in ("elementwise", "movement", "reduction")
     return moved and bool(sources) and all(map(is_chooser, sources))
@@ -113,11 +111,13 @@ def _by_letters(
 
 def _is_softmax(node: fx.Node) -> bool:
     """Whether a node is a softmax, moved or scaled since at most."""
-    while node.op == "call_function" and hasattr(node.target, "_schema"):
-        kind = kind_of_call(bind_call(node.target, node.args, node.kwargs, node))
-        if kind == "softmax":
-            return True
-        if kind not in ("movement", "elementwise") or len(node.all_input_nodes) != 1:
-            return False
+    while _kind_of_node(node) in ("movement", "elementwise") and len(node.all_input_nodes) == 1:
         node = node.all_input_nodes[0]
-    return False
+    return _kind_of_node(node) == "softmax"
+
+
+def _kind_of_node(node: fx.Node) -> str | None:
+    """The kind of the call that a node is; None where it calls no operator."""
+    if node.op != "call_function" or not hasattr(node.target, "_schema"):
+        return None
+    return kind_of_call(bind_call(node.target, node.args, node.kwargs, node))

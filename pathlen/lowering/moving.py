@@ -11,12 +11,10 @@ from torch.utils import _pytree as pytree
 from pathlen.errors import PathlenError
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import compact
-from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import find_rule, kind_of
-from pathlen.lowering.states import SAME
+from pathlen.lowering.states import COPIES
 from pathlen.lowering.values import Call, Value, once
 
-_COPIES = SAME - frozenset(aten("neg negative"))
 INDICES = ("index", "indices", "mask", "repeats")
 """Arguments that say where, and are not moved themselves."""
 
@@ -130,7 +128,7 @@ def before_moves(value: Value) -> Value:
         moves = kind_of(value) == "movement"
         operands = moved_operands(value.call) if moves else list(value.call.values())
         varying = [operand for operand in operands if operand.varies]
-        if len(varying) != 1 or not (moves or value.call.name in _COPIES):
+        if len(varying) != 1 or not (moves or value.call.name in COPIES):
             break
         value = varying[0]
     return value

@@ -110,3 +110,8 @@ def call_by_name(func: Any, arguments: dict[str, Any], like: Any = None) -> Any:
     names = [argument.name for argument in schema.arguments if not argument.kwarg_only]
     keywords = {name: value for name, value in arguments.items() if name not in names}
     return func(*[arguments[name] for name in names], **keywords)
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in float64, where it holds floating-point numbers."""
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -29,7 +29,7 @@ from pathlen.lowering.regions import find_region
 from pathlen.lowering.rules import Result, kind_of, rule
 from pathlen.lowering.several import Layout
 from pathlen.lowering.stacks import Stack, stack_of
-from pathlen.lowering.states import NEGATIONS, PRODUCTS, SAME, TOTALS
+from pathlen.lowering.states import COPIES, PRODUCTS, TOTALS
 from pathlen.lowering.statistics import keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.written_views import first_along, in_shape
@@ -106,7 +106,7 @@ def _factors_of(value: Value, lowering: Lowering) -> list[Value] | None:
             ]
             both = [one for one in made if one is not None and one.is_path]
             return both if inner.merge and len(both) == 2 else None
-        copies = kind_of(inner) == "movement" or inner.call.name in SAME - NEGATIONS
+        copies = kind_of(inner) == "movement" or inner.call.name in COPIES
         if not copies or len(operands) != 1:
             break
         between.insert(0, inner)

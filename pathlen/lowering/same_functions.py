@@ -13,6 +13,7 @@ import torch
 
 from pathlen.lowering.activity import function_values
 from pathlen.lowering.constants import Constants
+from pathlen.lowering.generic import generic_constants
 from pathlen.lowering.regions import Region
 
 
@@ -28,14 +29,7 @@ def function_numbers(region: Region, constants: Constants, shape: Sequence[int])
         int64, in a shape that `shape` broadcasts to: the first place of each function there.
     """
     values = region.constants
-    generator = torch.Generator().manual_seed(0)
-    generic = {
-        key: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
-        if tensor.is_floating_point()
-        else tensor
-        for key, tensor in constants.attributes_behind(values).items()
-    }
-    found = function_values(region, constants.renewed(lambda *key: generic[key], values))
+    found = function_values(region, generic_constants(values, constants))
     if found is None:
         return places(shape)
     _, on_grid, _ = found

@@ -116,8 +116,6 @@ def of_meeting(
     places = _together([variants.places(source).expanded(shape) for source in sources])
     if places is None:
         return None
-    if shape.numel() > MOST_ELEMENTS:
-        return Several(None, plain(places))
     labels = [broadcast(source.labels, shape) for source in sources]
     numbers = [variants.of(source) for source in sources]
     columns = [broadcast(own, shape) for own in numbers if own is not None]
@@ -275,24 +273,17 @@ def _several(
 
 def _together(places: list[Places]) -> Places | None:
     """Places of tuples of elements; None where each is another one, or where it is not known."""
-    shape = places[0].shape
+    shape = torch.Size(places[0].shape)
+    if shape.numel() > MOST_ELEMENTS:
+        return None
     if any(one.key is not None for one in places) or not all(one.repeats() for one in places):
         return None
     if all(one.numbers is None for one in places):
         varies = [any(one.strides[axis] for one in places) for axis in range(len(shape))]
         if all(own or size < 2 for own, size in zip(varies, shape, strict=True)):
             return None
-        number = torch.zeros((), dtype=torch.int64)
-        for axis, (own, size) in enumerate(zip(varies, shape, strict=True)):
-            along = torch.arange(size if own else 1)
-            number = number * len(along) + along.view(
-                [-1 if a == axis else 1 for a in range(len(shape))]
-            )
-        return (
-            numbered(number.expand(shape)) if torch.Size(shape).numel() <= MOST_ELEMENTS else None
-        )
-    if torch.Size(shape).numel() > MOST_ELEMENTS:
-        return None
+        sizes = torch.Size([n if own else 1 for own, n in zip(varies, shape, strict=True)])
+        return numbered(torch.arange(sizes.numel()).view(sizes).expand(shape))
     rows = torch.stack([one.as_numbers().reshape(-1) for one in places], 1)
     found = numbered(torch.from_numpy(distinct_rows(rows.numpy())[1]).view(shape))
     return found if _repeats(found) else None

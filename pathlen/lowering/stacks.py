@@ -13,12 +13,21 @@ from pathlen.lowering.operations import aten
 from pathlen.lowering.places import MOST_ELEMENTS, Places, identity
 from pathlen.lowering.placing import moved_places
 from pathlen.lowering.rules import kind_of_call
-from pathlen.lowering.states import NEGATIONS, NONLINEAR, PRODUCTS, SAME, TOTALS, Of, State, meeting
+from pathlen.lowering.states import (
+    COPIES,
+    NEGATIONS,
+    NONLINEAR,
+    PRODUCTS,
+    SAME,
+    TOTALS,
+    Of,
+    State,
+    meeting,
+)
 from pathlen.lowering.statistics import REDUCTIONS, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 
 JOINS = (*aten("stack cat concat concatenate"), ASSEMBLED)
-_COPIES = SAME - NEGATIONS
 SCALINGS = frozenset(aten("mul multiply div divide true_divide"))
 _Place = tuple[int, list[tuple[int, int]]]  # offset; sizes and strides of axes longer than 1
 
@@ -185,7 +194,7 @@ def _before_moves(
     moves, first = list[Value](), value
     while first.call is not None and first.call.name not in JOINS:
         operands = varying_operands(first.call)
-        copies = first.call.name in _COPIES or first in scalings
+        copies = first.call.name in COPIES or first in scalings
         if len(operands) != 1 or not (copies or kind_of_call(first.call) == "movement"):
             break
         moves.insert(0, first)
@@ -195,7 +204,7 @@ def _before_moves(
         item = item_of(moved)
         if moved.call is None or item is None:
             return first, None
-        if moved.call.name in _COPIES or moved in scalings:
+        if moved.call.name in COPIES or moved in scalings:
             before = moved
             continue
         found = moved_places(moved.call, before, places, item, constants)

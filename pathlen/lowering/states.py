@@ -21,6 +21,7 @@ SAME = frozenset(
         " feature_dropout alpha_dropout feature_alpha_dropout nan_to_num lift_fresh_copy"
     )
 )
+COPIES = SAME - NEGATIONS
 _EXPONENTIALS = frozenset(aten("exp exp2"))
 PRODUCTS = frozenset(aten("mul multiply"))
 QUOTIENTS = frozenset(aten("div divide true_divide"))

@@ -28,10 +28,8 @@ from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered
 from pathlen.lowering.placing import joined_places, moved_places
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.scales import Scales
-from pathlen.lowering.states import NEGATIONS, SAME, SUMS, degree_by_name
+from pathlen.lowering.states import COPIES, SUMS, degree_by_name
 from pathlen.lowering.values import Call, Value, varying_operands
-
-_COPIES = SAME - NEGATIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +98,7 @@ class Variants:
         if call is not None and value.passes is None:
             is_movement = kind_of(value) == "movement"
             repeats |= is_movement and any(name in call.arguments for name in INDICES)
-            scaled |= kind_of(value) == "elementwise" and call.name not in _COPIES
+            scaled |= kind_of(value) == "elementwise" and call.name not in COPIES
         return repeats, scaled
 
     def of(self, value: Value) -> torch.Tensor | None:
