@@ -25,6 +25,28 @@ PATIENCE = 300  # seconds; a test that needs them has failed
 SHORT = changed(TINY, train__epochs=1, linearize__epochs=1, finetune__epochs=0)
 del SHORT["machine"]["threads"]
 LONG = changed(SHORT, train__epochs=40)
+HELD = """
+import os, time
+from pathlen.training import MLP
+
+class Held(MLP):
+    def forward(self, x):
+        if self.training and not os.path.exists({mark!r}):
+            time.sleep(0.1)
+        return super().forward(x)
+"""
+
+
+def held(folder: Path) -> tuple[dict[str, Any], Path]:
+    """`LONG`, as a recipe whose steps take long until a file is there, and that file.
+
+    A run that is to be stopped must not come to its end before it is: how long a process takes to
+    begin tells nothing about how long another one trains.
+    """
+    mark = folder / "mark"
+    (folder / "held.py").write_text(HELD.format(mark=str(mark)))
+    model = {"name": f"{folder / 'held.py'}:Held", "in_features": 64, "width": 8, "depth": 2}
+    return changed(LONG, model=model), mark
 
 
 def settings(**changes: Any) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from pathlen.training.study.processes import unreachable
 from pathlen.training.study.results import read_status
 from tests.processes import CONTEXT, PATIENCE
 from tests.studies import (
-    LONG,
     SHORT,
     begin,
     check_each_done_once,
     cluster,
     finished,
+    held,
     logs,
     settings,
     under_way,
@@ -57,19 +57,21 @@ def address():
         yield made.scheduler_address
 
 
-def killer(process, home, runs):
-    """Kill a process once so many runs are under way."""
+def killer(process, home, runs, mark):
+    """Kill a process once so many runs are under way, which go on quickly then."""
     wait_for(lambda: len(under_way(home)) == runs, "runs under way")
     process.kill()
+    mark.touch()
 
 
 @pytest.mark.slow
 def test_workers_and_schedulers_that_are_killed_lose_nothing(tmp_path, port):
-    study = make_study(settings(recipe=LONG, grid={"omega": [5.0]}, seeds=[0, 1, 2]))
+    recipe, mark = held(tmp_path)
+    study = make_study(settings(recipe=recipe, grid={"omega": [5.0]}, seeds=[0, 1, 2]))
     where = f"tcp://127.0.0.1:{port}"
     with cluster(tmp_path, port) as (scheduler, doomed, _):
         home = tmp_path / "worker"
-        threading.Thread(target=killer, args=(doomed, home, 2)).start()
+        threading.Thread(target=killer, args=(doomed, home, 2, mark)).start()
         assert run_study(study, home, scheduler=where) == {"done": 3}
         # the run of the dead worker went on from its checkpoint, on the other one
         (key,) = (key for key, text in logs(home).items() if "going on in phase" in text)
@@ -77,8 +79,9 @@ def test_workers_and_schedulers_that_are_killed_lose_nothing(tmp_path, port):
         (record,) = (one for one in read_results(home).records if one.key == key)
         check_like_alone(tmp_path / "alone", record, epochs=40)
 
+        mark.unlink()
         home = tmp_path / "scheduler"
-        threading.Thread(target=killer, args=(scheduler, home, 1)).start()
+        threading.Thread(target=killer, args=(scheduler, home, 1, mark)).start()
         with pytest.raises(StudyError, match="the same command goes on"):
             run_study(study, home, scheduler=where)
     wait_for(lambda: read_status(home).counts["running"] == 0, "an end of the runs")

@@ -24,10 +24,10 @@ from pathlen.training.study.results import read_status
 from pathlen.training.trained import load_run
 from tests.processes import CONTEXT, PATIENCE, command_line
 from tests.studies import (
-    LONG,
     SHORT,
     attempts,
     check_each_done_once,
+    held,
     logs,
     settings,
     under_way,
@@ -133,7 +133,8 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, monkeypatch):
         {"label": "well", "set": {"omega": 5.0}},
         {"label": "diverges", "set": {"train.epochs": 1, "optimizer.learning_rate": 1e30}},
     ]
-    study = settings(recipe=LONG, cases=cases, grid={}, seeds=[0], workers=1)
+    recipe, mark = held(tmp_path)
+    study = settings(recipe=recipe, cases=cases, grid={}, seeds=[0], workers=1)
     home = tmp_path / "studies" / "small"
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     arguments = (tmp_path, "study", "run", "study.yaml")
@@ -146,6 +147,7 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, monkeypatch):
     assert process.exitcode == 130
     assert "stopped; the same command goes on" in (tmp_path / "out").read_text()
     assert read_status(home).counts == {"done": 0, "running": 0, "pending": 2, "failed": 0}
+    mark.touch()
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["study", "run", "study.yaml"])
     assert result.exit_code == 1
@@ -164,10 +166,9 @@ def interrupted_at(home, runs, sent):
 
 
 def test_a_study_that_is_interrupted_goes_on(tmp_path):
-    study, home = (
-        make_study(settings(recipe=LONG, **ONE | {"seeds": [0, 1, 2]})),
-        tmp_path / "study",
-    )
+    recipe, mark = held(tmp_path)
+    study = make_study(settings(recipe=recipe, **ONE | {"seeds": [0, 1, 2]}))
+    home = tmp_path / "study"
     thread = threading.Thread(target=interrupted_at, args=(home, 2, []))
     thread.start()
     with pytest.raises(KeyboardInterrupt):
@@ -175,6 +176,7 @@ def test_a_study_that_is_interrupted_goes_on(tmp_path):
     thread.join()
     assert read_status(home).counts == {"done": 0, "running": 0, "pending": 3, "failed": 0}
     assert not [*home.glob("commands/*")]
+    mark.touch()
     assert run_study(study, home) == {"done": 3}
     went_on = [key for key, text in logs(home).items() if "going on in phase" in text]
     assert len(went_on) == 2
@@ -192,12 +194,14 @@ def carry_out(settings, folder):
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_once_its_runs_have_ended(tmp_path):
-    study, home = settings(recipe=LONG, **ONE | {"seeds": [0, 1]}), tmp_path / "study"
+    recipe, mark = held(tmp_path)
+    study, home = settings(recipe=recipe, **ONE | {"seeds": [0, 1]}), tmp_path / "study"
     process = CONTEXT.Process(target=carry_out, args=(study, home))
     process.start()
     wait_for(lambda: len(under_way(home)) == 2, "two runs under way")
     process.kill()
     process.join(PATIENCE)
+    mark.touch()
     assert run_study(make_study(study), home) == {"done": 2}
     assert [text.count("going on in phase") for text in logs(home).values()] == [1, 1]
     assert [one["number"] for one in attempts(home).values()] == [2, 2]
