@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import random
-import signal
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +41,8 @@ def data(number: int) -> TensorDataset:
     return TensorDataset(x, (x[:, 0] * x[:, 1] > 0).long())
 
 
-def kill_after(delay: float | None) -> None:
-    """End this process without anything that it could do about it, some time from now."""
-    if delay is not None:
-
-        def die() -> None:
-            time.sleep(delay)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        threading.Thread(target=die, daemon=True).start()
-
-
-def end(model: nn.Module, prior: SparsityPrior) -> dict[str, Any]:
-    return copy.deepcopy({"model": model.state_dict(), "prior": prior.state_dict()})
+def end(model: nn.Module, prior: SparsityPrior, **more: Any) -> dict[str, Any]:
+    return copy.deepcopy({"model": model.state_dict(), "prior": prior.state_dict(), **more})
 
 
 class Classifier(nn.Module):
@@ -120,15 +105,25 @@ def whole_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def hugging_face(folder: Path, delay: float | None = None) -> None:
-    """Train, or go on; what has come of it is written beside the checkpoints."""
+def hugging_face(folder: Path, begun: Callable[[], None]) -> None:
+    """Train, or go on; what has come of it is written beside the checkpoints.
+
+    Args:
+        folder: Of the checkpoints.
+        begun: Called before the first step.
+    """
     torch.set_num_threads(1)
     model = Classifier()
     prior = prior_of(model.net)
-    trainer = trainer_of(folder, model, prior)
-    kill_after(delay)
+    trainer = trainer_of(folder, model, prior, logging_strategy="epoch")
+    begun()
     trainer.train(resume_from_checkpoint=whole_checkpoint(folder))
-    torch.save(end(model, prior), folder / "end.pt")
+    logged = [
+        {name: value for name, value in row.items() if name.startswith(("depth/", "step"))}
+        for row in trainer.state.log_history
+    ]
+    ended = end(model, prior, optimizer=trainer.optimizer.state_dict(), logged=logged)
+    torch.save(ended, folder / "end.pt")
 
 
 def module_of(prior: bool = True, **options: Any) -> Any:
@@ -189,36 +184,27 @@ def newest(folder: Path) -> str | None:
     return str(found[0]) if found else None
 
 
-def lightning(folder: Path, delay: float | None = None) -> None:
+def lightning(folder: Path, begun: Callable[[], None]) -> None:
     """The same in Lightning."""
     torch.set_num_threads(1)
     module = module_of()
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    keep = ModelCheckpoint(folder, save_top_k=-1, every_n_train_steps=3)
+    class CheckpointBetweenSteps(ModelCheckpoint):
+        """Saves no sums of gradients, and so not in the middle of them.
+
+        Lightning would write the checkpoint from which it went on once more, a batch later.
+        """
+
+        def on_train_batch_end(self, *given: Any) -> None:
+            if (given[-1] + 1) % 2 == 0:
+                super().on_train_batch_end(*given)
+
+    keep = CheckpointBetweenSteps(folder, save_top_k=-1, every_n_train_steps=3)
     trainer, batches = lightning_of(folder, module, keep)
-    kill_after(delay)
+    begun()
     trainer.fit(module, batches, ckpt_path=newest(folder), weights_only=False)
-    torch.save(end(module.model, module.prior), folder / "end.pt")
-
-
-RUNS = {"hugging_face": hugging_face, "lightning": lightning}
-
-
-def kill_again_and_again(name: str, folder: Path, kills: int, longest: float, seed: int) -> int:
-    """Kill a run at random moments until it was killed so often or has ended; let it end.
-
-    Returns:
-        How often it was killed.
-    """
-    from tests.processes import exit_code
-
-    draw, killed = random.Random(seed), 0
-    folder.mkdir(parents=True)
-    while killed < kills and not (folder / "end.pt").exists():
-        code = exit_code(RUNS[name], folder, draw.uniform(0, longest))
-        assert code in (0, -9), code
-        killed += code == -9
-    if not (folder / "end.pt").exists():
-        assert exit_code(RUNS[name], folder) == 0
-    return killed
+    optimizer = trainer.optimizers[0].state_dict()
+    logged = dict(trainer.callback_metrics)
+    ended = end(module.model, module.prior, optimizer=optimizer, logged=logged)
+    torch.save(ended, folder / "end.pt")

@@ -1,27 +1,33 @@
 """Runs and studies that are killed at random moments until they end, and what they end with.
 
-`python -m tests.kills train 30` and `python -m tests.kills study 30` do it as often as one likes,
-in a folder of their own, and print what came of it; `tests/test_kills.py` does the first a few
-times, and `tests/test_study_run.py` kills studies.
+    python -m tests.kills --times 30 train
+
+does it in a folder of its own and prints what came of it; the others are `study`, `lightning` and
+`huggingface`. `tests/test_kills.py` does each a few times.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
 from pathlen.training.study.folder import StudyFolder
-from tests import studies
-from tests.processes import CONTEXT, PATIENCE
-from tests.training_runs import TINY, changed, outcome, run
+from pathlen.whole_files import UNFINISHED
+from tests import callback_runs, studies
+from tests.processes import CONTEXT, PATIENCE, command_line
+from tests.training_runs import TINY, changed, comparable, outcome, run
 
 # 40 steps, of which each second one leaves a checkpoint; a target, a teacher, a growing prior
 RUN = changed(
@@ -46,83 +52,152 @@ class Tally:
     """What was done.
 
     Attributes:
-        kills: Processes that were killed.
+        kills: How often something was killed.
+        writing: At how many of them a file or checkpoint was left half written.
+        runs: At how many of them it was the process of a study's run, and not the command.
         ends: Runs or studies that ended, and were compared.
     """
 
     kills: int = 0
+    writing: int = 0
+    runs: int = 0
     ends: int = 0
 
 
-def kill_runs(folder: Path, kills: int, seed: int) -> Tally:
-    """Kill the process of a run so many times, at random moments; each end is compared.
+@dataclass(frozen=True)
+class Subject:
+    """What is killed.
 
-    A run that ends before it is killed is followed by another one, in a folder of its own.
+    Attributes:
+        carry_out: Begins it in a folder, or goes on; calls its second argument when it trains.
+        half_written: What is being written in the folder, or was left so.
+        outcome: All that must not depend on interruptions.
     """
-    draws, tally = random.Random(seed), Tally()
-    for name in ("first", "whole"):  # the first process of all has to load torch
+
+    carry_out: Callable[[Path, Callable[[], None]], None]
+    half_written: Callable[[Path], set[Path]]
+    outcome: Callable[[Path], Any]
+
+
+def kill(name: str, folder: Path, times: int, seed: int) -> Tally:
+    """Kill something so many times, at random moments; each end is compared.
+
+    Half of the moments are the next ones at which something is being written. What ends before it
+    is killed is followed by another one, in a folder of its own.
+    """
+    subject, draws, tally = SUBJECTS[name], random.Random(seed), Tally()
+    seconds = 0.0
+    for place in (folder / "first", folder / "whole"):  # the first of all has to load torch
+        process = _begin(subject, place)
         begun = time.monotonic()
-        assert _process(folder / name, None) == 0
+        assert _ended(process) == 0
         seconds = time.monotonic() - begun
-    expected = outcome(folder / "whole")
+    expected = subject.outcome(folder / "whole")
     while True:
         place = folder / str(tally.ends)
-        last = tally.kills == kills
-        code = _process(place, None if last else draws.uniform(0, 0.8 * seconds))
-        if code == -signal.SIGKILL:
-            tally.kills += 1
+        process = _begin(subject, place)
+        code, killed = None, tally.kills
+        while code is None and tally.kills < times:
+            code = _killed(subject, process, place, draws.uniform(0, 0.5 * seconds), draws, tally)
+        code = _ended(process) if code is None else code
+        if code != 0:
+            assert tally.kills > killed, f"{place} ended with {code}, and nobody killed it"
             continue
-        assert code == 0, code
-        assert outcome(place) == expected, f"{place}, after {tally}"
+        assert subject.outcome(place) == expected, f"{place}, after {tally}"
         tally.ends += 1
-        if last:
+        if tally.kills == times:
             return tally
 
 
-def _process(folder: Path, seconds: float | None) -> int:
-    process = CONTEXT.Process(target=run, args=(RUN, folder))
+def _begin(subject: Subject, place: Path) -> Any:
+    place.mkdir(exist_ok=True)
+    begun = CONTEXT.Event()
+    process = CONTEXT.Process(target=subject.carry_out, args=(place, begun.set))
     process.start()
-    process.join(PATIENCE if seconds is None else seconds)
-    process.kill()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    while not begun.wait(0.1) and process.is_alive():
+        pass
+    return process
 
 
-def kill_studies(folder: Path, kills: int, seed: int) -> Tally:
-    """The same for a study: its own process is killed, and in half of the cases all below it."""
-    draws, tally = random.Random(seed), Tally()
-    whole = folder / "whole"
-    whole.mkdir()
-    begun = time.monotonic()
-    assert studies.finished(studies.begin(whole, STUDY))[0] == 0
-    seconds = time.monotonic() - begun
-    expected = study_outcome(whole)
-    while True:
-        place = folder / str(tally.ends)
-        place.mkdir(exist_ok=True)
-        process = studies.begin(place, STUDY, "--retry-failed")
-        last = tally.kills == kills
-        try:
-            _, errors = process.communicate(
-                timeout=PATIENCE if last else draws.uniform(0.2, 0.9) * seconds
-            )
-        except subprocess.TimeoutExpired:
-            assert not last, "it takes too long"
-            below = descendants(process.pid) if draws.random() < 0.5 else []
-            for pid in [process.pid, *below]:
-                os.kill(pid, signal.SIGKILL)
-            process.communicate()
-            tally.kills += 1
-            continue
-        assert process.returncode == 0, errors
-        assert study_outcome(place) == expected, f"{place}, after {tally}"
-        tally.ends += 1
-        if last:
-            return tally
+def _ended(process: Any) -> int:
+    """Its exit code, once it has ended."""
+    process.join(PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"it takes more than {PATIENCE} s")
+    return int(process.exitcode)
 
 
-def study_outcome(folder: Path) -> dict[str, Any]:
+def _killed(
+    subject: Subject, process: Any, place: Path, delay: float, draws: random.Random, tally: Tally
+) -> int | None:
+    """Kill once; the exit code, or None if it was a run of a study, whose command goes on."""
+    before, writing, whom = subject.half_written(place), draws.random() < 0.5, draws.random()
+    process.join(delay)
+    while writing and process.is_alive() and not subject.half_written(place) - before:
+        time.sleep(0.0005)
+    below = descendants(process.pid) if process.is_alive() else []
+    runs = [pid for generation, pid in below if generation == 2]  # forked by the fork server
+    victims = runs if whom < 1 / 3 and runs else [process.pid]
+    if victims[0] == process.pid and whom > 2 / 3:
+        victims += [pid for _, pid in below]
+    if not process.is_alive():
+        return _ended(process)
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    code = _ended(process) if victims[0] == process.pid else None
+    if code == 0:
+        return code
+    tally.kills += 1
+    tally.writing += bool(subject.half_written(place) - before)
+    tally.runs += code is None
+    return code
+
+
+def descendants(pid: int, generation: int = 1) -> list[tuple[int, int]]:
+    """The processes that a process has started, and those that they have, by generation."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [(generation, child), *descendants(child, generation + 1)]
+    return found
+
+
+def _train(folder: Path, begun: Callable[[], None]) -> None:
+    begun()
+    run(RUN, folder)
+
+
+def _study(folder: Path, begun: Callable[[], None]) -> None:
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    begun()
+    command_line(folder, "study", "run", "study.yaml", "--retry-failed")
+
+
+def _lightning(folder: Path, begun: Callable[[], None]) -> None:
+    temporary = folder / "temporary"  # where Lightning writes before it renames
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = str(temporary)
+    callback_runs.lightning(folder, begun)
+
+
+def _unfinished(folder: Path) -> set[Path]:
+    return set(folder.rglob(f".*{UNFINISHED}"))
+
+
+def _unfinished_checkpoints(folder: Path) -> set[Path]:
+    """The Trainer writes its state last."""
+    found = folder.glob("checkpoint-*")
+    return {path for path in found if not (path / "trainer_state.json").exists()}
+
+
+def _end_of_callbacks(folder: Path) -> Any:
+    return comparable(torch.load(folder / "end.pt"))
+
+
+def _end_of_study(folder: Path) -> dict[str, Any]:
     """What all runs of a study left, seconds left out."""
     home = StudyFolder(folder / "studies" / "small")
     plan, found = home.plan(), {}
@@ -135,19 +210,28 @@ def study_outcome(folder: Path) -> dict[str, Any]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        children = [int(child) for child in path.read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [one for child in children for one in (child, *descendants(child))]
+SUBJECTS = {
+    "train": Subject(_train, _unfinished, outcome),
+    "study": Subject(_study, _unfinished, _end_of_study),
+    "lightning": Subject(
+        _lightning, lambda folder: {*folder.glob("temporary/*")}, _end_of_callbacks
+    ),
+    "huggingface": Subject(callback_runs.hugging_face, _unfinished_checkpoints, _end_of_callbacks),
+}
+
+
+def main() -> None:
+    """Kill something, and print how often and what came of it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = kill(given.subject, Path(folder), given.times, given.seed)
+    counts = ", ".join(f"{number} {what}" for what, number in asdict(tally).items())
+    print(f"{given.subject}: {counts}; all ends are the same bit for bit")
 
 
 if __name__ == "__main__":
-    kind, number = sys.argv[1], int(sys.argv[2])
-    drawn = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    with tempfile.TemporaryDirectory() as temporary:
-        kill = {"train": kill_runs, "study": kill_studies}[kind]
-        print(kind, kill(Path(temporary), number, drawn))
+    main()

@@ -1,12 +1,15 @@
-"""Killed at random moments, runs end bit for bit as undisturbed ones."""
+"""Killed at random moments, all that trains ends bit for bit as what was not disturbed."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.kills import kill_runs
+from tests.kills import kill
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed(tmp_path):
-    assert kill_runs(tmp_path, 6, seed=0).kills == 6
+@pytest.mark.parametrize(
+    ("subject", "times"), [("train", 6), ("study", 4), ("lightning", 4), ("huggingface", 4)]
+)
+def test_killed_at_any_moment(tmp_path, subject, times):
+    assert kill(subject, tmp_path, times, seed=0).kills == times

@@ -14,11 +14,9 @@ from pathlen import CheckpointError, PathlenError
 from tests.callback_runs import (
     EPOCHS,
     EXAMPLE,
-    RUNS,
     STEPS,
     Classifier,
     end,
-    kill_again_and_again,
     lightning_of,
     module_of,
     prior_of,
@@ -232,18 +230,3 @@ def test_lightning_wants_all_slopes_in_one_optimizer(tmp_path: Path, number: int
     )
     with pytest.raises(PathlenError, match=rf"the slopes are in {number} of the {len(parts)} opti"):
         trainer.fit(module, batches)
-
-
-# ------------------------------------------------------------------ kill -9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
-def test_killed_at_any_moment(tmp_path: Path, name: str) -> None:
-    """A run killed three times ends as one that was not, bit for bit."""
-    kill_again_and_again(name, tmp_path / "whole", kills=0, longest=0.0, seed=0)
-    killed = kill_again_and_again(name, tmp_path / "killed", kills=3, longest=2.0, seed=1)
-    assert killed
-    whole, other = (torch.load(tmp_path / part / "end.pt") for part in ("whole", "killed"))
-    assert same(whole, other)
-    assert whole["prior"]["step"] == STEPS

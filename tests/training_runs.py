@@ -179,12 +179,13 @@ def outcome(folder: Path) -> dict[str, Any]:
         "summary": summary,
         "names": sorted(path.name for path in folder.iterdir() if path.is_file()),
     }
-    return _comparable(found)
+    return comparable(found)
 
 
-def _comparable(part: Any) -> Any:
+def comparable(part: Any) -> Any:
+    """Without seconds, and with tensors as bytes."""
     if isinstance(part, torch.Tensor):
         return str(part.dtype), tuple(part.shape), part.reshape(-1).view(torch.uint8).tolist()
     if isinstance(part, dict):
-        return {key: _comparable(value) for key, value in part.items() if key != "seconds"}
-    return [_comparable(value) for value in part] if isinstance(part, list) else part
+        return {key: comparable(value) for key, value in part.items() if key != "seconds"}
+    return [comparable(value) for value in part] if isinstance(part, list) else part
