@@ -115,7 +115,8 @@ def hugging_face(folder: Path, begun: Callable[[], None]) -> None:
     torch.set_num_threads(1)
     model = Classifier()
     prior = prior_of(model.net)
-    trainer = trainer_of(folder, model, prior, logging_strategy="epoch")
+    # by steps: what it logs after an epoch is not in the checkpoint of its last step
+    trainer = trainer_of(folder, model, prior, logging_strategy="steps", logging_steps=10)
     begun()
     trainer.train(resume_from_checkpoint=whole_checkpoint(folder))
     logged = [

@@ -47,6 +47,10 @@ STUDY = studies.settings(
 )
 
 
+EACH = 3
+"""How often one run is killed; then it is let go on to its end."""
+
+
 @dataclass
 class Tally:
     """What was done.
@@ -82,8 +86,8 @@ class Subject:
 def kill(name: str, folder: Path, times: int, seed: int) -> Tally:
     """Kill something so many times, at random moments; each end is compared.
 
-    Half of the moments are the next ones at which something is being written. What ends before it
-    is killed is followed by another one, in a folder of its own.
+    Half of the moments are the next ones at which something is being written. What has ended is
+    followed by another one, in a folder of its own.
     """
     subject, draws, tally = SUBJECTS[name], random.Random(seed), Tally()
     seconds = 0.0
@@ -92,19 +96,19 @@ def kill(name: str, folder: Path, times: int, seed: int) -> Tally:
         begun = time.monotonic()
         assert _ended(process) == 0
         seconds = time.monotonic() - begun
-    expected = subject.outcome(folder / "whole")
+    expected, before = subject.outcome(folder / "whole"), 0
     while True:
         place = folder / str(tally.ends)
         process = _begin(subject, place)
-        code, killed = None, tally.kills
-        while code is None and tally.kills < times:
-            code = _killed(subject, process, place, draws.uniform(0, 0.5 * seconds), draws, tally)
+        code, killed, most = None, tally.kills, min(times, before + EACH)
+        while code is None and tally.kills < most:
+            code = _killed(subject, process, place, draws.uniform(0, 0.6 * seconds), draws, tally)
         code = _ended(process) if code is None else code
         if code != 0:
             assert tally.kills > killed, f"{place} ended with {code}, and nobody killed it"
             continue
         assert subject.outcome(place) == expected, f"{place}, after {tally}"
-        tally.ends += 1
+        tally.ends, before = tally.ends + 1, tally.kills
         if tally.kills == times:
             return tally
 

@@ -177,6 +177,13 @@ def test_a_file_of_another_run_is_refused(name, folder, made):
     refused(folder, rf"run/{name} is of another run", weights=weights)
 
 
+@pytest.mark.parametrize(("there", "here"), [("dense", "model"), ("model", "dense")])
+def test_other_weights_of_the_same_run_are_refused(there, here, folder):
+    """Those of before linearization were taken, with the summary of the model that came of it."""
+    shutil.copy(folder / f"{there}.safetensors", folder / f"{here}.safetensors")
+    refused(folder, rf"written as '{there}', and not its '{here}'", weights=here)
+
+
 def test_the_recipe_of_another_run_is_refused(folder, made):
     shutil.copy(made / "3" / "recipe.yaml", folder)
     refused(folder, r"summary\.json is of another run .*put back the one that belongs there")

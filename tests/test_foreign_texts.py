@@ -204,6 +204,9 @@ BAD_YAML = {
     "a key that is a list": ("? [a]\n: b", "a key is no text"),
     "a key twice": ("a: 1\na: 2", "the key 'a' is given twice"),
     "a control character": ("a: \x07", "special characters are not allowed"),
+    "no letter": ('a: "\\U00110000"', "is not valid YAML: .*range"),
+    "no version": ("%YAML 1." + "9" * 5000 + "\n---\na: 1", "is not valid YAML: .*limit"),
+    "no mapping": ("a: !!map b", "this is no mapping"),
     "two texts": ("a: 1\n---\nb: 2", "expected a single document"),
 }
 

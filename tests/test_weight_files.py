@@ -22,6 +22,7 @@ from pathlen.training import CifarResNet, make_linearizable, make_recipe, slopes
 from pathlen.training.files import load_tree
 from pathlen.training.make_model import load_given_weights
 from pathlen.training.recipe import Weights
+from pathlen.training.weight_files import read_weight_file
 from tests.training_runs import TINY, changed, run
 
 RENAME = {r"^layer": "stage", r"^conv1\.": "conv.", r"^bn1\.": "bn.", r"^linear": "fc"}
@@ -148,6 +149,20 @@ def message(attempt: Callable[[], Any], kind: type[Exception] = CheckpointError)
     with pytest.raises(kind) as caught:
         attempt()
     return str(caught.value)
+
+
+@pytest.mark.parametrize("length", [128, 384, 0x4B50])
+def test_a_header_may_have_any_length(length: int, tmp_path: Path) -> None:
+    """It begins the file; one of 128 bytes was taken for the first byte of a pickle."""
+    weights = {"a": torch.arange(3.0)}
+    for filling in range(max(length - 200, 0), length):
+        save_file(weights, tmp_path / "w.safetensors", {"note": "n" * filling})
+        data = (tmp_path / "w.safetensors").read_bytes()
+        if int.from_bytes(data[:8], "little") == length:
+            break
+    assert data[0] == 128 or data[:2] == b"PK"
+    found = read_weight_file(Weights(file=str(tmp_path / "w.safetensors")))
+    assert torch.equal(found["a"], weights["a"])
 
 
 def test_a_pickle_is_converted_as_the_message_says(tmp_path: Path) -> None:

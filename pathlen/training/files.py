@@ -49,7 +49,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path} cannot be written: {error}; {kept}") from error
 
 
-def save_tree(path: Path, tree: Mapping[str, Any], run: str = "", code: str = "") -> None:
+def save_tree(
+    path: Path, tree: Mapping[str, Any], run: str = "", code: str = "", name: str = ""
+) -> None:
     """Write nested mappings and lists of tensors, numbers, texts, booleans and None.
 
     Args:
@@ -57,6 +59,7 @@ def save_tree(path: Path, tree: Mapping[str, Any], run: str = "", code: str = ""
         tree: What to write.
         run: Key of the run that the file belongs to, which it keeps.
         code: Key of the code of its model, likewise; see :mod:`pathlen.training.code_key`.
+        name: Which of the files of the run it is, likewise.
 
     Raises:
         CheckpointError: The file cannot be written; what was there is left as it was.
@@ -65,10 +68,7 @@ def save_tree(path: Path, tree: Mapping[str, Any], run: str = "", code: str = ""
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_without_tensors(tree, "", tensors, {}))
     metadata = {"format": "pt", "tree": plain, "digest": _digest(plain, tensors, run)}
-    if run:
-        metadata["run"] = run
-    if code:
-        metadata["code"] = code
+    metadata |= {key: own for key, own in (("run", run), ("code", code), ("name", name)) if own}
     write_bytes(path, save(tensors, metadata=metadata))
 
 
@@ -126,18 +126,25 @@ def load_tree(path: Path, run: str = "") -> dict[str, Any]:
     return _tree(path, metadata, tensors)
 
 
-def read_weights(path: Path, run: str = "") -> dict[str, Tensor]:
+def read_weights(path: Path, run: str = "", name: str = "") -> dict[str, Tensor]:
     """Read weights by name, from a file that `save_tree` wrote or any other safetensors file.
 
     Args:
         path: The file.
         run: As for `load_tree`.
+        name: Which of the files of the run it should be, likewise.
 
     Raises:
-        CheckpointError: The file is not there, cut short, altered, of another run, or no
-            safetensors file.
+        CheckpointError: The file is not there, cut short, altered, of another run, another one of
+            the run, or no safetensors file.
     """
     metadata, tensors = _read(path, run)
+    found = metadata.get("name", name)
+    if name and found != name:
+        raise CheckpointError(
+            f"{path} is what the run has written as {shown(found, 40)}, and not its {name!r}:"
+            " put back the one that belongs there"
+        )
     return _tree(path, metadata, tensors) if "tree" in metadata else tensors
 
 

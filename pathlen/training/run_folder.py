@@ -154,7 +154,7 @@ class RunFolder:
 
     def write_weights(self, name: str, weights: Mapping[str, Any]) -> None:
         """Write weights as NAME.safetensors."""
-        save_tree(self.path / f"{name}.safetensors", weights, self.run, self._code)
+        save_tree(self.path / f"{name}.safetensors", weights, self.run, self._code, name)
 
     def write_summary(
         self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]

@@ -80,7 +80,7 @@ def load_run(folder: Path | str, weights: str = "model", *, trust_code: bool = F
         _require_no_code(recipe, files[0])
     run = run_key(recipe)
     summary, history = read_records(folder, run)
-    found = read_weights(files[2], run)
+    found = read_weights(files[2], run, weights)
     warn_of_other_code(files[2], code_of_file(files[2]), recipe.model)
     sizes = [weight.nbytes for weight in found.values() if isinstance(weight, Tensor)]
     try:

@@ -8,6 +8,7 @@ DataParallel and `torch.compile` put there, and may be other names than a model 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -71,10 +72,14 @@ def _is_pickle(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, those of old releases included."""
     try:
         with open_to_read(path) as file:
-            begin = file.read(2)
+            begin = file.read(9)
+            length = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    return begin == b"PK" or begin[:1] == b"\x80"
+    # a safetensors file begins with the length of its header in 8 bytes, which may be any
+    if begin[8:] == b"{" and 8 + int.from_bytes(begin[:8], "little") <= length:
+        return False
+    return begin.startswith((b"PK", b"\x80"))
 
 
 def _chosen(content: Any, part: str | None, path: Path) -> dict[str, Tensor]:

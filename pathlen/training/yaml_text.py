@@ -48,7 +48,7 @@ def read_yaml_text(text: str, where: str) -> Any:
         )
     try:
         return _unshared(yaml.load(text, _Loader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # of Python, as of "\\U00110000"
         raise SettingsError(f"{where} is not valid YAML: {error}") from error
 
 
@@ -101,6 +101,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; PyYAML would keep the last of two values of a key and drop the first."""
+        if not isinstance(node, MappingNode):
+            raise ConstructorError(None, None, "this is no mapping", node.start_mark)
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
