@@ -113,6 +113,15 @@ class Aliases:
         if source in self._seen:
             self._seen[node] = self._seen[source]
 
+    def same(self, node: fx.Node, other: fx.Node, values: dict[fx.Node, Any]) -> None:
+        """Let another node hold what a node holds, its memory with what was written to it too."""
+        values[other] = values[node]
+        if self.is_written(node):
+            base, other_base = self._views.of(node).base, self._views.of(other).base
+            self._families[other_base] = self._families[base]
+            values[other_base] = values[base]
+            self._seen[other] = self._seen[node]
+
     def _write(self, target: fx.Node, call: Call, values: dict[fx.Node, Any]) -> fx.Node | None:
         view = self._views.of(target)
         written = values[call.node]

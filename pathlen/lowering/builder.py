@@ -1,7 +1,7 @@
 """Collects the nodes and edges of a path graph, one call site after another."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import numpy as np
@@ -29,13 +29,20 @@ class Block:
     degrees: np.ndarray
     predecessors: np.ndarray
     activity: np.ndarray  # one for each node, or one for all
+    shift: int = field(default=0, kw_only=True)  # to be added to the predecessors
+
+    def all_predecessors(self) -> np.ndarray:
+        """The predecessors of all nodes of the block."""
+        if not self.shift:
+            return self.predecessors
+        wide = np.int64 if self.first >= 1 << 31 else self.predecessors.dtype
+        shifted: np.ndarray = self.predecessors + np.asarray(self.shift, wide)
+        return shifted
 
     def predecessors_of(self, own: np.ndarray) -> np.ndarray:
         """The predecessors of the block's nodes in a mask."""
-        if own.all():
-            return self.predecessors
-        chosen: np.ndarray = self.predecessors[np.repeat(own, self.degrees)]
-        return chosen
+        chosen = self.all_predecessors()
+        return chosen if own.all() else chosen[np.repeat(own, self.degrees)]
 
     def part(self, own: np.ndarray) -> "Block":
         """The block's nodes in a mask."""
@@ -47,28 +54,78 @@ class Block:
             degrees=self.degrees[own],
             predecessors=self.predecessors_of(own),
             activity=activity,
+            shift=0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a builder is.
+
+    Attributes:
+        node: the next node of the finished graph.
+        block: the next block.
+        row: the next row of the layers.
+    """
+
+    node: int
+    block: int
+    row: int
 
 
 class GraphBuilder:
     """Nodes get ascending ids as they are added; predecessors must exist already.
 
-    Adding costs a few array operations for a whole layer, whatever its width.
+    Adding costs a few array operations for a whole layer, whatever its width. Nodes that were
+    added again (`repeat`) have no ids: whoever goes on behind them has the ids that they are
+    copies of, and these stand for the last copy from then on.
     """
 
     def __init__(self) -> None:
         self._next = 0
+        self._copied = 0  # nodes without ids
         self._blocks: list[Block] = []
         self._taken: set[str] = set()
         self._layers: list[tuple[str, str, int]] = []  # name, operation, first node
 
     @property
     def num_nodes(self) -> int:
-        """Nodes so far."""
-        return self._next
+        """Nodes so far that have ids."""
+        return self._next - self._copied
+
+    def mark(self) -> Mark:
+        """How far it is now."""
+        return Mark(self._next, len(self._blocks), len(self._layers))
+
+    def placed(self, nodes: range) -> range:
+        """Where nodes that were added since anything was copied are among all nodes."""
+        return range(nodes.start + self._copied, nodes.stop + self._copied)
+
+    def repeat(self, since: Mark, names: list[list[tuple[str, str]]]) -> None:
+        """Add what was added since a mark again, once for each list of names.
+
+        Args:
+            since: the mark.
+            names: of the rows of the layers, with their operations.
+        """
+        blocks, rows = self._blocks[since.block :], self._layers[since.row :]
+        size = self._next - since.node
+        for number, of_copy in enumerate(names, start=1):
+            shift = number * size
+            for (_, _, first), (name, operation) in zip(rows, of_copy, strict=True):
+                self._row(name, operation, first + shift)
+            self._blocks += [
+                replace(block, first=block.first + shift, shift=block.shift + shift)
+                for block in blocks
+            ]
+        self._next += len(names) * size
+        self._copied += len(names) * size
 
     def layer(self, name: str, operation: str) -> None:
         """Nodes added from now on belong to this call site; a name that is taken says more."""
+        self._row(name, operation, self._next)
+
+    def _row(self, name: str, operation: str, first: int) -> None:
         if name in self._taken:
             name = f"{name}.{operation}"
         number, own = 1, name
@@ -76,7 +133,7 @@ class GraphBuilder:
             number += 1
             name = f"{own}#{number}"
         self._taken.add(name)
-        self._layers.append((name, operation, self._next))
+        self._layers.append((name, operation, first))
 
     def inputs(self, count: int) -> np.ndarray:
         """Input units, which have no predecessors; returns their ids."""
@@ -113,13 +170,15 @@ class GraphBuilder:
         """The predecessor of each of some nodes, -1 where there are none or several."""
         firsts = np.array([block.first for block in self._blocks])
         found = np.full(len(nodes), -1, dtype=np.int64)
+        nodes = np.asarray(nodes) + self._copied
         of_block = np.searchsorted(firsts, nodes, side="right") - 1
         for number in np.unique(of_block).tolist():
             block, own = self._blocks[number], of_block == number
             places = nodes[own] - block.first
             starts = np.cumsum(block.degrees) - block.degrees
             alone = block.degrees[places] == 1
-            found[np.flatnonzero(own)[alone]] = block.predecessors[starts[places[alone]]]
+            feeding = block.predecessors[starts[places[alone]]] + block.shift
+            found[np.flatnonzero(own)[alone]] = feeding - self._copied
         return found
 
     def arrays(self) -> NodeArrays:
@@ -203,7 +262,7 @@ class GraphBuilder:
         node = edge = 0
         for block in blocks:  # written where they belong: of large graphs a copy is felt
             end, last = node + len(block.degrees), edge + len(block.predecessors)
-            own = block.predecessors
+            own = block.all_predecessors()
             arrays["indptr"][node + 1 : end + 1] = block.degrees
             arrays["indices"][edge:last] = own if number is None else number[own]
             arrays["activity"][node:end] = block.activity
@@ -224,7 +283,14 @@ class GraphBuilder:
         predecessors = np.asarray(predecessors)
         if self._next < 1 << 31 and len(predecessors) > 1 and predecessors.strides[0]:
             predecessors = predecessors.astype(np.int32)
-        block = Block(kind, self._next, degrees, predecessors, np.asarray(activity, np.float64))
+        block = Block(
+            kind,
+            self._next,
+            degrees,
+            predecessors,
+            np.asarray(activity, np.float64),
+            shift=self._copied,
+        )
         self._blocks.append(block)
         self._next += len(degrees)
-        return np.arange(block.first, self._next)
+        return np.arange(block.first, self._next) - self._copied

@@ -45,6 +45,7 @@ class Lowering:
         status: the worst status so far.
         remarks: what caused a status other than exact, and what else the user should know.
         call_status: the worst status of the call that is being lowered.
+        rows: the module and operation of each call that has a row in the table of layers.
         steps: records each call, if `pathlen.verify` asks for it.
         weights: the builder, where edges carry weights; else None.
     """
@@ -67,6 +68,7 @@ class Lowering:
         self.einsums: set[fx.Graph] = set()
         self.steps: Steps | None = None
         self.shares: list[range] = []
+        self.rows: list[tuple[str, str]] = []
         self._with_labels: list[Value] = []
         self._kept_bytes = self._new_bytes = 0  # of the labels among these
         self._parents = parents
@@ -144,10 +146,16 @@ class Lowering:
         self._with_labels.append(passed)
         return passed
 
+    @property
+    def said(self) -> int:
+        """How many remarks there are so far."""
+        return len(self.remarks) + len(self._doubts)
+
     def layer(self, call: Call, operation: str = "") -> None:
         """Nodes added from now on belong to this call's row of the layers table."""
-        operation = operation or call.operation
-        self.builder.layer(self._unique_name(module_path(call.node), operation), operation)
+        operation, path = operation or call.operation, module_path(call.node)
+        self.rows.append((path, operation))
+        self.builder.layer(self.unique_name(path, operation), operation)
 
     def counted(self, kind: str, call: Call, labels: torch.Tensor) -> torch.Tensor:
         """Labels passed on; where the policy counts the kind, a new active unit for each."""
@@ -200,7 +208,7 @@ class Lowering:
 
     def remark_on(self, nodes: range, text: str, status: str) -> None:
         """Note something that matters only if one of these nodes is left in the finished graph."""
-        self._doubts.append((nodes, text, status))
+        self._doubts.append((self.builder.placed(nodes), text, status))
         if _RANK[status] > _RANK[self.call_status]:
             self.call_status = status
 
@@ -211,7 +219,7 @@ class Lowering:
             if left[nodes.start : nodes.stop].any():
                 self.remark(text, status)
 
-    def _unique_name(self, path: str, operation: str) -> str:
+    def unique_name(self, path: str, operation: str) -> str:
         """The module's path for a module that does one thing; else the path and the operation."""
         name = path
         if path in self._parents or self._leaves.setdefault(path, operation) != operation:

@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from pathlen.errors import PathlenError, TraceError, UnsupportedOperation
+from pathlen.lowering.again import Again
 from pathlen.lowering.aliases import Aliases
 from pathlen.lowering.commuting import divided_before
 from pathlen.lowering.context import Lowering
@@ -77,7 +78,10 @@ class Interpreter:
         Raises:
             UnsupportedOperation: some operations have no rule; the message lists all of them.
         """
-        for node in self._recording.graph.nodes:
+        nodes, number = list(self._recording.graph.nodes), 0
+        again = self._again()
+        while number < len(nodes):
+            node = nodes[number]
             if node.op == "placeholder":
                 if node not in self.values:
                     is_tensor = isinstance(node.meta["val"], torch.Tensor)
@@ -94,10 +98,18 @@ class Interpreter:
                 node, self.values.get(node)
             ):
                 self._lowering.narrow(self.values[node])
+            number = number + 1 if again is None else again.after(number)
         for _, node in self._recording.outputs:
             self._read(node)
         if self._refused and self._is_whole:
             raise UnsupportedOperation(_refusal(self._refused)) from self._failure
+
+    def _again(self) -> Again | None:
+        """What places blocks again that repeat; None where every call is to be seen."""
+        lowering = self._lowering
+        if self._liveness is None or lowering.steps is not None or lowering.weights is not None:
+            return None
+        return Again(self._recording, lowering, self._aliases, self._liveness, self.values)
 
     def _input(self, node: fx.Node) -> Value:
         features = input_features(node, self._recording, self._input_axis, self._lowering)

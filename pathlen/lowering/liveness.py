@@ -66,11 +66,50 @@ class Liveness:
         self._ending[self._last[node]] += 1
         return self._live == 1 and isinstance(value, Value)
 
+    def goes_on_at(self, link: fx.Node) -> None:
+        """Go on where another node is the only one that varies and will be read."""
+        self._live, self._ending = 1, Counter({self._last[link]: 1})
+
+
+def visible(last: Value, readers: Mapping[int, int]) -> list[Value]:
+    """All values that can be asked for once one alone is left that varies and will be read.
+
+    No region reaches through a merge: where one could, it would have been no merge.
+
+    Args:
+        last: that one.
+        readers: how many calls read the result of a node.
+    """
+    kept: dict[int, Value] = {}
+    reads: Counter[int] = Counter()
+    queue, parts = [last], [*last.parts]
+    while queue or parts:
+        is_part = not queue
+        value = parts.pop() if is_part else queue.pop()
+        if id(value) in kept:
+            continue
+        kept[id(value)] = value
+        below = [] if value.function_of is None else [value.function_of]
+        if value.call is not None and not cuts_history(value):
+            below += varying_operands(value.call)
+        if is_part:  # it is one already: what it is computed from met nothing else
+            parts += below
+            continue
+        for operand in below:
+            reads[id(operand)] += 1
+            if reads[id(operand)] >= readers.get(id(operand.node), 0):
+                parts += operand.parts  # nobody but what it is a part of reads it
+        queue += below
+    return list(kept.values())
+
+
+def cuts_history(value: Value) -> bool:
+    """Whether nothing is followed back through the call that made a value."""
+    return value.merge or kind_of(value) in _LAYERS
+
 
 def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) -> list[Value]:
     """Drop the labels of all values but those that can be asked for once `last` alone is left.
-
-    No region reaches through a merge: where one could, it would have been no merge.
 
     Args:
         values: all that have labels.
@@ -80,26 +119,12 @@ def drop_labels(values: list[Value], last: Value, readers: Mapping[int, int]) ->
     Returns:
         The values that keep theirs.
     """
-    kept: dict[int, Value] = {}
-    reads: Counter[int] = Counter()
-    queue = [last, *last.parts]
-    while queue:
-        value = queue.pop()
-        if id(value) in kept:
-            continue
-        kept[id(value)] = value
-        below = [] if value.function_of is None else [value.function_of]
-        if value.call is not None and not value.merge and kind_of(value) not in _LAYERS:
-            below += varying_operands(value.call)
-        for operand in below:
-            reads[id(operand)] += 1
-            if reads[id(operand)] >= readers.get(id(operand.node), 0):
-                queue += operand.parts  # nobody but what it is a part of reads it
-        queue += below
+    kept = visible(last, readers)
+    left = {id(value) for value in kept}
     for value in values:
-        if id(value) not in kept and value.varies:
+        if id(value) not in left and value.varies:
             value.drop_labels()
-    return list(kept.values())
+    return kept
 
 
 def _may_share_memory(node: fx.Node) -> bool:
