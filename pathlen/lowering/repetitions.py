@@ -2,8 +2,8 @@
 
 A stretch of nodes repeats if each of them calls the same operator as the node one period before,
 with the same numbers, on tensors of the same shapes, and reads either the node that is as far back
-or the same one from before the stretch. It is cut where a single tensor leads from one block to
-the next; without such a place it is no repetition.
+or the same one from before the stretch (any from there, where nothing reads its result). It is cut
+where a single tensor leads from one block to the next; without such a place it is no repetition.
 """
 
 from collections import Counter
@@ -124,10 +124,10 @@ class _Search:
             return None
         if len(node.all_input_nodes) != len(before.all_input_nodes):
             return None
-        oldest = -1
+        oldest, is_read = -1, bool(node.users or before.users)
         for own, other in zip(node.all_input_nodes, before.all_input_nodes, strict=True):
-            if own is other:
-                oldest = max(oldest, self._number[own])
+            if own is other or not (is_read or self._number[own] - self._number[other] == period):
+                oldest = max(oldest, self._number[own], self._number[other])
             elif self._number[own] - self._number[other] != period:
                 return None
         same = self._said(number) == self._said(number - period)
