@@ -3,17 +3,20 @@
 import dataclasses
 import math
 import pickle
+import random
 import subprocess
 import sys
 import time
 from typing import Any
 
+import igraph
 import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pathlen
 from pathlen import backends
 from pathlen.errors import ActivityError, GraphError
 from pathlen.graph.path_graph import Kind, Layer, PathGraph, TraceInfo
@@ -427,6 +430,66 @@ def test_conversions_hold_the_same_graph(case: RandomGraph) -> None:
             assert nodes[node]["node_id"] == graph.node_ids[node]
     again = PathGraph.from_edges(list(network.edges), activity=graph.activity)
     assert enumerate_measures(again).average == enumerate_measures(graph).average
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=random_graphs(), shuffle=st.randoms(use_true_random=False))
+def test_graphs_of_other_libraries_come_back(case: RandomGraph, shuffle: random.Random) -> None:
+    """Whatever the order in which their nodes and edges are held."""
+    graph = case.build()
+    network = graph.to_networkx()
+    nodes, edges = list(network.nodes(data=True)), list(network.edges(data=True))
+    shuffle.shuffle(nodes)
+    shuffle.shuffle(edges)
+    mixed = networkx.DiGraph()
+    mixed.add_nodes_from(nodes)
+    mixed.add_edges_from(edges)
+    for again in (
+        PathGraph.from_networkx(network),
+        PathGraph.from_networkx(mixed),
+        PathGraph.from_networkx(networkx.relabel_nodes(mixed, str)),
+        PathGraph.from_igraph(graph.to_igraph()),
+    ):
+        assert enumerate_measures(again).average == enumerate_measures(graph).average
+        assert sorted(again.kind) == sorted(graph.kind)
+        assert {row.name for row in again.layers} == {row.name for row in graph.layers}
+
+
+def test_hubs_and_numbers_of_a_traced_network_come_back() -> None:
+    network = networkx.DiGraph([(3, 5), (4, 5), (5, 7), (5, 8), (7, 9), (8, 9)])
+    kinds = {3: "input", 4: "input", 5: "hub", 7: "unit", 8: "unit", 9: "output"}
+    networkx.set_node_attributes(network, kinds, "kind")
+    graph = PathGraph.from_networkx(network)
+    assert graph.node_ids is not None
+    found = zip(graph.node_ids.tolist(), graph.kind, strict=True)
+    assert {node: Kind(kind).name.lower() for node, kind in found} == kinds
+    assert pathlen.measure(graph, exact=True).average_path_length == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (networkx.Graph([(0, 1)]), "networkx.DiGraph, not from a Graph"),
+        (networkx.MultiDiGraph([(0, 1)]), "not from a MultiDiGraph"),
+        (networkx.DiGraph([("a", "b"), ("b", "a")]), "cycle"),
+        (networkx.DiGraph([(0, 1, {"weight": 1.0}), (1, 2)]), "1 of 2 edges have 'weight'"),
+    ],
+)
+def test_graphs_that_are_no_path_graphs(network: Any, told: str) -> None:
+    with pytest.raises(GraphError, match=told):
+        PathGraph.from_networkx(network)
+
+
+def test_attributes_that_do_not_fit() -> None:
+    network = networkx.DiGraph([(0, 1), (1, 2)])
+    network.nodes[1]["kind"] = "unit"
+    with pytest.raises(GraphError, match="1 of 3 nodes have 'kind'"):
+        PathGraph.from_networkx(network)
+    networkx.set_node_attributes(network, "neuron", "kind")
+    with pytest.raises(GraphError, match="unknown kinds of nodes: neuron"):
+        PathGraph.from_networkx(network)
+    with pytest.raises(GraphError, match="directed"):
+        PathGraph.from_igraph(igraph.Graph([(0, 1)]))
 
 
 @settings(deadline=None, max_examples=40)

@@ -324,6 +324,47 @@ class PathGraph:
         known = zip(self.node_ids.tolist(), values, strict=True)
         return {node: value for node, value in known if node >= 0}
 
+    @classmethod
+    def from_networkx(
+        cls, graph: "networkx.DiGraph[Any]", *, weight: str | None = "weight"
+    ) -> "PathGraph":
+        """Build a path graph from a networkx.DiGraph, such as `to_networkx` gives.
+
+        Nodes may carry `activity` (in [0, 1]), `kind` ("input", "hub", "unit" or "output") and
+        `layer` (a name), each of them all nodes or none; what is missing is as in `from_edges`.
+        `node_ids` of the result are the nodes where these are integers, else their places in
+        `graph.nodes`.
+
+        Args:
+            graph: Directed, without cycles.
+            weight: The attribute of the edges with their absolute weights, if they have it; None
+                to leave weights out.
+
+        Raises:
+            GraphError: The graph is not directed, is a multigraph or has a cycle, or an attribute
+                does not fit or is missing at some nodes or edges.
+            ActivityError: Activities are not numbers in [0, 1].
+        """
+        from pathlen.graph.convert import parts_from_networkx
+
+        return cls(**parts_from_networkx(graph, weight))
+
+    @classmethod
+    def from_igraph(cls, graph: "igraph.Graph", *, weight: str | None = "weight") -> "PathGraph":
+        """Build a path graph from a directed igraph.Graph, such as `to_igraph` gives.
+
+        Args:
+            graph: Directed, without cycles; vertices carry what nodes do in `from_networkx`.
+            weight: See `from_networkx`.
+
+        Raises:
+            GraphError: See `from_networkx`.
+            ActivityError: See `from_networkx`.
+        """
+        from pathlen.graph.convert import parts_from_igraph
+
+        return cls(**parts_from_igraph(graph, weight))
+
     def to_networkx(self) -> "networkx.DiGraph[int]":
         """A networkx.DiGraph.
 
