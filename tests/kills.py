@@ -76,11 +76,13 @@ class Subject:
         carry_out: Begins it in a folder, or goes on; calls its second argument when it trains.
         half_written: What is being written in the folder, or was left so.
         outcome: All that must not depend on interruptions.
+        has_runs: Whether it starts processes of runs, one of which is killed now and then.
     """
 
     carry_out: Callable[[Path, Callable[[], None]], None]
     half_written: Callable[[Path], set[Path]]
     outcome: Callable[[Path], Any]
+    has_runs: bool = False
 
 
 def kill(name: str, folder: Path, times: int, seed: int) -> Tally:
@@ -140,11 +142,13 @@ def _killed(
     process.join(delay)
     while writing and process.is_alive() and not subject.half_written(place) - before:
         time.sleep(0.0005)
-    below = descendants(process.pid) if process.is_alive() else []
-    runs = [pid for generation, pid in below if generation == 2]  # forked by the fork server
-    victims = runs if whom < 1 / 3 and runs else [process.pid]
-    if victims[0] == process.pid and whom > 2 / 3:
-        victims += [pid for _, pid in below]
+    victims = [process.pid]
+    if subject.has_runs and whom < 1 / 3:
+        while process.is_alive() and not (found := _runs(process.pid)):
+            time.sleep(0.0005)
+        victims = found if process.is_alive() else victims
+    elif whom > 2 / 3:
+        victims += [pid for _, pid in descendants(process.pid)]
     if not process.is_alive():
         return _ended(process)
     for pid in victims:
@@ -157,6 +161,11 @@ def _killed(
     tally.writing += bool(subject.half_written(place) - before)
     tally.runs += code is None
     return code
+
+
+def _runs(pid: int) -> list[int]:
+    """The processes of runs, which are forked by the fork server of a study's command."""
+    return [pid for generation, pid in descendants(pid) if generation == 2]
 
 
 def descendants(pid: int, generation: int = 1) -> list[tuple[int, int]]:
@@ -216,7 +225,7 @@ def _end_of_study(folder: Path) -> dict[str, Any]:
 
 SUBJECTS = {
     "train": Subject(_train, _unfinished, outcome),
-    "study": Subject(_study, _unfinished, _end_of_study),
+    "study": Subject(_study, _unfinished, _end_of_study, has_runs=True),
     "lightning": Subject(
         _lightning, lambda folder: {*folder.glob("temporary/*")}, _end_of_callbacks
     ),

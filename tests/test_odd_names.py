@@ -136,3 +136,25 @@ def test_warnings():
     with pytest.warns(UserWarning, match="weight decay pulls") as caught:
         warn_of_decay(model, optimizer)
     assert len(clean(str(caught[0].message))) < 1000
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c^", "\\$", *NAMES[4:7], "n" * 10_000])
+def test_figures(name, tmp_path):
+    """Names between dollars were read as formulas, and half a pair could not be drawn."""
+    from matplotlib import pyplot
+
+    report = pathlen.measure(graph(name))
+    row = {"test_accuracy": 0.5, "napl": 1.0, "active_units": 2, "epoch": 1, "phase": name}
+    rows = [row, {**row, "epoch": 2, "napl": 2.0, name: 1.0, "case": name, "series": name}]
+    drawn = [
+        pathlen.figures.plot_contributions(report),
+        pathlen.figures.plot_width_profile(report),
+        pathlen.figures.plot_core_network(report),
+        pathlen.figures.plot_training(rows),
+        pathlen.figures.plot_tradeoff({name: [(1.0, 0.5), (2.0, 0.6)]}, knee={name: (1, 0, 2)}),
+        pathlen.figures.plot_trend(rows[1:], x="napl", y=name),
+        pathlen.figures.plot_cases(rows[1:], metric=name),
+    ]
+    for axes in drawn:
+        pathlen.figures.save(axes, tmp_path / "figure.png", dpi=20)
+        pyplot.close(axes.figure)

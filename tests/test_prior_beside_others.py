@@ -357,6 +357,7 @@ def test_an_activation_that_was_replaced_is_told() -> None:
         {"monitor": "napl", "weights": "napl"},
         {"omega": "1"},
         {"omega": None},
+        {"omega": True},
         {"p": "0.5"},
         {"threshold": [0.1]},
     ],
@@ -387,7 +388,7 @@ def test_no_arguments_of_a_plan(options: Any) -> None:
         Plan(**{"target": Target("units", 3), "steps": 10, **options})
 
 
-@pytest.mark.parametrize("value", [None, [3]])
+@pytest.mark.parametrize("value", [None, [3], True])
 def test_no_values_of_a_target(value: Any) -> None:
     with pytest.raises(PathlenError, match="is no number"):
         Target("units", value)

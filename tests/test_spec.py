@@ -77,6 +77,13 @@ def test_shapes(text, shape, dtype):
     assert parsed.make("meta").device.type == "meta"
 
 
+@pytest.mark.parametrize("text", ["99999999999,4", f"{10**17},{10**17}", "9" * 5000, "2:quint8"])
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+def test_inputs_that_no_memory_holds(text):
+    with pytest.raises(SpecError, match=r"cannot be made|is not a shape"):
+        InputShape.parse(text).make("cpu")
+
+
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1x3", "-1,3", "1,3:", "1.5", ":int64"])
 def test_what_is_no_shape_is_refused(text):
     with pytest.raises(SpecError, match="is not a shape"):

@@ -68,8 +68,8 @@ def plot_cases(
     if reference is not None and reference not in cases:
         known = ", ".join(map(repr, cases))
         raise DataError(f"reference: there is no case {reference!r}; use one of {known}")
-    labels = [textwrap.fill(case, _NAME_WIDTH) for case in cases]
-    titles = [textwrap.fill(part, _TITLE_WIDTH) for part in parts]
+    labels = [textwrap.fill(style.name_text(case), _NAME_WIDTH) for case in cases]
+    titles = [textwrap.fill(style.name_text(part), _TITLE_WIDTH) for part in parts]
     places, bottom = _places(labels)
     above = _TITLE_HEIGHT * max(len(title.splitlines()) for title in titles)
     with panels_of(ax, len(parts), _FRAME_HEIGHT + above + bottom) as panels:

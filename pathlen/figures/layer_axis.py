@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pathlen.figures.style import CHARACTER, width_in_points
+from pathlen.figures.style import CHARACTER, name_text, width_in_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,7 @@ def label_layers(ax: Axes, names: Sequence[str]) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
+    names = [name_text(name) for name in names]
     ax.set_xlim(0.4, len(names) + 0.6)
     slot, size = _slot_and_size(ax, len(names))
     shared = _shared_module(names)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathlen.errors import DataError
+from pathlen.figures.style import name_text
 from pathlen.json_text import read_bytes, read_json
 from pathlen.printable import listed, shown
 from pathlen.whole_files import is_file, is_folder
@@ -142,7 +143,7 @@ def metric_words(metric: str) -> str:
     if metric == "omega":
         return "strength of the prior (ω)"
     words = metric.rpartition(".")[2].split("_")
-    return " ".join(_WORDS.get(word, word) for word in words)
+    return name_text(" ".join(_WORDS.get(word, word) for word in words))
 
 
 def metric_label(metric: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathlen.one_thread import exclusive
 from pathlen.optional import optional
+from pathlen.printable import printable
 from pathlen.show.files import file_target, written
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ _SAVED: dict[str, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "pathlen",
 }
+LONGEST_NAME = 60
+"""Characters of a name; what is longer is cut in its middle."""
+
 _UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -116,6 +120,11 @@ def panels_for(count: int, height: float) -> Iterator[list[Axes]]:
             # Ticks that appear later, when the figure is drawn, are to look like those made now.
             axes.tick_params(labelsize=7.0, width=0.6, length=2.5, pad=2.0)
         yield list(made[0])
+
+
+def name_text(name: str) -> str:
+    """A name as matplotlib is to write it: what it has between dollars is no formula."""
+    return printable(name, LONGEST_NAME).replace("$", r"\$")
 
 
 def series_look(number: int) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def plot_tradeoff(
         for number, name in enumerate(names):
             part = [point for point in points if point.series == name]
             lines.append(_draw_series(axes, name, part, style.series_look(number)))
-        colors = {line.get_label(): line.get_color() for line in lines}
+        colors: dict[str | None, Any] = {
+            name: line.get_color() for name, line in zip(names, lines, strict=True)
+        }
         draw_knees(axes, [(found, colors.get(name)) for name, found in knees])
         axes.set_xlabel("normalized average path length")
         axes.set_ylabel(label)
@@ -158,7 +160,7 @@ def _draw_series(ax: Axes, name: str, points: Sequence[Point], look: Mapping[str
         elinewidth=0.8,
         **look,
     )
-    line.set_label(name)
+    line.set_label(style.name_text(name))
     return line
 
 

@@ -103,7 +103,8 @@ def _mark_phases(ax: Axes, rows: Sequence[Row], epochs: Sequence[float]) -> bool
         start, end = epochs[place] - 0.5, epochs[place + count - 1] + 0.5
         place += count
         ax.axvspan(start, end, color=_PHASE_SHADES[number % 2], linewidth=0, zorder=-10)
-        phases.append((phase, (start - first) / (last - first), (end - first) / (last - first)))
+        whole = last - first
+        phases.append((style.name_text(phase), (start - first) / whole, (end - first) / whole))
     for phase, left in _places(ax, phases):
         look: dict[str, Any] = {"fontsize": _PHASE_SIZE, "color": style.GREY, "va": "bottom"}
         ax.text(left, 1.02, phase, transform=ax.transAxes, **look)

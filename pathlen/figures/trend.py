@@ -100,13 +100,13 @@ def _draw_panel(
     handles: list[Artist] = []
     band = False
     for number, name in enumerate(dict.fromkeys(names)):
-        look = style.series_look(number)
+        look, shown = style.series_look(number), style.name_text(name)
         mine = np.array([other == name for other in names])
         at = np.unique(places[mine])
         groups = [values[mine & (places == place)] for place in at]
         if any(len(group) > 1 for group in groups):
             ax.plot(places[mine], values[mine], linestyle="", alpha=0.4, mew=0, zorder=1.5, **look)
-        (line,) = ax.plot(at, [group.mean() for group in groups], label=name, zorder=2.5, **look)
+        (line,) = ax.plot(at, [group.mean() for group in groups], label=shown, zorder=2.5, **look)
         band |= _draw_band(ax, at, groups, look["color"])
         if name:
             handles.append(line)

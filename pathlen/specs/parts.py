@@ -31,7 +31,7 @@ class InputShape:
         Raises:
             SpecError: The text is not of that form.
         """
-        match = re.fullmatch(r"\s*(\d+(?:\s*,\s*\d+)*)\s*(?::\s*(\w+)\s*)?", text)
+        match = re.fullmatch(r"\s*(\d{1,18}(?:\s*,\s*\d{1,18})*)\s*(?::\s*(\w+)\s*)?", text)
         if match is None:
             raise SpecError(
                 f"input {text!r} is not a shape; write sizes separated by commas, with a dtype "
@@ -48,17 +48,21 @@ class InputShape:
         Zeros, because they are a valid index of any embedding.
 
         Raises:
-            SpecError: torch has no such dtype.
+            SpecError: torch has no such dtype, or cannot make the tensor: it is too large.
         """
         import torch
 
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise SpecError(f"torch has no dtype {self.dtype!r}; try float32, int64 or bool")
-        if not dtype.is_floating_point:
-            return torch.zeros(self.shape, dtype=dtype, device=device)
-        generator = None if device == "meta" else torch.Generator(device).manual_seed(0)
-        return torch.randn(self.shape, generator=generator, device=device).to(dtype)
+        try:
+            if not dtype.is_floating_point:
+                return torch.zeros(self.shape, dtype=dtype, device=device)
+            generator = None if device == "meta" else torch.Generator(device).manual_seed(0)
+            return torch.randn(self.shape, generator=generator, device=device).to(dtype)
+        except RuntimeError as error:
+            sizes = ",".join(map(str, self.shape))
+            raise SpecError(f"an input of {sizes}:{self.dtype} cannot be made: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,13 @@ def require(value: object, kind: type, name: str, what: str) -> None:
 
 
 def require_number(value: Any, name: str) -> Any:
-    """The argument itself: a number, or a tensor of one.
+    """The argument itself: a number, or a tensor of one; True and False are none.
 
     Raises:
         PathlenError: It is something else.
     """
-    if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number or (isinstance(value, Tensor) and value.numel() == 1):
         return value
     raise PathlenError(f"{name}={shown(value)} is no number")
 
