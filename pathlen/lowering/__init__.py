@@ -18,6 +18,7 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   meets first, `zeros` where nothing meets. `commuting` divides before a matrix product,
   `taken_apart` takes parts before a layer.
 - In-place writes: `aliases`, `memory`, `views`.
+- Blocks that repeat are lowered once and placed again: `again`, `repetitions`, `snapshot`.
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements
   come from (`origins`), to the layers that read them first (`input_layers`, `input_reads`).
 - Which units are active: `activity`, from `constants`.
