@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 from click.testing import CliRunner
@@ -158,3 +159,28 @@ def test_figures(name, tmp_path):
     for axes in drawn:
         pathlen.figures.save(axes, tmp_path / "figure.png", dpi=20)
         pyplot.close(axes.figure)
+
+
+MODEL = """
+from torch import nn
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._modules["half \\ud800"] = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    def forward(self, x):
+        return self._modules["half \\ud800"](x)
+"""
+
+
+@pytest.mark.parametrize("form", ["dot", "mermaid", "json", "graphml", "csv"])
+def test_exports_to_the_terminal_are_those_to_a_file(form, tmp_path):
+    """A name that cannot be encoded ended in a traceback."""
+    (tmp_path / "model.py").write_text(MODEL)
+    command = ["export", f"{tmp_path}/model.py:Model", "--input", "1,3", "--format", form]
+    shown = CliRunner().invoke(main, command)
+    assert shown.exit_code == 0, shown.exception
+    assert CliRunner().invoke(main, [*command, "-o", f"{tmp_path}/file"]).exit_code == 0
+    texts = [shown.stdout_bytes.decode(), (tmp_path / "file").read_text()]
+    if form == "json":  # which says how long it took
+        texts = [json.loads(text) | {"seconds": None} for text in texts]
+    assert texts[0] == texts[1]

@@ -75,7 +75,7 @@ def export(
         )
     text = export_text(report, form, units)
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(text.encode("utf-8", "replace"), nl=False)  # as in a file
     else:
         write_text(output, [text])
 

@@ -77,7 +77,7 @@ def _known(plan: Plan, home: StudyFolder, finished: Mapping[str, Finished]) -> d
         if known.state != "done" and kept is not None:
             known = Known("done", kept.whole_summary, kept.rows, took=kept.took)
         elif known.state == "damaged":
-            raise StudyError(f"{known.error} (`pathlen study run` does so, too)")
+            raise StudyError(f"{known.error}; or see whether `pathlen study run` can mend it")
         elif run.needs is not None:
             known = _with_dense(known, run, found[run.needs])
         found[run.key] = known
