@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 
 Form = Literal["relu", "pure", "any"]
@@ -46,16 +47,12 @@ def blend(
         Shape and dtype of phi(x). At slope 0 it equals phi(x) where x is finite.
     """
     by_hand = form != "any" and _is_by_hand(x, slope)
-    on_cpu = by_hand and x.device.type == "cpu"
-    if form == "relu" and on_cpu and x.numel() >= _LARGE:
+    if form == "relu" and by_hand and x.is_cpu and x.numel() >= _LARGE:
         return _prelu_by_hand(x, _like(slope, x), in_place)
     if in_place:
         return x.copy_(blend(x.clone(), slope, phi, form))
-    if form == "relu" and on_cpu:
-        return torch.lerp(torch.relu(x), x, _like(slope, x))
-    if form == "relu" and by_hand:  # a GPU would wait for the signs of slopes
-        y: Tensor = _TorchPReLU.apply(x, _like(slope, x))  # type: ignore[no-untyped-call]
-        return y
+    if form == "relu" and by_hand:
+        return _prelu_of_torch(x, _like(slope, x))
     if form == "relu" and isinstance(x, Tensor):
         return _prelu(x, _like(slope, x))
     if by_hand:
@@ -91,8 +88,10 @@ def _is_transformed(x: Tensor, slope: Tensor) -> bool:
     return not torch.compiler.is_dynamo_compiling() and (
         torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch._C._are_functorch_transforms_active()
-        or unpack_dual(x).tangent is not None
-        or unpack_dual(slope).tangent is not None
+        or (
+            forward_ad._current_level >= 0  # no tensor is dual outside of any level
+            and (unpack_dual(x).tangent is not None or unpack_dual(slope).tangent is not None)
+        )
     )
 
 
@@ -102,6 +101,48 @@ def _prelu(x: Tensor, slope: Tensor) -> Tensor:
         if slope.ndim == x.ndim - 1 and x.ndim > 1 and slope.shape[:1].numel() == channels:
             return torch.prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, slope * x)
+
+
+def _prelu_of_torch(x: Tensor, slope: Tensor) -> Tensor:
+    """Torch's PReLU, the fewest calls that there are, with the right second derivatives at 0.
+
+    Torch's own second derivatives take an input of exactly 0 for a positive one, the first ones for
+    a negative one. So where they are asked for, the node finds the smallest negative number in the
+    place of each 0 that it has kept.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        y: Tensor = _TorchPReLU.apply(x, slope)  # type: ignore[no-untyped-call]
+        return y  # somebody else keeps its tensors
+    y = torch._prelu_kernel(x, slope)
+    node: Any = y.grad_fn
+    if node is not None:
+        node._raw_saved_self.register_hooks(_keep, _kept)
+    return y
+
+
+def _keep(x: Tensor) -> tuple[Tensor, int]:
+    """What a PReLU keeps of its input, and how often that had been written to."""
+    return x, x._version
+
+
+def _kept(keeps: tuple[Tensor, int]) -> Tensor:
+    """The input of a PReLU, as backward computes with it.
+
+    Raises:
+        RuntimeError: It was written to since, which torch does not look for where hooks are.
+    """
+    x, version = keeps
+    if x._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace"
+            f" operation: the input of an activation with slopes, of shape {tuple(x.shape)}, is at"
+            f" version {x._version}; expected version {version} instead"
+        )
+    if not torch.is_grad_enabled():
+        return x
+    plain = x.detach()
+    least = min(torch.finfo(x.dtype).smallest_normal, 2.0**-24)  # of 16 bits, one of 5 exponents
+    return plain.masked_fill(plain == 0, -least)
 
 
 def _prelu_by_hand(x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
@@ -159,7 +200,7 @@ class _PReLU(torch.autograd.Function):
 
 
 class _TorchPReLU(torch.autograd.Function):
-    """Torch's PReLU, whose own second derivatives are wrong where its input is exactly 0."""
+    """The same as `_prelu_of_torch`, without hooks of its own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:

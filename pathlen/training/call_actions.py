@@ -45,7 +45,9 @@ class Slot:
 
     def slope(self, module: nn.Module) -> Tensor:
         """The slopes, in a shape that broadcasts to that of the tensor."""
-        parameter: Tensor = getattr(module, self.attribute)
+        parameter: Any = module._parameters.get(self.attribute)
+        if parameter is None:  # what shards or parametrizes it holds it elsewhere
+            parameter = getattr(module, self.attribute)
         if self.index is None and len(self.view) == 1:
             return parameter
         if self.index is not None:
@@ -59,6 +61,8 @@ class Slot:
             return  # a symbol of torch.fx has no shape
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return  # its tracer warns of shapes that are looked at
+        if x.shape[-len(self.view) :] == self.view:  # at most calls, soon found
+            return
         pairs = zip(reversed(self.view), reversed(x.shape), strict=False)
         if x.ndim < len(self.view) or any(s != 1 and s != size for s, size in pairs):
             raise LinearizationError(

@@ -115,12 +115,8 @@ class Linearization:
 
         A part that is compiled by itself does not: it would be compiled anew for each.
         """
-        calls = self.opened.here()
-        if (
-            calls is None
-            or not calls.whole
-            or calls.compiled != torch.compiler.is_dynamo_compiling()
-        ):
+        calls = self.opened.calls
+        if calls is None or not calls.whole or not calls.goes_on():
             return
         if calls.number(plan.path) > 0:
             raise LinearizationError(
@@ -354,6 +350,9 @@ class Activation(Linearized):
             y: Tensor = original(x.clone() if self._writes_in_place else x, *rest, **kwargs)
             return y
 
+        if not state.has_functions:
+            slope = state.slope(slot, self, x)
+            return blend(x, slope, phi, slot.form, in_place=self._writes_in_place)
         with state.inside(self):  # what a blend calls is none of the forward's calls
             slope = state.slope(slot, self, x)
             return blend(x, slope, phi, slot.form, in_place=self._writes_in_place)

@@ -74,6 +74,12 @@ class Calls:
     within: int = field(default_factory=backward_pass)
     compiled: bool = field(default_factory=torch.compiler.is_dynamo_compiling)
 
+    def goes_on(self) -> bool:
+        """Whether it is what runs here: no pass backward, and no compiler, has come between."""
+        compiling = torch.compiler.is_dynamo_compiling()
+        within = -1 if compiling else torch._C._current_graph_task_id()
+        return self.within == within and self.compiled == compiling
+
     def number(self, path: str) -> int:
         """How often a module was called before this call of it."""
         number = self.numbers.get(path, 0)
