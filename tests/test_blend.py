@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,12 +29,12 @@ def formula(x: Tensor, slope: Tensor, form: str) -> Tensor:
     return slope * x + (1 - slope) * PHI[form](x)
 
 
-@pytest.fixture(autouse=True, params=["small", "large", "on a GPU"])
+@pytest.fixture(autouse=True, params=["small", "large", "among hooks"])
 def _of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ReLU has a spelling for small tensors, for large ones and for those elsewhere."""
+    """ReLU has a spelling for small tensors, for large ones and where others keep tensors."""
     if request.param != "small":
         monkeypatch.setattr("pathlen.training.blend._LARGE", 0)
-    if request.param == "on a GPU":
+    if request.param == "among hooks":
 
         def elsewhere(x: Tensor, slope: Tensor, in_place: bool) -> Tensor:
             own = x.clone() if in_place else x
@@ -117,6 +119,36 @@ def test_second_derivatives_are_those_of_the_formula(
         second.append(torch.autograd.grad(total, (x, slope)))
     for one, other in zip(*second, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_others_keep_for_backward_gives_the_same(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # a small tensor, as it comes
+    x = torch.tensor([[0.0, -1.0, 2.0], [0.5, 0.0, -3.0]], dtype=dtype, requires_grad=True)
+    slope = torch.tensor([0.3, 0.6, 0.0], dtype=dtype, requires_grad=True)
+    found = []
+    for hooked in (False, True):
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: kept.detach().numpy().copy(), torch.from_numpy
+        )
+        with hooks if hooked else contextlib.nullcontext():
+            y = blend(x * 1, slope, functional.relu, "relu")
+        found.append(gradients(y, x, slope))
+    expected = gradients(formula(x, slope, "relu"), x, slope)
+    for one, other, right in zip(*found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        torch.testing.assert_close(one, right)
+
+
+def test_an_input_that_is_overwritten_is_told_in_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    x = torch.randn(4, 3, requires_grad=True) * 1
+    y = blend(x, torch.full((3,), 0.5, requires_grad=True), functional.relu, "relu")
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        y.sum().backward()
 
 
 @pytest.mark.parametrize("form", PHI)

@@ -76,6 +76,28 @@ def test_the_penalty_is_the_sum(p: float) -> None:
     assert prior.num_active == prior.num_units == len(flat)
 
 
+@pytest.mark.parametrize("gradients", ["there", "not yet there"])
+def test_an_attached_prior_adds_its_gradient_site_by_site(gradients: str) -> None:
+    model = linearizable()
+    flat = set_slopes(model, -0.2, 0.9)
+    doubled, resting, *others = (own.parameter for own in slopes_of(model))
+    optimizer = torch.optim.SGD(parameter_groups(model, 0.0), lr=1.0)
+    doubled.register_hook(lambda gradient: 2 * gradient)
+    nn.init.ones_(resting.requires_grad_(False))
+    SparsityPrior(model, omega=0.3).attach(optimizer)
+    before = 0.5 if gradients == "there" else 0.0
+    if before:
+        for slope in (doubled, *others):
+            slope.grad = torch.full_like(slope, before)
+    expected = -0.5 * 0.3 * (1 - flat).rsqrt() + before  # all slopes are below 1
+    expected[: doubled.numel()] += expected[: doubled.numel()] - before
+    optimizer.step()
+    parts = expected.split([own.parameter.numel() for own in slopes_of(model)])
+    assert resting.grad is None
+    for slope, part in zip((doubled, *others), (parts[0], *parts[2:]), strict=True):
+        torch.testing.assert_close(slope.grad, part)
+
+
 def test_frozen_slopes_stay_1_for_good_and_have_no_gradient() -> None:
     model = linearizable()
     set_slopes(model, 0.0, 0.5)

@@ -231,6 +231,9 @@ class DepthMonitor:
         self._place = {
             site: place.get(layer, -1) for site, layer in zip(sites, layer_of, strict=True)
         }
+        self._places = {
+            reader: [self._place[site] for site in reader.sites] for reader in self._slopes
+        }
 
     def _read(self) -> DepthReading | None:
         """One reading, None where the graph itself has to be made anew."""
@@ -241,14 +244,17 @@ class DepthMonitor:
             values = [watch.value for watch in self._watches.watches]
             if not self._watches.still_hold(self._sites.constants(values)):
                 return None
-        totals: list[tuple[Sequence[Any], Total]] = []
+        totals: list[tuple[Sequence[int], Total]] = []
         again: list[tuple[Any, FunctionReader]] = []
         for (reader, part, _), found in zip(read, numbers, strict=False):
-            sites, total = [reader.sites[number] for number in part.numbers], part.total(found)
+            total = part.total(found)
             if total.doubtful:
+                sites = [reader.sites[number] for number in part.numbers]
                 again += [(site, self._fallbacks[site]) for site in sites]
             else:
-                totals.append((sites, total))
+                places = self._places[reader]
+                whole = len(part.numbers) == len(places)
+                totals.append((places if whole else [places[n] for n in part.numbers], total))
         again += zip(self._sites.functions, self._functions, strict=True)
         if again:
             values = [value for _, function in again for value in function.site.reads]
@@ -257,19 +263,19 @@ class DepthMonitor:
                 evaluated = function.read(constants)
                 if evaluated is None:
                     return None
-                totals.append(([site], evaluated))
+                totals.append(([self._place[site]], evaluated))
         return self._reading(totals)
 
-    def _reading(self, totals: Sequence[tuple[Sequence[Any], Total]]) -> DepthReading:
+    def _reading(self, totals: Sequence[tuple[Sequence[int], Total]]) -> DepthReading:
         """Everything added up."""
         average, normalized = self._rest
-        active, place = self._rest_active.copy(), self._place
-        for sites, total in totals:
+        active = self._rest_active.copy()
+        for places, total in totals:
             average += total.average
             normalized += total.normalized
-            for site, count in zip(sites, total.active, strict=True):
+            for place, count in zip(places, total.active, strict=True):
                 if count:
-                    active[place[site]] += count
+                    active[place] += count
         by_layer = MappingProxyType(dict(zip(self._names, active, strict=True)))
         return DepthReading(average, normalized, sum(active), by_layer)
 

@@ -49,10 +49,28 @@ class Attachable:
         """
         by_hand = torch.is_grad_enabled() and not self.is_attached
         with torch.set_grad_enabled(by_hand):
-            penalty = self._penalty()
+            penalty = self._penalty(self._slopes.read())
         if by_hand and penalty.requires_grad and _others(self):
             penalty.register_hook(lambda gradient: _detach_others(self))
         return penalty
+
+    @torch.no_grad()
+    def add_gradient(self, scale: Tensor | float | None = None) -> Tensor:
+        """Add the gradient of the penalty to those that the slopes have: for all sites at once.
+
+        Args:
+            scale: What gradients are multiplied by, while they are.
+
+        Returns:
+            The penalty.
+        """
+        flat = self._slopes.read().requires_grad_()
+        with torch.enable_grad():
+            penalty = self._penalty(flat)
+        if penalty.requires_grad:
+            (gradient,) = torch.autograd.grad(penalty, flat)
+            self._slopes.add_gradient(gradient if scale is None else gradient * scale)
+        return penalty.detach()
 
     def attach(self, optimizer: Optimizer) -> Attachment:
         """Let each step of an optimizer take the penalty and be followed by `step`.
@@ -133,8 +151,9 @@ class Attachable:
         """All but the attachment, for copies and pickles: those are not attached."""
         return {name: value for name, value in vars(self).items() if name != "_attachment"}
 
-    def _penalty(self) -> Tensor:
-        return self._slopes.zero()
+    def _penalty(self, flat: Tensor) -> Tensor:
+        """The penalty, of all slopes in a row: float[slopes]."""
+        return flat.new_zeros(())
 
     def _uses_rate(self) -> bool:
         """Whether a step depends on the learning rate of the slopes."""
@@ -231,13 +250,10 @@ class Attachment:
         return args, {**kwargs, "closure": with_penalty}
 
     def _add(self, optimizer: Optimizer) -> Tensor:
-        with torch.enable_grad():
-            penalty = self.of._penalty()
         scale = getattr(optimizer, "grad_scale", None)
         if _ascends(optimizer, self._held):  # the penalty is to fall all the same
             scale = -1.0 if scale is None else -scale
-        add_gradient(penalty, self._held, scale)
-        return penalty.detach()
+        return self.of.add_gradient(scale)
 
     def _look_for_moved(self) -> None:
         """Warn once where something has moved slopes that are frozen, between two steps.
@@ -292,32 +308,6 @@ class Attachment:
                 " pathlen.training.parameter_groups(model, weight_decay), and attach the prior"
             )
         self._held = slopes
-
-
-@torch.no_grad()
-def add_gradient(
-    penalty: Tensor, slopes: Iterable[nn.Parameter], scale: Tensor | float | None = None
-) -> None:
-    """Add the gradient of a penalty to those that slopes have; nothing if it has none.
-
-    Args:
-        penalty: A scalar.
-        slopes: That it is a function of.
-        scale: What gradients are multiplied by, while they are.
-    """
-    if not penalty.requires_grad:
-        return
-    slopes = [slope for slope in slopes if slope.requires_grad]
-    for slope, own in zip(
-        slopes, torch.autograd.grad(penalty, slopes, allow_unused=True), strict=True
-    ):
-        if own is None:
-            continue
-        scaled = own if scale is None else own * scale
-        if slope.grad is None:
-            slope.grad = scaled.to(slope.dtype)
-        else:
-            slope.grad += scaled
 
 
 def _attached_to(optimizer: Optimizer) -> Iterator[Attachment]:

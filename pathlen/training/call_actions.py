@@ -45,9 +45,9 @@ class Slot:
 
     def slope(self, module: nn.Module) -> Tensor:
         """The slopes, in a shape that broadcasts to that of the tensor."""
-        parameter: Any = module._parameters.get(self.attribute)
-        if parameter is None:  # what shards or parametrizes it holds it elsewhere
-            parameter = getattr(module, self.attribute)
+        found: Tensor | None = module._parameters.get(self.attribute)
+        # what shards or parametrizes slopes holds them elsewhere
+        parameter: Tensor = getattr(module, self.attribute) if found is None else found
         if self.index is None and len(self.view) == 1:
             return parameter
         if self.index is not None:

@@ -31,6 +31,9 @@ class Linearizer(Protocol):
     def penalty(self) -> Tensor:
         """What is added to the loss: a scalar."""
 
+    def add_gradient(self, scale: Tensor | float | None = None) -> Tensor:
+        """Add the gradient of the penalty to those that the slopes have, and return the penalty."""
+
     def step(self, learning_rate: float = 0.0) -> None:
         """Make units linear, and keep those linear that are; after each step of the optimizer.
 

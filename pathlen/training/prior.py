@@ -110,15 +110,14 @@ class SparsityPrior(Attachable):
         self._adopt(self._slopes.read_checked(wait=True).detach())
         self._settle()
 
-    def _penalty(self) -> Tensor:
+    def _penalty(self, flat: Tensor) -> Tensor:
         """The penalty of the slopes that are not frozen: a scalar; 0 for the proximal method."""
         self._slopes.require_all()
         self._follow()
         if self.method == "proximal" or self._finished:
-            return self._slopes.zero()
+            return flat.new_zeros(())
         self._require_trained()
         self._asked = torch.is_grad_enabled() and self.omega > 0
-        flat = self._slopes.read()
         if flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()  # sums of 16 bits lose small parts, or overflow
         # the distance of a frozen slope is set to 1 before the power: no infinite gradient times 0
@@ -225,8 +224,8 @@ class SparsityPrior(Attachable):
 
     def _require_trained(self) -> None:
         """Raise PathlenError where the penalty would be without effect."""
-        resting = [not slope.requires_grad for slope in self._slopes.parameters()]
-        if not any(resting) or not self.omega > 0:
+        resting = self._slopes.resting()
+        if not resting or not self.omega > 0:
             return
         parts = zip(
             self._slopes.sites, resting, self._frozen.split(self._slopes.sizes), strict=True

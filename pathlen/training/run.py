@@ -18,7 +18,6 @@ from pathlen.errors import CheckpointError, PathlenError, SettingsError
 from pathlen.monitor.monitor import DepthMonitor
 from pathlen.printable import shown
 from pathlen.tracing.own_numbers import own_numbers
-from pathlen.training.attachment import add_gradient
 from pathlen.training.baselines.signs import SignCounter
 from pathlen.training.batch_norm import share_statistics
 from pathlen.training.batches import steps_per_epoch, train_batches
@@ -34,7 +33,7 @@ from pathlen.training.omega import GrowUntilFalling, Schedule, constant
 from pathlen.training.placement import placed
 from pathlen.training.recipe import Distillation, Finetune, Linearize, Recipe
 from pathlen.training.records import check_rows
-from pathlen.training.slopes import Slopes, slopes_of
+from pathlen.training.slopes import slopes_of
 from pathlen.training.task import Batch, Task
 from pathlen.training.tasks.translation import evaluating
 
@@ -115,7 +114,6 @@ class Run:
         self.wrapped: nn.Module = self.model
         self.wrapped_optimizer: Any = self.optimizer
         self.prior: Linearizer | None = None
-        self.prior_slopes: tuple[Slopes, ...] = ()
         self.omega: Schedule = constant(0.0)
         self.num_active = 0
         self.teacher: nn.Module | None = None
@@ -201,7 +199,6 @@ class Run:
         if self.recipe.linearize.distillation or self.recipe.finetune.distillation:
             self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         steps = self.recipe.linearize.epochs * self.steps_per_epoch
-        self.prior_slopes = slopes_of(self.model)
         self.prior = make_linearizer(self.recipe, self.model, self.monitor, steps, self.count_signs)
         self.omega = make_omega(self.recipe, self.steps_per_epoch)
         self.optimizer.register_step_pre_hook(self.add_penalty)
@@ -213,7 +210,7 @@ class Run:
         on how strong the prior is, nor the other way round.
         """
         if self.prior is not None and self.stage.name == "linearize":
-            add_gradient(self.prior.penalty(), (own.parameter for own in self.prior_slopes))
+            self.prior.add_gradient()
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Arguments of the model, in the run's memory format."""

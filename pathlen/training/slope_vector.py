@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter, getitem
 from typing import Any
 
 import torch
@@ -37,11 +38,18 @@ class SlopeVector:
         self._model = model
         self._names = [own.parameter_name for own in self.sites]
         self._paths = [name.split(".") for name in self._names]
+        self._seats, self._chain, self._modules = _seats(model, self._paths)
         self.sizes = [own.parameter.numel() for own in self.sites]
+        self._read: list[nn.Parameter] = []
+        self._room: tuple[Tensor, list[Tensor]] | None = None
         self._versions: list[int] = []
         self._loads = note_loads(model, self._names, self)
         self._parameters = [module._parameters for module in model.modules()]
         self._count = sum(map(len, self._parameters))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what holds from reading to writing only."""
+        return {**vars(self), "_read": [], "_room": None}
 
     def __len__(self) -> int:
         """Number of slopes."""
@@ -100,6 +108,17 @@ class SlopeVector:
         Raises:
             PathlenError: They are sharded over devices.
         """
+        try:
+            found: list[Any] = self._seats.find(_PARAMETERS)
+            there = self._chain.find(_MODULES)
+        except KeyError:
+            return [self._parameter(number) for number in range(len(self._names))]
+        if (
+            there == self._modules
+            and set(map(type, found)) == {nn.Parameter}
+            and not any(map(holds_shards, map(vars, self._seats.owners)))
+        ):
+            return found
         return [self._parameter(number) for number in range(len(self._names))]
 
     def _parameter(self, number: int) -> nn.Parameter:
@@ -117,7 +136,11 @@ class SlopeVector:
 
     def read(self) -> Tensor:
         """Their values, with their gradients: float[slopes]."""
-        return torch.cat([_as_shape(slope, (slope.numel(),)) for slope in self.parameters()])
+        self._read = self.parameters()
+        slopes: list[Tensor] = [*self._read]
+        if any(slope.ndim != 1 for slope in slopes):
+            slopes = [slope.reshape(-1) for slope in slopes]
+        return torch.cat(slopes)
 
     def read_checked(self, *, wait: bool = False) -> Tensor:
         """The same, after a step.
@@ -155,15 +178,50 @@ class SlopeVector:
         return ", ".join(map(printable, found[:most])) + (f" and {left} more" if left else "")
 
     def write(self, flat: Tensor) -> None:
-        """Set their values: float[slopes]."""
-        slopes = tuple(self.parameters())
-        parts = zip(flat.split(self.sizes), slopes, strict=True)
-        torch._foreach_copy_(slopes, [_as_shape(part, slope.shape) for part, slope in parts])
-        self._versions = [slope._version for slope in slopes]
+        """Set the values of those that were read before: float[slopes]."""
+        slopes = self._read
+        torch._foreach_copy_([*slopes], self._cut(flat, slopes))
+        self._versions = [*map(_VERSION, slopes)]
+
+    def _cut(self, flat: Tensor, slopes: list[nn.Parameter]) -> list[Tensor]:
+        """A vector in the shapes of the parameters, for now: the next one is put in its place."""
+        kept = None if self._room is None else self._room[0]
+        like = kept is not None and (kept.dtype, kept.device) == (flat.dtype, flat.device)
+        if kept is None or not like or kept.is_inference():
+            room = torch.empty_like(flat.detach())
+            parts = zip(room.split(self.sizes), slopes, strict=True)
+            self._room = room, [part.view(slope.shape) for part, slope in parts]
+        assert self._room is not None
+        room, cut = self._room  # made once: cutting takes as long as all else in a step
+        room.copy_(flat)
+        return cut
+
+    @torch.no_grad()
+    def add_gradient(self, flat: Tensor) -> None:
+        """Add to the gradients of those that were read before and require some: float[slopes]."""
+        slopes = self._read
+        parts = self._cut(flat, slopes)
+        if not all(map(_TRAINS, slopes)):
+            chosen = [number for number, slope in enumerate(slopes) if slope.requires_grad]
+            slopes, parts = [slopes[n] for n in chosen], [parts[n] for n in chosen]
+        if any(map(_HOOKS, slopes)):
+            with torch.enable_grad():
+                ends = [slope.view_as(slope) for slope in slopes]
+            parts = [*torch.autograd.grad(ends, slopes, parts)]
+        if type(None) in set(map(type, map(_GRADIENT, slopes))):
+            for slope in slopes:
+                slope.grad = torch.zeros_like(slope) if slope.grad is None else slope.grad
+        if slopes:
+            torch._foreach_add_([*map(_GRADIENT, slopes)], parts)
+
+    def resting(self) -> list[bool]:
+        """Which of the parameters that were read require no gradients; empty if none does."""
+        trains = [*map(_TRAINS, self._read)]
+        return [] if all(trains) else [not own for own in trains]
 
     def were_written(self) -> bool:
         """Whether anything but `write` has changed one in place, by whatever it was."""
-        return self._versions != [slope._version for slope in self.parameters()]
+        return self._versions != [*map(_VERSION, self.parameters())]
 
     def by_name(self, flat: Tensor) -> dict[str, Tensor]:
         """Something of each slope, by the names of their parameters, for files; copies.
@@ -205,8 +263,44 @@ class SlopeVector:
         )
 
 
+_PARAMETERS, _MODULES = attrgetter("_parameters"), attrgetter("_modules")
+_VERSION, _GRADIENT = attrgetter("_version"), attrgetter("grad")
+_TRAINS, _HOOKS = attrgetter("requires_grad"), attrgetter("_backward_hooks")
+
+
+class _Seats:
+    """Where things are: the modules that hold them, each once, and their names there."""
+
+    def __init__(self, seats: Iterable[tuple[nn.Module, str]]) -> None:
+        self._holders = [holder for holder, _ in seats]
+        self._names = [name for _, name in seats]
+        self.owners = [*dict.fromkeys(self._holders)]
+
+    def find(self, attribute: Callable[[nn.Module], Any]) -> list[Any]:
+        """What is there, in dictionaries that the modules have; no Python runs for each: steps ask.
+
+        Raises:
+            KeyError: Something is not there.
+        """
+        return [*map(getitem, map(attribute, self._holders), self._names)]
+
+
+def _seats(model: nn.Module, paths: list[list[str]]) -> tuple[_Seats, _Seats, list[nn.Module]]:
+    """Where parameters are, where all modules on the way to them are, and these modules."""
+    seats: list[tuple[nn.Module, str]] = []
+    chain: dict[tuple[nn.Module, str], nn.Module] = {}
+    for path in paths:
+        owner = model
+        for name in path[:-1]:
+            inner: Any = owner._modules[name]
+            chain[owner, name] = inner
+            owner = inner
+        seats.append((owner, path[-1]))
+    return _Seats(seats), _Seats(chain), [*chain.values()]
+
+
 def _owner(model: nn.Module, path: list[str]) -> nn.Module:
-    """What `get_submodule` finds, in a twentieth of the time: every step asks for each slope."""
+    """What `get_submodule` finds, in a twentieth of the time."""
     for name in path[:-1]:
         model = model._modules[name]  # type: ignore[assignment]
     return model
@@ -238,8 +332,3 @@ def _attribute(model: nn.Module, name: str) -> object:
             " the one that had them; make the model linearizable anew, and then its prior, monitor"
             " and optimizer"
         ) from error
-
-
-def _as_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in a shape; itself where it has that: each view is a call more in every step."""
-    return tensor if tensor.shape == shape else tensor.reshape(shape)

@@ -57,11 +57,11 @@ class FoldedLayers(Baseline):
             if slope.numel() > 1:
                 slope.register_hook(_tied)
 
-    def _penalty(self) -> Tensor:
+    def _penalty(self, flat: Tensor) -> Tensor:
         """Omega * sum over layers of |1 - alpha^p|, until the layers are chosen."""
         if self._kept is not None or self._finished:
-            return self._slopes.zero()
-        layers = torch.stack([slope.reshape(-1)[0] for slope in self._slopes.parameters()])
+            return flat.new_zeros(())
+        layers = torch.stack([part[0] for part in flat.split(self._slopes.sizes)])
         # the gradient of alpha^p at 0 is infinite for p < 1
         powers = layers.clamp(min=1e-12 if self.p < 1 else 0.0).pow(self.p)
         return self.omega * (1 - powers).abs().sum()

@@ -57,11 +57,11 @@ class SelectiveLinearization(Baseline):
             raise PathlenError(f"threshold={threshold!r} must lie in [0, 1)")
         self.omega, self.threshold = omega, threshold
 
-    def _penalty(self) -> Tensor:
+    def _penalty(self, flat: Tensor) -> Tensor:
         """Omega * sum |1 - alpha|, until the budget is met."""
         if self._finished:
-            return self._slopes.zero()
-        return self.omega * (1 - self._slopes.read()).abs().sum()
+            return flat.new_zeros(())
+        return self.omega * (1 - flat).abs().sum()
 
     def _settings(self) -> Plain:
         return super()._settings() | {"threshold": self.threshold}
