@@ -1,6 +1,8 @@
 """Collects the nodes and edges of a path graph, one call site after another."""
 
+import bisect
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
@@ -56,6 +58,21 @@ class Block:
             activity=activity,
             shift=0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Rows of nodes that were added together.
+
+    Attributes:
+        kind: of the nodes.
+        predecessors: of each node, in order.  # (rows, nodes, predecessors)
+        activity: of each row.  # (rows,)
+    """
+
+    kind: Kind
+    predecessors: np.ndarray
+    activity: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,18 +185,51 @@ class GraphBuilder:
 
     def only_predecessors(self, nodes: np.ndarray) -> np.ndarray:
         """The predecessor of each of some nodes, -1 where there are none or several."""
-        firsts = np.array([block.first for block in self._blocks])
         found = np.full(len(nodes), -1, dtype=np.int64)
-        nodes = np.asarray(nodes) + self._copied
-        of_block = np.searchsorted(firsts, nodes, side="right") - 1
+        of_block, places = self._in_blocks(nodes)
         for number in np.unique(of_block).tolist():
             block, own = self._blocks[number], of_block == number
-            places = nodes[own] - block.first
             starts = np.cumsum(block.degrees) - block.degrees
-            alone = block.degrees[places] == 1
-            feeding = block.predecessors[starts[places[alone]]] + block.shift
+            alone = block.degrees[places[own]] == 1
+            feeding = block.predecessors[starts[places[own][alone]]] + block.shift
             found[np.flatnonzero(own)[alone]] = feeding - self._copied
         return found
+
+    def made_alike(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Alike]]:
+        """The rows of nodes that were added together, with as many predecessors and as active.
+
+        Args:
+            rows: nodes, or -1.  # (rows, nodes)
+
+        Yields:
+            Where some of them are, and what they have in common.
+        """
+        of_block, places = self._in_blocks(rows)
+        together = (of_block == of_block[:, :1]).all(axis=1) & (rows >= 0).all(axis=1)
+        for number in np.unique(of_block[together, 0]).tolist():
+            block, own = self._blocks[number], np.flatnonzero(together & (of_block[:, 0] == number))
+            degrees = block.degrees[places[own]]
+            active = np.broadcast_to(block.activity, len(block.degrees))[places[own]]
+            same = ((degrees == degrees[:, :1]) & (active == active[:, :1])).all(axis=1)
+            starts = np.cumsum(block.degrees) - block.degrees
+            for degree in np.unique(degrees[same, 0]).tolist():
+                chosen = same & (degrees[:, 0] == degree)
+                first = starts[places[own[chosen]]][:, :, None]
+                feeding = block.predecessors[first + np.arange(degree)] + block.shift - self._copied
+                if degree and feeding.min() >= 0:  # others are from before what was copied
+                    yield own[chosen], Alike(block.kind, feeding, active[chosen, 0])
+
+    def operation_of(self, node: int) -> str:
+        """The operation of the call that added a node."""
+        firsts = [first for _, _, first in self._layers]
+        return self._layers[bisect.bisect_right(firsts, node + self._copied) - 1][1]
+
+    def _in_blocks(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the block of each of some nodes, and which of its nodes it is."""
+        firsts = np.array([block.first for block in self._blocks])
+        placed = np.asarray(nodes) + self._copied
+        of_block = np.searchsorted(firsts, placed, side="right") - 1
+        return of_block, placed - firsts[of_block]
 
     def arrays(self) -> NodeArrays:
         """All nodes so far, also those on no path from input to output."""

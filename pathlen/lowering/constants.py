@@ -130,6 +130,20 @@ class Constants:
             if node.op == "get_attr"
         }
 
+    def reads_numbers(self, value: Value) -> bool:
+        """Whether tensors from outside are behind a constant, other than by masks alone."""
+        queue, seen = [value.node], set[fx.Node]()
+        while queue:
+            node = queue.pop()
+            val = node.meta.get("val")
+            if node in seen or (isinstance(val, torch.Tensor) and val.dtype == torch.bool):
+                continue
+            if node.op == "get_attr":
+                return True
+            seen.add(node)
+            queue += self._before(node)
+        return False
+
     def is_behind(self, name: tuple[fx.Graph, str], node: fx.Node) -> bool:
         """Whether a constant is computed from a tensor from outside, by its program and name."""
         behind = self._behind([node])
@@ -163,12 +177,15 @@ class Constants:
             if node in found:
                 continue
             found.add(node)
-            queue += [operand for operand in node.all_input_nodes if operand not in _shapes(node)]
-            queue += writers(node)  # no operands of what they change
-            given = self.given(node)
-            if given is not None:
-                queue.append(given.node)
+            queue += self._before(node)
         return found
+
+    def _before(self, node: fx.Node) -> list[fx.Node]:
+        """What a constant is computed from, and what writes to it."""
+        before = [operand for operand in node.all_input_nodes if operand not in _shapes(node)]
+        before += writers(node)  # no operands of what they change
+        given = self.given(node)
+        return before if given is None else [*before, given.node]
 
 
 class _ConstantProgram:
@@ -277,7 +294,12 @@ def writers(node: fx.Node) -> list[fx.Node]:
     while queue:
         for user in queue.pop().users:
             schema = getattr(user.target, "_schema", None)
-            writes = schema is not None and written_argument(user.target) is not None
+            name = None if schema is None else written_argument(user.target)
+            writes = name is not None
+            if name is not None:  # to this one, or does it only read it?
+                written = bind_call(user.target, user.args, user.kwargs, user).arguments[name]
+                if reached.isdisjoint(pytree.tree_leaves(written)):
+                    continue
             shares = schema is None or any(r.alias_info is not None for r in schema.returns)
             if writes and user not in found:
                 found.append(user)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pathlen.lowering.bilinear import read_by_weights, side_with_weights
+from pathlen.lowering.chosen import chosen_over
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import elementwise
 from pathlen.lowering.flat import have_common_origin
@@ -19,6 +20,7 @@ from pathlen.lowering.indexing import function_by_masks
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
+    broadcast,
     collapse,
     compact,
     constant_labels,
@@ -32,6 +34,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.letters import Letters, permuted
 from pathlen.lowering.lookups import is_step, one_hot_look_up
 from pathlen.lowering.matrix_layers import layer
+from pathlen.lowering.one_hot import numbers_of_one_hot
 from pathlen.lowering.reduction import function_along, reduction
 from pathlen.lowering.regions import find_region
 from pathlen.lowering.values import Call, Value, varying_operands
@@ -111,6 +114,26 @@ def _chosen(call: Call, letters: Letters, lowering: Lowering) -> Value | None:
         if value is not None:
             order = others.replace(own[-1], own[:-1])
             return with_axes(call, value, order, letters.out)
+    return _one_of_several(call, letters, lowering)
+
+
+def _one_of_several(call: Call, letters: Letters, lowering: Lowering) -> Value | None:
+    """A product with one-hot vectors that choose one of several results along an axis."""
+    summed = [a for a in letters.summed if letters.sizes[a] > 1]
+    for n in (0, 1) if len(summed) == 1 else ():
+        (one, other), (own, others) = letters.operands[:: 1 - 2 * n], letters.own[:: 1 - 2 * n]
+        known = others.replace(summed[0], "")
+        if one.is_path or not other.is_path or not {*known} <= {*letters.out}:
+            continue
+        numbers = numbers_of_one_hot(one, own.index(summed[0]), lowering.constants)
+        if numbers is not None:
+            axis = others.index(summed[0])
+            labels = chosen_over(call, other.labels, [axis], [numbers], lowering).squeeze(axis)
+            order = [a for a in letters.out if a in known]
+            labels = permuted(labels, known, order)
+            for axis, letter in enumerate(letters.out):
+                labels = labels if letter in known else labels.unsqueeze(axis)
+            return lowering.result(call, broadcast(labels, call.shape))
     return None
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import torch
 
 from pathlen.lowering.activity import active_functions, function_without_parameters
-from pathlen.lowering.choices import CHOICES, chosen_labels, left_over
+from pathlen.lowering.choices import (
+    CHOICES,
+    LEAVES_OUT,
+    chosen_by_weights,
+    chosen_labels,
+    left_over,
+)
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.factored_sums import factored_sum
 from pathlen.lowering.flat import Factor, RegionTerm, Term, flattened, grouped, have_common_origin
@@ -71,6 +77,8 @@ def elementwise(call: Call, lowering: Lowering) -> Value:
     A call that ends a region of one entry is a pass or an activation of the entry; otherwise one
     path operand makes it a pass or an activation of that, and several make it a merge.
     """
+    if call.name == "aten.lerp":
+        call = chosen_by_weights(call, lowering.constants) or call
     varying = varying_operands(call)
     path = [value for value in varying if value.is_path]
     if not path or not _keeps_paths(call, path):
@@ -129,7 +137,7 @@ def scalar_function(region: Region, lowering: Lowering) -> Value:
         return _softmax(call, _before_exponential(region, lowering), lowering)
     if not region.affine:
         return _activation(region, lowering)
-    if entry.call is not None and call.name in CHOICES and not region.between:
+    if entry.call is not None and call.name in LEAVES_OUT and not region.between:
         labels = _chosen_or_passed(call, entry, lowering)
     else:
         labels = passed(region, lowering)
@@ -436,7 +444,8 @@ def _labels_of_term(
 def _chosen_or_passed(call: Call, value: Value, lowering: Lowering) -> torch.Tensor:
     """Labels of one tensor passed on, without units that a constant mask replaces everywhere."""
     if lowering.weights is None:
-        return left_over(call, value, broadcast(value.labels, call.shape), lowering.constants)
+        labels, places = broadcast(value.labels, call.shape), lowering.variants.places
+        return left_over(call, value, labels, places, lowering.constants)
     region = Region(value, State(1, (identity(value.shape),)), (), (), call)
     return passed(region, lowering)
 

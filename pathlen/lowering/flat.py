@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pathlen.lowering.activity import function_values
-from pathlen.lowering.choices import CHOICES, left_over
+from pathlen.lowering.choices import LEAVES_OUT, leaves_out, left_over
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.follow import follow, followed_operands
 from pathlen.lowering.joined import joined_summands, number_of_readers
@@ -106,8 +106,10 @@ def _parts(
     inner: Value, between: list[Value], value: Value, constants: Constants, weighted: bool
 ) -> list[tuple[Value, Value]]:
     """The parts of an inner value where another one has them; none where that is not known."""
-    names = {one.call.name for one in between if one.call and kind_of(one) != "movement"}
-    scales_out = inner.operator in ("sum", "product") and not names & CHOICES.keys()
+    calls = [one.call for one in between if one.call and kind_of(one) != "movement"]
+    names = {call.name for call in calls}
+    scales_out = inner.operator in ("sum", "product")
+    scales_out = scales_out and not any(leaves_out(call, constants) for call in calls)
     stays = bool(between) and _stays(inner, between, constants)
     if not between or (scales_out and stays):
         found = [_unviewed(part, value.shape) for part in inner.parts]
@@ -246,8 +248,9 @@ def moved_along(
             if moved is None:
                 return None
             labels = moved[item_of(value) or 0]
-        elif call.name in CHOICES and len(varying_operands(call)) == 1:
-            labels = left_over(call, operand, broadcast(labels, value.shape), constants)
+        elif call.name in LEAVES_OUT and len(varying_operands(call)) == 1:
+            shown = broadcast(labels, value.shape)
+            labels = left_over(call, operand, shown, _places, constants)
         known[id(value)] = value.changed(
             labels=broadcast(labels, value.shape),
             call=call,
@@ -258,6 +261,10 @@ def moved_along(
             _path=None,
         )
     return known[id(between[-1])]
+
+
+def _places(value: Value) -> Places:
+    return identity(value.shape)
 
 
 def have_common_origin(parts: Sequence[Value]) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from pathlen.lowering.chosen import chosen_over
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import scalar_function
@@ -21,7 +22,7 @@ from pathlen.lowering.labels import (
 from pathlen.lowering.layer_weights import looked_up
 from pathlen.lowering.lookups import as_look_up, chooser_of, has_root, is_step
 from pathlen.lowering.masks import mask_of
-from pathlen.lowering.mixing import mixed, ordered_along
+from pathlen.lowering.mixing import first_of, ordered_along
 from pathlen.lowering.movement import run_on_labels
 from pathlen.lowering.operations import aten, functional
 from pathlen.lowering.reduced import union_over
@@ -97,10 +98,12 @@ def gather(call: Call, lowering: Lowering) -> Value:
         labels = union_over(call, source.labels, range(source.labels.ndim), lowering)
         return lowering.result(call, labels.reshape(()).expand(call.shape))
     axis = call["dim"] % max(source.labels.ndim, 1)
+    where = [call.arguments.get("index", call.arguments.get("indices"))]
     if call.shape[axis : axis + 1] == source.shape[axis : axis + 1]:
         labels = ordered_along(call, source, axis, lowering)  # an order of all of them
     else:
-        labels = mixed(call, source, [axis], lowering)
+        chosen = chosen_over(call, source.labels, [axis], where, lowering)
+        labels = first_of(call, chosen, [axis])
     return lowering.result(call, labels, softmax_of=source)
 
 
@@ -124,7 +127,10 @@ def index(call: Call, lowering: Lowering) -> Value:
             " there has connections that are missing here"
         )
     nodes = lowering.builder.num_nodes
-    merged = union_over(call, labels, picked.axes, lowering)
+    if picked.by_mask:
+        merged = union_over(call, labels, picked.axes, lowering)
+    else:
+        merged = chosen_over(call, labels, picked.axes, _places(call), lowering)
     if picked.by_mask and lowering.builder.num_nodes > nodes:  # different units met in hubs
         made = range(nodes, lowering.builder.num_nodes)
         lowering.remark_on(made, f"{lowering.site(call)}: may read any element", "bound")

@@ -42,7 +42,11 @@ def mixed(
         divisor: see `union_over`.
     """
     axes = [axis % max(source.labels.ndim, 1) for axis in axes]
-    merged = union_over(call, source.labels, axes, lowering, divisor)
+    return first_of(call, union_over(call, source.labels, axes, lowering, divisor), axes)
+
+
+def first_of(call: Call, merged: torch.Tensor, axes: list[int]) -> torch.Tensor:
+    """Labels of which some axes were cut to length 1, in the shape of a result."""
     for axis, size in enumerate(call.shape):  # a gather may read fewer elements of other axes
         if axis not in axes and merged.shape[axis] > size:
             merged = merged.narrow(axis, 0, size)

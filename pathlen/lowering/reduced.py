@@ -1,6 +1,6 @@
 """Rows of a tensor that are reduced: hubs over their units, layers where they are several sums."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,6 +164,28 @@ def union_over(
         if divisor is not None:
             return summed_over(call, labels, axes, divisor, lowering)
         labels = lowering.unified(labels)
+    return over_rows(labels, axes, lambda rows: _hubs_over(call, rows, lowering))
+
+
+def _hubs_over(call: Call, rows: np.ndarray, lowering: Lowering) -> np.ndarray:
+    sets, of_row = label_sets(rows)
+    if (sets.sizes > 1).any():
+        lowering.layer(call)
+    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
+    united: np.ndarray = hubs[of_row]
+    return united
+
+
+def over_rows(
+    labels: torch.Tensor, axes: Iterable[int], unite: Callable[[np.ndarray], np.ndarray]
+) -> torch.Tensor:
+    """Labels with the given axes cut to length 1: one node for the labels along these.
+
+    Args:
+        labels: of a tensor.
+        axes: to be cut.
+        unite: gives the node of each row of labels, where they vary.
+    """
     axes = sorted(axes)
     small = compact(labels, axes)
     varying = [axis for axis in axes if small.shape[axis] > 1]
@@ -174,12 +196,7 @@ def union_over(
     kept = [axis for axis in range(labels.ndim) if axis not in varying]
     small = compact(small)
     rows = small.permute(*kept, *varying)
-    flat = rows.reshape(-1, int(np.prod([small.shape[a] for a in varying])))
-    sets, of_row = label_sets(flat.numpy())
-    if (sets.sizes > 1).any():
-        lowering.layer(call)
-    hubs = np.append(lowering.builder.hubs(sets), CONSTANT)  # CONSTANT is -1: the last entry
-    united = hubs[of_row]
+    united = unite(rows.reshape(-1, int(np.prod([small.shape[a] for a in varying]))).numpy())
     shape = [1 if axis in varying else small.shape[axis] for axis in range(labels.ndim)]
     sizes = [1 if axis in axes else labels.shape[axis] for axis in range(labels.ndim)]
     return torch.from_numpy(united).view(shape).expand(sizes)

@@ -8,6 +8,7 @@ from math import prod
 import torch
 
 from pathlen.lowering.along import axes_along, has_new_axes, is_identity
+from pathlen.lowering.chosen import chosen_over
 from pathlen.lowering.constants import UnknownConstantError
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import merged, scalar_function
@@ -22,6 +23,7 @@ from pathlen.lowering.labels import (
     distinct,
     is_position_axis,
 )
+from pathlen.lowering.one_hot import numbers_of_one_hot
 from pathlen.lowering.operations import aten
 from pathlen.lowering.operators import Meeting, operator_along
 from pathlen.lowering.reduced import MAXIMA, Summed, reduced_rows, union_over
@@ -60,6 +62,9 @@ def reduction(call: Call, lowering: Lowering) -> Result:
     drawn_out = _without_common_factor(call, source, axes, lowering)
     if drawn_out is not None:
         return drawn_out
+    chosen = _one_of_several(call, source, axes, lowering)
+    if chosen is not None:
+        return chosen
     number = prod(source.shape[axis] for axis in axes)
     divisor = {"aten.mean": number, "aten.sum": 1, "aten.nansum": 1}.get(call.name)
     if call.name in _WITH_MEAN and len(distinct(source.labels)) > 1:
@@ -76,8 +81,10 @@ def _without_common_factor(
     if call.name not in TOTALS:
         return None
     factors = _factors_of(source, lowering)
+    if factors is None or not all(factor.is_path for factor in factors):
+        return None
     wide = [axis for axis in axes if source.shape[axis] > 1]
-    for factor, summand in (factors, factors[::-1]) if factors else ():
+    for factor, summand in (factors, factors[::-1]):
         labels = broadcast(lowering.unified(summand.labels), source.shape)
         if not summand.is_path or all(is_position_axis(labels, axis) for axis in wide):
             continue
@@ -94,6 +101,21 @@ def _without_common_factor(
     return None
 
 
+def _one_of_several(call: Call, source: Value, axes: list[int], lowering: Lowering) -> Value | None:
+    """A sum of products with one-hot vectors, which choose one of several results."""
+    wide = [axis for axis in axes if source.shape[axis] > 1]
+    factors = _factors_of(source, lowering) if call.name == "aten.sum" and len(wide) == 1 else None
+    for one in factors or ():
+        at = wide[0] - len(source.shape) + len(one.shape)
+        numbers = None
+        if not one.is_path and at >= 0:
+            numbers = numbers_of_one_hot(one, at, lowering.constants)
+        if numbers is not None:
+            labels = chosen_over(call, source.labels, axes, [numbers], lowering)
+            return lowering.result(call, _without(labels, axes, keeps_axes(call)))
+    return None
+
+
 def _factors_of(value: Value, lowering: Lowering) -> list[Value] | None:
     """The two tensors that a product is of, moved as it was since; None for anything else."""
     inner, between = value, list[Value]()
@@ -104,8 +126,9 @@ def _factors_of(value: Value, lowering: Lowering) -> list[Value] | None:
                 moved_along(v, inner, between, lowering.constants) if between else v
                 for v in operands
             ]
-            both = [one for one in made if one is not None and one.is_path]
-            return both if inner.merge and len(both) == 2 else None
+            both = [one for one in made if one is not None]
+            meet = inner.merge or not all(one.is_path for one in both)
+            return both if meet and len(both) == 2 else None
         copies = kind_of(inner) == "movement" or inner.call.name in COPIES
         if not copies or len(operands) != 1:
             break

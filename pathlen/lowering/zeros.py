@@ -8,18 +8,16 @@ weights like others.
 from typing import Any
 
 import torch
-from torch import fx
 
-from pathlen.lowering.choices import CHOICES, constant_mask, sides_of
-from pathlen.lowering.constants import Constants, UnknownConstantError
+from pathlen.lowering.choices import CHOICES, constant_mask, sides_of, zeros_in_constant
+from pathlen.lowering.constants import Constants
 from pathlen.lowering.labels import CONSTANT, collapse, compact
 from pathlen.lowering.moving import item_of, moved_operands, run_movement
-from pathlen.lowering.operations import aten, operation_name
+from pathlen.lowering.operations import aten
 from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import PRODUCTS, QUOTIENTS, SAME
 from pathlen.lowering.values import Call, Value
 
-_ZEROS = frozenset(aten("zeros new_zeros zeros_like"))
 _PADDINGS = frozenset(aten("pad constant_pad_nd im2col"))
 
 
@@ -62,7 +60,7 @@ def _found(
     value: Value, known: dict[int, torch.Tensor | None], constants: Constants
 ) -> torch.Tensor | None:
     if not value.varies:
-        return _in_constant(value, constants)
+        return zeros_in_constant(value, constants)
     read = _read(value)
     if value.call is None or not read:
         return value.zeros
@@ -72,22 +70,6 @@ def _found(
         return _chosen(value.call, known, constants)
     found = [mask.expand(value.shape) for v in read if (mask := known[id(v)]) is not None]
     return collapse(torch.stack(found).any(0)) if found else None
-
-
-def _in_constant(value: Value, constants: Constants) -> torch.Tensor | None:
-    """The zeros in a constant that is no parameter and is computed from none."""
-    node = value.node
-    while _operation(node) in SAME:
-        node = node.all_input_nodes[0]
-    if _operation(node) in _ZEROS:
-        return torch.ones((), dtype=torch.bool).expand(value.shape)  # whatever was written since
-    if constants.attributes_behind([value]):
-        return None
-    try:
-        mask = constants.of(value) == 0
-    except UnknownConstantError:
-        return None
-    return collapse(mask) if bool(mask.any()) else None
 
 
 def _chosen(
@@ -106,10 +88,6 @@ def _chosen(
     if not any(bool(side.any()) for side in sides):
         return None
     return collapse(torch.where(mask, sides[0], sides[1]).expand(call.shape))
-
-
-def _operation(node: fx.Node) -> str:
-    return operation_name(node.target) if hasattr(node.target, "_schema") else ""
 
 
 def _moved(

@@ -139,7 +139,7 @@ class Connections:
         if kind_of_call(step.call) == "contraction":
             return before_weights(step, outside[self._edges.kind[outside] != Kind.HUB]) or plain
         if factored or step.call.name in SCALINGS:  # divided before, or with factors drawn out
-            covering = behind_statistics(step, outside)
+            covering = behind_statistics(step, partial(self._edges.outside, step))
             if covering is not None:
                 return replace(covering, flat="unknown" if factored else "")
         is_read = [np.isin(units_of([value]), outside).any() for value in path]
@@ -222,9 +222,9 @@ class Connections:
         """What else to draw than the operands, the most first; an operator may not take it all.
 
         Indices that the input decides on run through as many integers as the operator accepts. A
-        constant mask that a tensor is multiplied by is weights, but one that chooses is as it is.
+        constant that a tensor is multiplied by is weights, but a mask that chooses is as it is.
         """
-        choices = cut.choices()
+        choices = cut.choices(self._tensors)
         constants = [v for v in cut.constants() if v.varies or id(v) not in choices]
         indices = [v for v in constants if v.varies and not v.dtype.is_floating_point]
         shapes = [self._tensors[v].shape for v in (*cut.values, *constants)] if indices else []

@@ -6,7 +6,7 @@ What lies between is found here from the graph and the program, not from the rul
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ _COUNTS = aten("histc bincount")
 _PLACES = aten("nonzero nonzero_numpy argwhere where")  # of one tensor
 _LINEAR = ("layer", "contraction")
 _COMPLEX_PARTS = aten("real imag view_as_real")
+_MASKED = (*_TIMES, "aten.lerp")
 _SHIFTS = aten("sub subtract")
 SUMS = aten("add sub subtract rsub addcmul addcdiv lerp sum mean")
 _CHOOSE = aten("where masked_fill masked_scatter index index_put _index_put_impl index_fill")
@@ -97,10 +98,36 @@ class Cut:
         read = {id(v): v for call in (*self.calls, self.step.call) for v in leaves(call)}
         return [value for key, value in read.items() if key not in computed]
 
-    def choices(self) -> set[int]:
-        """The masks, by identity, by which a call takes elements from one tensor or another."""
-        calls = [call for call in (*self.calls, self.step.call) if call.name in _CHOOSE]
-        return {id(value) for call in calls for value in leaves(call) if value.dtype == torch.bool}
+    def choices(self, tensors: Tensors) -> set[int]:
+        """The masks, by identity, by which a call takes elements from one tensor or another.
+
+        A product with numbers of the program that are 0 or another one leaves elements out.
+
+        Args:
+            tensors: behind all values.
+        """
+        calls = (*self.calls, self.step.call)
+        by_masks = [call for call in calls if call.name in _CHOOSE]
+        found = {id(v) for call in by_masks for v in leaves(call) if v.dtype == torch.bool}
+        factors = [v for call in calls if call.name in _MASKED for v in leaves(call)]
+        return found | {id(v) for v in factors if not v.varies and _is_mask(v.node, tensors[v])}
+
+
+def _is_mask(node: fx.Node, tensor: torch.Tensor) -> bool:
+    """Whether a tensor of zeros and one other number holds none of the model's but its masks."""
+    if len(tensor.unique()) != 2 or bool((tensor != 0).all()):
+        return False
+    stack, seen = [node], set[fx.Node]()
+    while stack:
+        current = stack.pop()
+        val = current.meta.get("val")
+        if current in seen or (isinstance(val, torch.Tensor) and val.dtype == torch.bool):
+            continue
+        if current.op != "call_function":
+            return False
+        seen.add(current)
+        stack += current.all_input_nodes
+    return True
 
 
 def leaves(call: Call) -> list[Value]:
@@ -294,19 +321,24 @@ def before_weights(step: Step, outside: np.ndarray) -> Cut | None:
     return Cut(step, tuple(v for v in frontier.values() if v.is_path), tuple(between))
 
 
-def behind_statistics(step: Step, outside: np.ndarray) -> Cut | None:
+def behind_statistics(step: Step, outside: Callable[[Sequence[Call]], np.ndarray]) -> Cut | None:
     """A call as a function of the nearest values that hold the units that the graph has before it.
 
     A product of matrices that is divided by a statistic of one of them begins where it would begin
     if that were divided before, and a sum of products that have factors in common where these are
     drawn out. None where no values hold these units.
+
+    Args:
+        step: the call.
+        outside: gives the units before it, where those of some earlier calls count as its own.
     """
     frontier = {id(value): value for value in operands(step.call)}
     between: list[Value] = []
     held: set[int] = set()
     while frontier:
         path = [value for value in frontier.values() if value.is_path]
-        if np.array_equal(units_of(path), outside):
+        calls = [value.call for value in between if value.call is not None]
+        if np.array_equal(units_of(path), outside(calls)):
             inside = _moving(step.call, path, between, held)
             return None if inside is None else Cut(step, tuple(path), inside)
         value = frontier.pop(max(frontier, key=lambda key: frontier[key].order))
