@@ -81,3 +81,84 @@ def test_windows_over_a_border(windows):
     """Nine kinds of positions see 9, 6 or 4 of the 9 places: 49 products in all."""
     report = pathlen.measure(Upsampled(windows), torch.randn(1, 3, 4, 4), exact=True)
     assert report.path_count == 2 * 4 * 49 * (3 + 3)
+
+
+# --- constant masks -------------------------------------------------------------------------------
+
+MASK = torch.tensor([True, False, True, False])
+
+
+class Masked(nn.Module):
+    """Of two dense layers 4 -> 4 the first where a mask says so, the second where it does not."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.b, self.function = nn.Linear(4, 4), nn.Linear(4, 4), function
+        self.register_buffer("mask", MASK.clone())
+
+    def forward(self, x):
+        return self.function(self.mask, self.a(x), self.b(x))
+
+
+CHOSEN = {
+    "where": torch.where,
+    "products with masks": lambda m, a, b: m * a + ~m * b,
+    "products with numbers": lambda m, a, b: a * m.float() + (1 - m.float()) * b,
+    "masked_fill": lambda m, a, b: a.masked_fill(~m, 0) + b.masked_fill(m, 0),
+    "products in place": lambda m, a, b: a.clone().mul_(m).add_(b.clone().mul_(~m)),
+    "lerp": lambda m, a, b: torch.lerp(b, a, m.float()),
+    "lerp in place": lambda m, a, b: b.clone().lerp_(a, m.float()),
+    "scaled sums": lambda m, a, b: 2 * m.float() * (a + 1) + (b - 1) * (~m),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_constant_mask_chooses_as_a_factor_too(name):
+    report = pathlen.measure(Masked(CHOSEN[name]), torch.randn(2, 4), exact=True)
+    assert report.path_count == 4 * 4  # each of 4 features is of one layer
+
+
+def test_parameters_that_are_zero_are_no_mask():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.scale = nn.Linear(4, 4), nn.Parameter(MASK.float())
+            self.register_buffer("other", MASK.float())
+
+        def forward(self, x):
+            return self.a(x) * self.scale, self.a(x) * self.other, self.a(x) * torch.zeros(4)
+
+    assert pathlen.measure(Scaled(), torch.randn(2, 4), exact=True).path_count == 3 * 4 * 4
+
+
+def placed(h):
+    memory = torch.zeros(*h.shape, 4)
+    memory[:, torch.arange(4), torch.arange(4)] = h
+    return memory
+
+
+DIAGONALS = {
+    "diag_embed": torch.diag_embed,
+    "where": lambda h: torch.where(torch.eye(4).bool(), h[..., None], 0),
+    "where, expanded": lambda h: torch.where(torch.eye(4) > 0, h[:, None].expand(-1, 4, -1), 0.0),
+    "masked_fill": lambda h: h[..., None].repeat(1, 1, 4).masked_fill(~torch.eye(4).bool(), 0),
+    "product": lambda h: torch.eye(4) * h[:, None],
+    "written": placed,
+}
+
+
+@pytest.mark.parametrize("name", DIAGONALS)
+def test_a_diagonal_holds_each_element_once(name):
+    diagonal = DIAGONALS[name]
+    alone = Masked(lambda _, a, b: diagonal(a).relu())
+    report = pathlen.measure(alone, torch.randn(2, 4), exact=True)
+    assert (report.path_count, report.width_profile) == (16, (4,))
+    # a dense layer reads of each row the one element that is not 0
+    layer = nn.Linear(4, 1)
+    summed = Masked(lambda _, a, b: layer(diagonal(a))[..., 0] + b)
+    assert pathlen.measure(summed, torch.randn(2, 4), exact=True).path_count == 4 * (4 + 4)
+
+
+@pytest.mark.parametrize("name", ["products with masks", "lerp in place"])
+def test_verify_agrees_with_masks(name):
+    assert pathlen.verify(Masked(CHOSEN[name]), torch.randn(2, 4), samples=2, spellings=0).ok

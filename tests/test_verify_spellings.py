@@ -39,6 +39,36 @@ def verified(function, **options):
     return pathlen.verify(Applied(function), torch.randn(2, 4), **options)
 
 
+# ------------------------------------------------------------------ sums with products in them
+
+
+class Layers(nn.Module):
+    """A function of four dense layers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+        self.function = function
+
+    def forward(self, x):
+        return self.function(*(layer(x) for layer in self.layers))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b, c, d: torch.addcmul(torch.addcmul(a, b, c), d, b * c),
+        lambda a, b, c, d: torch.addcmul(torch.lerp(a, b, c.sigmoid()), d, c),
+        lambda a, b, c, d: torch.addcdiv(torch.addcdiv(a, b, c), d, b),
+    ],
+    ids=["addcmul", "addcmul of lerp", "addcdiv"],
+)
+def test_nested_sums_with_products_are_no_fault(function):
+    torch.manual_seed(0)
+    verdict = pathlen.verify(Layers(function), torch.randn(2, 4), samples=2, spellings=0)
+    assert verdict.ok, str(verdict)
+
+
 # ------------------------------------------------------------------ spellings
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch import fx
 
 from pathlen.graph.path_graph import Kind
 from pathlen.lowering.builder import Alike, GraphBuilder
@@ -16,47 +17,67 @@ from pathlen.lowering.context import Lowering
 from pathlen.lowering.labels import (
     CONSTANT,
     LabelSets,
-    distinct,
     label_sets,
     sets_of_rows,
 )
 from pathlen.lowering.reduced import over_rows, union_over
+from pathlen.lowering.rules import kind_of
 from pathlen.lowering.values import Call, Value, varying_operands
 
 
 def chosen_over(
-    call: Call, labels: torch.Tensor, axes: Iterable[int], places: list[Value], lowering: Lowering
+    call: Call,
+    source: Value,
+    labels: torch.Tensor,
+    axes: Iterable[int],
+    places: list[Value],
+    lowering: Lowering,
 ) -> torch.Tensor:
     """Labels with the given axes cut to length 1, along which integers choose one element.
 
     Args:
         call: the call site.
-        labels: of the tensor.
+        source: the tensor.
+        labels: of it.
         axes: to be cut.
         places: the integers.
         lowering: the lowering at work.
     """
     axes = [*axes]
-    if lowering.weights is not None or not _are_given(places, labels):
+    if lowering.weights is not None or not _are_given(places, source):
         return union_over(call, labels, axes, lowering)
     return over_rows(labels, axes, lambda rows: _Alike(call, lowering).united(rows))
 
 
-def _are_given(places: list[Value], labels: torch.Tensor) -> bool:
+def _are_given(places: list[Value], source: Value) -> bool:
     """Whether places come from elsewhere than the elements: those of the largest are a maximum."""
+    paths = list[Value]()
     stack, seen = [*places], set[int]()
-    units = distinct(labels)
     while stack:
         value = stack.pop()
-        if id(value) in seen or not value.varies:
+        if value.is_path:
+            paths.append(value)
+        elif id(value) not in seen and value.call is not None:
+            seen.add(id(value))
+            stack += varying_operands(value.call)
+    if any(not value.dtype.is_floating_point for value in paths):
+        return False  # a table that an input is looked up in
+    return _origins(paths).isdisjoint(_origins([source]))
+
+
+def _origins(values: list[Value]) -> set[fx.Node]:
+    """The layers, contractions and inputs that values are computed from by anything else."""
+    found, seen, stack = set[fx.Node](), set[int](), [*values]
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
             continue
         seen.add(id(value))
-        if value.is_path:
-            if not value.dtype.is_floating_point or np.isin(distinct(value.labels), units).any():
-                return False
-        elif value.call is not None:
-            stack += varying_operands(value.call)
-    return True
+        if value.call is None or kind_of(value) in ("layer", "contraction"):
+            found.add(value.node)
+        else:
+            stack += [operand for operand in varying_operands(value.call) if operand.is_path]
+    return found
 
 
 class _Alike:

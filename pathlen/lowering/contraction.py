@@ -128,7 +128,8 @@ def _one_of_several(call: Call, letters: Letters, lowering: Lowering) -> Value |
         numbers = numbers_of_one_hot(one, own.index(summed[0]), lowering.constants)
         if numbers is not None:
             axis = others.index(summed[0])
-            labels = chosen_over(call, other.labels, [axis], [numbers], lowering).squeeze(axis)
+            labels = chosen_over(call, other, other.labels, [axis], [numbers], lowering)
+            labels = labels.squeeze(axis)
             order = [a for a in letters.out if a in known]
             labels = permuted(labels, known, order)
             for axis, letter in enumerate(letters.out):

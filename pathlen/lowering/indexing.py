@@ -102,7 +102,7 @@ def gather(call: Call, lowering: Lowering) -> Value:
     if call.shape[axis : axis + 1] == source.shape[axis : axis + 1]:
         labels = ordered_along(call, source, axis, lowering)  # an order of all of them
     else:
-        chosen = chosen_over(call, source.labels, [axis], where, lowering)
+        chosen = chosen_over(call, source, source.labels, [axis], where, lowering)
         labels = first_of(call, chosen, [axis])
     return lowering.result(call, labels, softmax_of=source)
 
@@ -130,7 +130,7 @@ def index(call: Call, lowering: Lowering) -> Value:
     if picked.by_mask:
         merged = union_over(call, labels, picked.axes, lowering)
     else:
-        merged = chosen_over(call, labels, picked.axes, _places(call), lowering)
+        merged = chosen_over(call, source, labels, picked.axes, _places(call), lowering)
     if picked.by_mask and lowering.builder.num_nodes > nodes:  # different units met in hubs
         made = range(nodes, lowering.builder.num_nodes)
         lowering.remark_on(made, f"{lowering.site(call)}: may read any element", "bound")

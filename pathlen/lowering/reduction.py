@@ -111,7 +111,7 @@ def _one_of_several(call: Call, source: Value, axes: list[int], lowering: Loweri
         if not one.is_path and at >= 0:
             numbers = numbers_of_one_hot(one, at, lowering.constants)
         if numbers is not None:
-            labels = chosen_over(call, source.labels, axes, [numbers], lowering)
+            labels = chosen_over(call, source, source.labels, axes, [numbers], lowering)
             return lowering.result(call, _without(labels, axes, keeps_axes(call)))
     return None
 
