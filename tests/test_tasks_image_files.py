@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from collections import Counter
 
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pathlen import DataError, SettingsError
 from pathlen.training.tasks import build_task
+from pathlen.training.tasks.image_files import read_image
 
 RANDOM = numpy.random.default_rng(0)
 
@@ -171,3 +175,38 @@ def test_what_tiny_imagenet_lacks_is_named_with_the_command_that_gets_it(tmp_pat
     (tmp_path / "val" / "images" / "val_2.JPEG").unlink()
     with pytest.raises(DataError, match=r"val_2\.JPEG' cannot be read as an image"):
         folder_task("tiny_imagenet", tmp_path)
+
+
+def png(width: int, height: int) -> bytes:
+    """The beginning of an image of that size."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", b"") + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(60_000, 60_000),
+        b"P6 4 4",
+        b"P6 4 x 255 ",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        None,
+    ],
+    ids=["a bomb", "no end", "no number", "PostScript", "a pipe"],
+)
+def test_hostile_images_are_refused(data, tmp_path, monkeypatch):
+    """A pipe was waited for, and PostScript begins a program."""
+    path = tmp_path / "image.png"
+    if data is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(data)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: pytest.fail("it is run"))
+    with pytest.raises(DataError, match=r"image\.png' cannot be read as an image"):
+        read_image(path)

@@ -11,11 +11,15 @@ import numpy
 from pathlen.errors import DataError
 from pathlen.training.libraries import library
 from pathlen.training.tasks.image_arrays import Images
+from pathlen.whole_files import open_to_read
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"))
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may hold, whatever its name says. Not PostScript, which starts another program."""
 
 LabelledFiles = list[tuple[Path, int]]
 """Files of images with their classes."""
@@ -91,9 +95,12 @@ def read_image(path: Path) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as file:
+        with open_to_read(path) as data, Image.open(data, formats=_FORMATS) as file:
             return file.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except UnidentifiedImageError as error:
+        known = ", ".join(_FORMATS)
+        raise DataError(f"{str(path)!r} cannot be read as an image: it is no {known}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{str(path)!r} cannot be read as an image: {error}") from error
 
 
