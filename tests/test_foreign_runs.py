@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from pathlen.errors import CheckpointError, SettingsError, StudyError
 from pathlen.specs.spec import code_of
 from pathlen.training import load_recipe, load_run, make_recipe
+from pathlen.training.code_key import code_key
 from pathlen.training.files import load_tree, save_tree
 from pathlen.training.recipe_file import SHIPPED, dump_recipe
 from pathlen.training.study import load_study, read_results
@@ -390,3 +391,14 @@ def make():
     (tmp_path / "run" / "summary.json").unlink()  # as where it was killed
     with pytest.warns(UserWarning, match=r"has changed since .*checkpoint\.safetensors"):
         run(given, tmp_path / "run")
+
+
+@pytest.mark.parametrize("terms", [900, 1500, 50_000])
+def test_code_of_any_depth_has_a_key(terms, tmp_path):
+    """What is nested deeply is told by its letters; it ended in a RecursionError."""
+    path, keys = tmp_path / "deep.py", []
+    for last in ("1", "2"):
+        path.write_text(f"x = {'1 + ' * terms}{last}\n")
+        keys.append(code_key({"name": f"{path}:make"}))
+    assert all(keys)
+    assert keys[0] != keys[1]

@@ -33,10 +33,19 @@ def code_key(model: Mapping[str, Any]) -> str:
         return ""
     try:
         with open_to_read(Path(source)) as file:
-            program = ast.parse(file.read(_LONGEST))
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+            text = file.read(_LONGEST)
+        meant = _meaning(text)
+    except (OSError, ValueError, SyntaxError):
         return ""
-    return hashlib.blake2b(ast.dump(program).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(meant, digest_size=8).hexdigest()
+
+
+def _meaning(text: bytes) -> bytes:
+    """What stands in a program; all of its letters where it is nested too deeply to be told."""
+    try:
+        return ast.dump(ast.parse(text)).encode()
+    except (RecursionError, MemoryError):
+        return text
 
 
 def warn_of_other_code(path: Path, found: str | None, model: Mapping[str, Any]) -> None:
