@@ -9,6 +9,7 @@ import torch
 
 import pathlen
 from benchmarks.sweep import Record
+from pathlen.errors import PathlenError
 from tests.zoo.subject import Subject
 
 NUMBERS = ("log10 paths", "average", "normalized", "active")
@@ -29,7 +30,7 @@ def both_spellings(subject: Subject) -> Record:
         return record | {"export_failure": f"{type(error).__name__}: {_first_line(error)}"}
     try:
         core = pathlen.measure(program, input_axis=subject.input_axis)
-    except pathlen.PathlenError as error:
+    except PathlenError as error:
         return record | {"core_failure": f"{type(error).__name__}: {_first_line(error)}"}
     return record | {"core_status": core.status, "core_numbers": _numbers(core)}
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 import pathlen
+from pathlen.errors import PathlenError, TraceError
 from pathlen.specs.spec import resolve
 from pathlen.tracing import ladder
 from pathlen.tracing.stated import check_stated
@@ -45,7 +46,7 @@ def check_and_go_on(program: Any) -> None:
 
     The sizes that these programs state are wrong, and what comes after is to hold by itself.
     """
-    with suppress(pathlen.TraceError):
+    with suppress(TraceError):
         check_stated(program)
 
 
@@ -162,7 +163,7 @@ def summary(results: Path) -> dict[str, Any]:
 def _end_of(entry: str, file: Path) -> tuple[str, str]:
     try:
         ENTRIES[entry](resolve(str(file)).model)
-    except pathlen.PathlenError as error:
+    except PathlenError as error:
         return type(error).__name__, ""
     except Exception as error:
         return "raw error", f"{type(error).__name__}: {error}"[:300]

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pathlen
-from pathlen import PathlenError
+from pathlen.errors import PathlenError
 from pathlen.training import (
     Plan,
     SparsityPrior,

@@ -9,16 +9,15 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import (
+from pathlen import Policy, backends
+from pathlen.errors import (
     ActivityError,
     BackendError,
     GraphError,
     ModelError,
     PathlenError,
-    Policy,
     TraceError,
     UnsupportedOperation,
-    backends,
 )
 
 # Not `torch.empty`: on a NaN in what memory holds, `waits_for_a_value` never ends.

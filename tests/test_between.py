@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pathlen
-from pathlen import GraphError, PathGraph, backends
+from pathlen import PathGraph, backends
+from pathlen.errors import GraphError
 from pathlen.graph.path_graph import Kind, Layer
 from tests.path_enumeration import Path, enumerate_measures, paths_of_edges
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 import pathlen
 from pathlen.cli.demo import _over, story
 from pathlen.cli.main import main
+from pathlen.errors import BackendError
 from tests.vision import import_torchvision
 
 
@@ -216,7 +217,7 @@ def test_backends_lists_all(run):
 
 def test_backends_tells_what_cannot_be_imported(run, monkeypatch):
     def missing(name):
-        raise pathlen.BackendError(f"{name} is not installed")
+        raise BackendError(f"{name} is not installed")
 
     monkeypatch.setattr(pathlen.backends, "get", missing)
     result = run("backends")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pathlen
-from pathlen import GraphError, PathGraph, PathlenError, compare, linearize
+from pathlen import PathGraph, compare, linearize
+from pathlen.errors import GraphError, PathlenError
 from tests.path_graphs import RandomGraph, figure_1, random_graphs
 
 

@@ -15,7 +15,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim
 
 import pathlen
-from pathlen import ModelError, TraceError
+from pathlen.errors import ModelError, TraceError
 from tests.constructs import Model, answer
 
 X = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

@@ -22,8 +22,8 @@ import numpy
 import pytest
 from click.testing import CliRunner
 
-from pathlen import DataError
 from pathlen.cli.main import main
+from pathlen.errors import DataError
 from pathlen.training.sources import download as downloading
 from pathlen.training.sources.download import fetch
 from pathlen.training.sources.get import get

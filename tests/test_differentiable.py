@@ -14,6 +14,7 @@ from torch import nn
 
 import pathlen
 from pathlen import backends
+from pathlen.errors import ActivityError, BackendError
 from pathlen.graph.path_graph import Kind
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks
 
@@ -177,7 +178,7 @@ def test_bad_activities_are_refused(activity, message) -> None:
     graph = figure_1()
     assert (graph.num_nodes, graph.num_units) == (23, 21)
     module = pathlen.DifferentiableAverage(graph)
-    with pytest.raises(pathlen.ActivityError, match=message):
+    with pytest.raises(ActivityError, match=message):
         module(activity)
 
 
@@ -197,7 +198,7 @@ def test_bad_activities_are_refused(activity, message) -> None:
 def test_bad_activities_of_layers_are_refused(given_, message) -> None:
     graph = pathlen.trace(network(), torch.zeros(1, 3))
     module = pathlen.DifferentiableAverage(graph, check="devices" not in message)
-    with pytest.raises(pathlen.ActivityError, match=message):
+    with pytest.raises(ActivityError, match=message):
         module(given_)
 
 
@@ -205,27 +206,25 @@ def test_hubs_have_no_activity() -> None:
     graph = pathlen.trace(network(), torch.zeros(1, 3))
     hub = int(np.flatnonzero(graph.kind == Kind.HUB)[0])
     module = pathlen.DifferentiableAverage(graph)
-    with pytest.raises(
-        pathlen.ActivityError, match=f"hubs must have activity 0; node {hub} does not"
-    ):
+    with pytest.raises(ActivityError, match=f"hubs must have activity 0; node {hub} does not"):
         module(torch.ones(graph.num_nodes))
 
 
 def test_values_can_be_left_unchecked_but_not_shapes() -> None:
     module = pathlen.DifferentiableAverage(figure_1(), check=False)
     assert module(torch.full((23,), 2.0)).item() > 0
-    with pytest.raises(pathlen.ActivityError, match="has shape"):
+    with pytest.raises(ActivityError, match="has shape"):
         module(torch.ones(5))
 
 
 def test_questions_without_an_answer() -> None:
-    with pytest.raises(pathlen.BackendError, match="no weighting 'loud'"):
+    with pytest.raises(BackendError, match="no weighting 'loud'"):
         pathlen.DifferentiableAverage(figure_1(), "loud")
-    with pytest.raises(pathlen.BackendError, match="needs a graph whose edges have weights"):
+    with pytest.raises(BackendError, match="needs a graph whose edges have weights"):
         pathlen.DifferentiableAverage(figure_1(), "magnitude")
-    with pytest.raises(pathlen.BackendError, match="no direction 'up'"):
+    with pytest.raises(BackendError, match="no direction 'up'"):
         pathlen.DifferentiableAverage(figure_1(), direction="up")
-    with pytest.raises(pathlen.BackendError, match="no backend 'abacus'"):
+    with pytest.raises(BackendError, match="no backend 'abacus'"):
         pathlen.DifferentiableAverage(figure_1(), backend="abacus")
 
 

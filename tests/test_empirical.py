@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 
 import pathlen
 from pathlen.activity import from_data
+from pathlen.errors import ActivityError, DataError
 from tests.constructs import Model
 
 UNIFORM = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 10_000 - 1  # midpoints of [-1, 1]
@@ -417,15 +418,13 @@ def test_infinities_of_a_function_beside_a_mask_are_errors():
         lambda m, x: m.i(x).masked_fill(torch.eye(4).bool(), -math.inf).relu().log(),
         i=nn.Linear(3, 4),
     )
-    with pytest.raises(pathlen.errors.DataError, match="NaN or infinities"):
+    with pytest.raises(DataError, match="NaN or infinities"):
         from_data(model, [torch.randn(4, 3)])
 
 
 def test_infinities_that_no_mask_puts_there_are_errors():
     model = Model(lambda m, x: (m.i(x) * 1e38 * 1e38).relu(), i=nn.Linear(3, 4))
-    with pytest.raises(
-        pathlen.errors.DataError, match=r"NaN or infinities.*batch itself is finite"
-    ):
+    with pytest.raises(DataError, match=r"NaN or infinities.*batch itself is finite"):
         from_data(model, [-torch.rand(64, 3)])
 
 
@@ -460,7 +459,7 @@ def test_threshold(threshold):
 
 @pytest.mark.parametrize("threshold", [-0.1, 1, 2.0, float("nan")])
 def test_a_threshold_outside_its_range(threshold):
-    with pytest.raises(pathlen.ActivityError, match="must lie in"):
+    with pytest.raises(ActivityError, match="must lie in"):
         make_result().activity(threshold)
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 import pathlen
-from pathlen import GraphError, PathGraph
+from pathlen import PathGraph
+from pathlen.errors import GraphError
 from pathlen.graph.path_graph import Kind
 from pathlen.graph.runs import leading_to, longest_ways, reached_from, runs
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks, tenfold_chain

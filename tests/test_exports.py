@@ -21,8 +21,9 @@ from click.testing import CliRunner
 from torch import nn
 
 import pathlen
-from pathlen import Kind, PathGraph, ReportError, layer_graph
+from pathlen import Kind, PathGraph, layer_graph
 from pathlen.cli.main import main
+from pathlen.errors import ReportError
 from pathlen.report.data import SCHEMA_VERSION
 from tests.figure_cases import Block, pruned_perceptron
 from tests.path_graphs import figure_1

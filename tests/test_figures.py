@@ -17,7 +17,8 @@ from matplotlib.collections import PolyCollection
 from torch import nn
 
 import pathlen
-from pathlen import DataError, GraphError, PathGraph, ReportError, figures
+from pathlen import PathGraph, figures
+from pathlen.errors import DataError, GraphError, ReportError
 from pathlen.figures.bypasses import bypasses
 from pathlen.figures.core_network import strips_of
 from pathlen.figures.layer_axis import label_layers

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from pathlen import DataError, figures
+from pathlen import figures
+from pathlen.errors import DataError
 from tests.figure_cases import case_runs, drawn_labels, omega_runs, tradeoff_runs, trend_runs
 
 

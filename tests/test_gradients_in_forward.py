@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import ModelError
+from pathlen.errors import ModelError
 from tests.constructs import Model, answer
 from tests.test_tracing import state_of
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.functional import dropout, prelu
 
 import pathlen
-from pathlen import UnsafeProgram
 from pathlen.cli.main import main
+from pathlen.errors import PathlenError, TraceError, UnsafeProgram
 from pathlen.specs.spec import resolve
 from pathlen.tracing import guard, ladder
 from pathlen.tracing.pure import reason_against, reason_against_arguments
@@ -306,7 +306,7 @@ def test_what_is_damaged_is_told_once(tmp_path, calls, match):
     for logger in loggers:
         logger.addHandler(handler)
     try:
-        with pytest.raises(pathlen.PathlenError, match=match):
+        with pytest.raises(PathlenError, match=match):
             pathlen.measure(resolve(str(written(tmp_path / "bad.pt2", calls))).model)
     finally:
         for logger in loggers:
@@ -443,7 +443,7 @@ def test_inputs_must_be_those_of_the_program(tmp_path):
         result = runner.invoke(main, ["measure", path, "--input", given])
         assert result.exit_code != 0
         assert "was exported for an input 'x' of (2, 4)" in str(result.exception) + result.output
-    with pytest.raises(pathlen.TraceError, match="but is given"):
+    with pytest.raises(TraceError, match="but is given"):
         pathlen.measure(resolve(path).model, torch.randn(5, 4))
 
 
@@ -480,5 +480,5 @@ def test_an_operator_whose_name_is_a_word_of_python_is_named(sentinel):
     drawn = (("self", Name("b_slope")), ("from", 1), ("to", 3))
     calls = [Call("torch.ops.aten.random.from", drawn)]
     program = resolve(str(written(sentinel.with_name("drawn.pt2"), calls))).model
-    with pytest.raises(pathlen.TraceError, match=r"aten\.random\.from, which torch cannot write"):
+    with pytest.raises(TraceError, match=r"aten\.random\.from, which torch cannot write"):
         ENTRIES["data"](program)

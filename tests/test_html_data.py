@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import pathlen
 from pathlen.cli.main import main
+from pathlen.errors import ReportError
 from pathlen.html.data import page_data
 from pathlen.html.page import SCRIPTS, page_text, script_json
 from pathlen.html.strips import SEGMENTS, strips
@@ -181,7 +182,7 @@ def test_writes_all_of_the_file_or_nothing(tmp_path, monkeypatch):
     assert "<title>report</title>" in path.read_text(encoding="utf-8")
     path.write_text("as it was")
     monkeypatch.setattr("os.replace", refuse)
-    with pytest.raises(pathlen.ReportError, match=r"report\.html cannot be written: no room"):
+    with pytest.raises(ReportError, match=r"report\.html cannot be written: no room"):
         report.to_html(path)
     assert path.read_text() == "as it was"
     assert list(tmp_path.iterdir()) == [path]
@@ -198,9 +199,9 @@ def refuse(*_: object) -> None:
 
 def test_refuses_folders_that_are_not_there_and_paths_that_are_folders(tmp_path):
     report = layer_of([1])
-    with pytest.raises(pathlen.ReportError, match=r"no folder .*nowhere; make it first"):
+    with pytest.raises(ReportError, match=r"no folder .*nowhere; make it first"):
         report.to_html(tmp_path / "nowhere" / "report.html")
-    with pytest.raises(pathlen.ReportError, match="is a folder; give the name of a file"):
+    with pytest.raises(ReportError, match="is a folder; give the name of a file"):
         report.to_html(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -214,7 +215,7 @@ def test_says_how_to_install_what_is_missing(tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_plotly)
-    with pytest.raises(pathlen.ReportError, match=r"pip install 'pathlen\[html\]'"):
+    with pytest.raises(ReportError, match=r"pip install 'pathlen\[html\]'"):
         layer_of([1]).to_html(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 

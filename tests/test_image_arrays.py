@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathlen import SettingsError
+from pathlen.errors import SettingsError
 from pathlen.training.tasks import build_task, image_arrays
 from pathlen.training.tasks.cifar import PIXELS
 from pathlen.training.tasks.image_arrays import (

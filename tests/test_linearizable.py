@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import pathlen
-from pathlen import LinearizationError
+from pathlen.errors import LinearizationError, PathlenError
 from pathlen.training import CifarResNet, Transformer, make_linearizable, slopes_of
 from tests.vision import import_torchvision
 
@@ -353,7 +353,7 @@ def test_what_cannot_be_done_is_refused() -> None:
         make_linearizable(model, x)
     with pytest.raises(LinearizationError, match="GraphModule"):
         make_linearizable(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), x)
-    with pytest.raises(pathlen.PathlenError, match="granularity"):
+    with pytest.raises(PathlenError, match="granularity"):
         make_linearizable(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), x, granularity="row")
     named = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     named[1].slope = 3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import pathlen
+from pathlen.errors import LinearizationError
 from pathlen.training import make_linearizable, slopes_of
 from tests.verify_families import FAMILIES
 
@@ -44,7 +45,7 @@ def test_family(name: str) -> None:
     before = pathlen.measure(original, arguments)
     if name in ALL_LEFT or not before.num_active:
         said = "inside an operator" if name in ALL_LEFT else "nothing to linearize"
-        with pytest.raises(pathlen.LinearizationError, match=said):
+        with pytest.raises(LinearizationError, match=said):
             make_linearizable(copy.deepcopy(original), arguments, unplaced="keep")
         return
     model = make_linearizable(copy.deepcopy(original), arguments, unplaced="keep")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pathlen
-from pathlen import LinearizationError, PathlenError
+from pathlen.errors import LinearizationError, PathlenError, SettingsError
 from pathlen.training import CifarResNet, SparsityPrior, make_linearizable, slopes_of
 from pathlen.training.make_model import make_model
 from pathlen.training.recipe_file import dump_recipe, make_recipe
@@ -383,7 +383,7 @@ def test_recipes_choose_parts() -> None:
         assert make_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
     recipe = make_recipe(changed(TINY, linearize__exclude=[every[0].removesuffix(".slope")]))
     assert names(make_model(recipe, build_task(recipe.task))) == every[1:]
-    with pytest.raises(pathlen.SettingsError, match=r"linearize\.only"):
+    with pytest.raises(SettingsError, match=r"linearize\.only"):
         make_recipe(changed(TINY, linearize__only=[]))
     strange = make_recipe(changed(TINY, linearize__only="nothing"))
     with pytest.raises(LinearizationError, match="only='nothing' matches no module"):

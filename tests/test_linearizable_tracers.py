@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 import pathlen
-from pathlen import LinearizationError, PathlenError
+from pathlen.errors import LinearizationError, PathlenError
 from pathlen.training import make_linearizable, slopes_of
 from tests.vision import import_torchvision
 

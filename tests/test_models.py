@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 import pathlen
-from pathlen import ModelError
+from pathlen.errors import ModelError
 from pathlen.training.resnet import CifarResNet, channelwise_prelu
 from tests.test_tracing import Model, X, assert_equal
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 from torch.nn.utils import parametrize
 
 import pathlen
+from pathlen.errors import ActivityError, BackendError, ModelError, MonitorError
 from tests.slopes import (
     DIRECT,
     EVALUATED,
@@ -211,7 +212,7 @@ def test_another_architecture_is_refused(change, message) -> None:
     monitor = pathlen.DepthMonitor(model, torch.zeros(1, 3))
     monitor.update()
     change(model)
-    with pytest.raises(pathlen.MonitorError, match=f"{message}.*make a new DepthMonitor"):
+    with pytest.raises(MonitorError, match=f"{message}.*make a new DepthMonitor"):
         monitor.update()
 
 
@@ -223,7 +224,7 @@ def test_slopes_that_were_tied_and_are_not_any_more() -> None:
     model[1].weight = model[3].weight = shared
     require_fresh(monitor, model, torch.zeros(1, 3))
     model[3].weight = nn.Parameter(torch.zeros(4))
-    with pytest.raises(pathlen.MonitorError, match=r"'1.weight' was one tensor in several places"):
+    with pytest.raises(MonitorError, match=r"'1.weight' was one tensor in several places"):
         monitor.update()
 
 
@@ -238,7 +239,7 @@ def test_a_number_of_ones_own_module() -> None:
     model(IMAGE)
     require_fresh(monitor, model, IMAGE)
     model.rate = 1.0
-    with pytest.raises(pathlen.MonitorError, match=r"'rate' is 1.0 and was 0.5"):
+    with pytest.raises(MonitorError, match=r"'rate' is 1.0 and was 0.5"):
         monitor.update()
 
 
@@ -249,7 +250,7 @@ def test_slopes_that_are_no_numbers(name: str) -> None:
     monitor = pathlen.DepthMonitor(model, IMAGE)
     with torch.no_grad():
         model.slope[2] = math.nan
-    with pytest.raises(pathlen.ActivityError, match="parameter 'slope' holds NaN"):
+    with pytest.raises(ActivityError, match="parameter 'slope' holds NaN"):
         monitor.update()
     with torch.no_grad():
         model.slope[2] = 1.0
@@ -262,23 +263,23 @@ def test_evaluated_slopes_that_are_no_numbers() -> None:
     monitor = pathlen.DepthMonitor(model, IMAGE)
     with torch.no_grad():
         model.slope[2] = math.nan
-    with pytest.raises(pathlen.ActivityError, match="holds NaN"):
+    with pytest.raises(ActivityError, match="holds NaN"):
         monitor.update()
 
 
 def test_what_cannot_be_followed() -> None:
-    with pytest.raises(pathlen.MonitorError, match=r"follows a torch.nn.Module, not function"):
+    with pytest.raises(MonitorError, match=r"follows a torch.nn.Module, not function"):
         pathlen.DepthMonitor(lambda x: x.relu(), IMAGE)
 
     def reads_values(m, x):
         return F.prelu(x, m.slope) if float(m.slope.sum()) > 1 else x.relu()
 
     model = net(reads_values, slope=slope(4))
-    with pytest.raises(pathlen.MonitorError, match=r"reads values.*call pathlen.measure instead"):
+    with pytest.raises(MonitorError, match=r"reads values.*call pathlen.measure instead"):
         pathlen.DepthMonitor(model, IMAGE)
-    with pytest.raises(pathlen.BackendError, match="no backend 'abacus'"):
+    with pytest.raises(BackendError, match="no backend 'abacus'"):
         pathlen.DepthMonitor(two_prelus(), torch.zeros(1, 3), backend="abacus")
-    with pytest.raises(pathlen.ModelError):
+    with pytest.raises(ModelError):
         pathlen.DepthMonitor(two_prelus(), torch.zeros(1, 7))
 
 

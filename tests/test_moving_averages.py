@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pathlen
-from pathlen import PathlenError
+from pathlen.errors import PathlenError
 from pathlen.training import (
     SparsityPrior,
     copy_frozen_slopes,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import UnsupportedOperation
+from pathlen.errors import UnsupportedOperation
 from pathlen.lowering.activity import grid, slope_variation
 from tests.constructs import X2, Model, answer, pointwise
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import DepthMonitor, PathlenError
+from pathlen import DepthMonitor
+from pathlen.errors import PathlenError
 from pathlen.training import CifarResNet, Plan, SparsityPrior, Target, make_linearizable, slopes_of
 
 IMAGE = torch.zeros(1, 3, 8, 8)

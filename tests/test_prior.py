@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pathlen
+from pathlen.errors import ActivityError, PathlenError
 from pathlen.training import (
     CifarResNet,
     GrowUntilFalling,
@@ -173,7 +174,7 @@ def test_the_state_continues_where_it_was() -> None:
     assert other.num_active == prior.num_active < prior.num_units
     assert other.omega == 0.2
     small = SparsityPrior(make_linearizable(CifarResNet(14, width=4), IMAGE), omega=1)
-    with pytest.raises(pathlen.PathlenError, match="other slopes"):
+    with pytest.raises(PathlenError, match="other slopes"):
         small.load_state_dict(prior.state_dict())
 
 
@@ -211,9 +212,9 @@ def test_schedules() -> None:
     other.load_state_dict(grow.state_dict())
     assert other(9, 8) == grow(9, 8)
     for wrong in ((0.0, 2.0, 3), (1.0, 1.0, 3), (1.0, 2.0, 0)):
-        with pytest.raises(pathlen.PathlenError):
+        with pytest.raises(PathlenError):
             GrowUntilFalling(*wrong)
-    with pytest.raises(pathlen.PathlenError):
+    with pytest.raises(PathlenError):
         ramp(1.0, 0)
 
 
@@ -231,16 +232,16 @@ def test_schedules() -> None:
     ],
 )
 def test_wrong_arguments_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(pathlen.PathlenError, match=said):
+    with pytest.raises(PathlenError, match=said):
         SparsityPrior(linearizable(), **{"omega": 1.0, **given})
 
 
 def test_models_without_slopes_and_slopes_without_values_are_refused() -> None:
-    with pytest.raises(pathlen.PathlenError, match="make_linearizable"):
+    with pytest.raises(PathlenError, match="make_linearizable"):
         SparsityPrior(CifarResNet(8, width=4), omega=1.0)
     model = linearizable()
     prior = SparsityPrior(model, omega=1.0)
     with torch.no_grad():
         slopes_of(model)[1].parameter[0] = float("nan")
-    with pytest.raises(pathlen.ActivityError, match=r"activation1\.slope"):
+    with pytest.raises(ActivityError, match=r"activation1\.slope"):
         prior.step()

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import PathlenError
-from pathlen.errors import MonitorError
+from pathlen.errors import MonitorError, PathlenError
 from pathlen.training import (
     Plan,
     SparsityPrior,

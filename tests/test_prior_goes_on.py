@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import pathlen
-from pathlen import ActivityError, DepthMonitor, PathlenError
+from pathlen import DepthMonitor
+from pathlen.errors import ActivityError, PathlenError
 from pathlen.training import (
     Plan,
     Progress,

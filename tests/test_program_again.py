@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pathlen
+from pathlen.errors import PathlenError
 from pathlen.lowering import again
 
 BLOCKS = 12
@@ -326,7 +327,7 @@ def test_any_block(drawn, blocks):
         model = nn.Sequential(nn.Linear(3, 4), *(Drawn(drawn) for _ in range(blocks)))
         try:
             expected = one_by_one(model, torch.randn(2, 3))
-        except pathlen.PathlenError as error:
+        except PathlenError as error:
             with pytest.raises(type(error)):
                 pathlen.trace(model, torch.randn(2, 3))
             return

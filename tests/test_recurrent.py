@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import pathlen
-from pathlen import TraceError
+from pathlen.errors import TraceError
 from tests.constructs import HALF, IMAGE, TOKENS, X2, Model, answer
 
 SEQUENCE = torch.zeros(3, 2, 2)  # (steps, batch, features)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import BackendError, PathGraph, Report, backends
+from pathlen import PathGraph, Report, backends
+from pathlen.errors import BackendError
 from pathlen.show.text import FULL_TABLE, SHOWN_AT_EACH_END, count_text, number_text
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pathlen
-from pathlen import BackendError, GraphError, PathGraph, Report, backends
+from pathlen import PathGraph, Report, backends
 from pathlen.backends.protocol import WEIGHTINGS
+from pathlen.errors import BackendError, GraphError
 from pathlen.graph.path_graph import Kind
 from pathlen.report.statistics import quantile
 from pathlen.show.distribution import distribution_record, distribution_text

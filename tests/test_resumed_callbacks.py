@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pathlen
-from pathlen import CheckpointError, PathlenError
+from pathlen.errors import CheckpointError, PathlenError
 from tests.callback_runs import (
     EPOCHS,
     EXAMPLE,

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import SpecError
+from pathlen.errors import SpecError
 from pathlen.specs.saved_programs import load_exported_program
 from pathlen.specs.saved_sizes import is_arithmetic
 

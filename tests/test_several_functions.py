@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
 
 import pathlen
+from pathlen.errors import UnsupportedOperation
 from tests.constructs import Model, answer
 from tests.test_traced_weights import masses
 
@@ -78,7 +79,7 @@ def test_bags_of_several_sizes_are_refused():
             torch.arange(4), m.w.weight, bags, per_sample_weights=x[0], mode="sum"
         )
 
-    with pytest.raises(pathlen.UnsupportedOperation, match="bags are of several sizes"):
+    with pytest.raises(UnsupportedOperation, match="bags are of several sizes"):
         pathlen.measure(Model(function, w=nn.Embedding(4, 5)), X)
 
 

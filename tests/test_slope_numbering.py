@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pathlen
+from pathlen.errors import PathlenError
 from pathlen.training import (
     CifarResNet,
     SparsityPrior,
@@ -363,5 +364,5 @@ def test_what_has_no_centrality_is_told_with_the_reason() -> None:
         (model, early, "the monitor does not know the slopes .* made before make_linearizable"),
         (by_position, late, "one of the slopes .* alone .*granularity='channel' or 'layer'"),
     ):
-        with pytest.raises(pathlen.PathlenError, match=reason):
+        with pytest.raises(PathlenError, match=reason):
             SparsityPrior(target, omega=0.1, weights="napl", monitor=monitor)

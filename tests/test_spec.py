@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pathlen import SpecError
+from pathlen.errors import SpecError
 from pathlen.specs import libraries as spec_libraries
 from pathlen.specs.spec import InputShape, resolve
 from tests.vision import import_torchvision

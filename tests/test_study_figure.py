@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pathlen import StudyError
+from pathlen.errors import StudyError
 from pathlen.training.study import judge
 from pathlen.training.study.figure import draw
 from pathlen.training.study.results import Case, Record, Results

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from pathlen import SettingsError, StudyError
+from pathlen.errors import SettingsError, StudyError
 from pathlen.training.study import judge, load_study, make_study
 from pathlen.training.study.results import Case as Finished
 from pathlen.training.study.results import Record, Results

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import pathlen
+from pathlen.errors import PathlenError
 from pathlen.training import (
     CifarResNet,
     SparsityPrior,
@@ -95,11 +96,11 @@ def test_what_is_too_coarse_is_said_not_to_be_reached() -> None:
 
 def test_what_cannot_be_reached_is_refused() -> None:
     model = linearizable(4)
-    with pytest.raises(pathlen.PathlenError, match="more than the model has"):
+    with pytest.raises(PathlenError, match="more than the model has"):
         SparsityPrior(model, omega=1.0, target=Target("units", 1000))
-    with pytest.raises(pathlen.PathlenError, match="DepthMonitor"):
+    with pytest.raises(PathlenError, match="DepthMonitor"):
         SparsityPrior(model, omega=1.0, target=Target("napl", 1))
-    with pytest.raises(pathlen.PathlenError, match="below 0"):
+    with pytest.raises(PathlenError, match="below 0"):
         Target("napl", -1)
-    with pytest.raises(pathlen.PathlenError, match="choose 'napl'"):
+    with pytest.raises(PathlenError, match="choose 'napl'"):
         Target("depth", 1)

@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from pathlen import DataError
+from pathlen.errors import DataError
 from pathlen.training.tasks import build_task
 
 NAMES = {"train": 40, "t10k": 20}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from pathlen import DataError, SettingsError
+from pathlen.errors import DataError, SettingsError
 from pathlen.training.tasks import build_task
 from pathlen.training.tasks.image_files import read_image
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pathlen import DataError, SettingsError
+from pathlen.errors import DataError, SettingsError
 from pathlen.training.task import Augmented
 from pathlen.training.tasks import build_task
 from pathlen.training.tasks.cifar import PIXELS

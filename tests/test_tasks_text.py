@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pathlen import DataError, SettingsError
+from pathlen.errors import DataError, SettingsError
 from pathlen.training.decoding import beam_search, greedy_search, next_scores, penalty
 from pathlen.training.subwords import BEGIN, END, PADDING, SMALLEST, SPECIAL, Subwords
 from pathlen.training.tasks import TASKS, build_task

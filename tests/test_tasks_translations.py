@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathlen import DataError, SettingsError
+from pathlen.errors import DataError, SettingsError
 from pathlen.training.subwords import Subwords
 from pathlen.training.tasks import build_task
 from pathlen.training.tasks.tatoeba import is_held_out, split, words

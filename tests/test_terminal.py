@@ -28,7 +28,7 @@ from rich.console import Console
 from torch import nn
 
 import pathlen
-from pathlen import PathlenError
+from pathlen.errors import PathlenError
 from pathlen.show.columns import bar, fitting_columns, shares_bar
 from pathlen.show.table import SORTS, LayerView, folded, short_name
 from pathlen.show.terminal import layer_table, print_distribution, print_report

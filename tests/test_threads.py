@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pathlen
+from pathlen.errors import PathlenError
 from pathlen.one_thread import Diverted, exclusive, unlogged, unwarned
 from pathlen.tracing.export import export_program
 from pathlen.tracing.own_numbers import own_numbers
@@ -312,7 +313,7 @@ def test_nothing_is_left_changed_after_an_error(name: str, error: BaseException)
     trace, _ = TRACES[name]
     pathlen.measure(nn.Linear(4, 4), torch.ones(1, 4))  # what is loaded at first is loaded now
     before = snapshot()
-    with pytest.raises((type(error), pathlen.PathlenError)):
+    with pytest.raises((type(error), PathlenError)):
         trace(raising(error), torch.ones(1, 4))
     assert changed(before, snapshot()) == []
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import pathlen
 from pathlen import PathGraph
+from pathlen.errors import GraphError, PathlenError, TraceError
 from pathlen.training import CifarResNet, CifarVGG
 
 
@@ -196,7 +197,7 @@ def test_every_path_of_a_pruned_perceptron_is_there(
     matrices = [matrix_of(layer) for layer in model if isinstance(layer, nn.Linear)]
     weights = list(_path_weights(matrices))
     if not weights:
-        with pytest.raises(pathlen.GraphError, match="weight of 0"):
+        with pytest.raises(GraphError, match="weight of 0"):
             weighted(model, widths[0])
         return
     graph = weighted(model, widths[0])
@@ -239,16 +240,16 @@ def test_dead_units_are_kept_in_files(tmp_path) -> None:
 
 def test_what_cannot_be_read_is_refused() -> None:
     x = torch.randn(1, 3)
-    with pytest.raises(pathlen.TraceError, match="meta device"):
+    with pytest.raises(TraceError, match="meta device"):
         pathlen.trace(nn.Linear(3, 2, device="meta"), x.to("meta"), edges="weights")
     broken = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with torch.no_grad():
         broken[2].weight[0, 0] = float("nan")
-    with pytest.raises(pathlen.TraceError, match="NaN"):
+    with pytest.raises(TraceError, match="NaN"):
         pathlen.trace(broken, x, edges="weights")
-    with pytest.raises(pathlen.TraceError, match="memory limit"):
+    with pytest.raises(TraceError, match="memory limit"):
         pathlen.trace(nn.Linear(3, 2000), x, edges="weights", memory_limit=1000)
-    with pytest.raises(pathlen.PathlenError, match="'connections' or 'weights'"):
+    with pytest.raises(PathlenError, match="'connections' or 'weights'"):
         pathlen.trace(nn.Linear(3, 2), x, edges="weight")
-    with pytest.raises(pathlen.GraphError, match="weight of 0"):
+    with pytest.raises(GraphError, match="weight of 0"):
         pathlen.trace(prune(nn.Linear(3, 2), 1.0), x, edges="weights")

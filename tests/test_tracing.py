@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import Policy, TraceError
+from pathlen import Policy
+from pathlen.errors import TraceError
 from pathlen.lowering import lower
 from pathlen.lowering.constants import Constants
 from pathlen.lowering.values import Value

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pathlen
-from pathlen import SettingsError, SpecError
+from pathlen.errors import SettingsError, SpecError
 from pathlen.training.mlp import MLP
 from pathlen.training.models import build_model
 from pathlen.training.resnet import CifarResNet

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that models give i
 
 import pathlen
 from pathlen import Policy
+from pathlen.errors import VerificationError
 from pathlen.lowering import elementwise, rules
 from pathlen.lowering.builder import GraphBuilder
 from pathlen.lowering.elementwise import merge_labels
@@ -179,9 +180,9 @@ def test_model_and_process_are_left_as_they_were():
 
 
 def test_what_cannot_be_run_is_refused():
-    with pytest.raises(pathlen.VerificationError, match=r"weight lies on meta.*\.cpu\(\)"):
+    with pytest.raises(VerificationError, match=r"weight lies on meta.*\.cpu\(\)"):
         verify(nn.Linear(2, 2, device="meta"), torch.ones(1, 2))
-    with pytest.raises(pathlen.VerificationError, match="samples=0"):
+    with pytest.raises(VerificationError, match="samples=0"):
         verify(nn.Linear(2, 2), torch.ones(1, 2), samples=0)
 
 
@@ -334,7 +335,7 @@ def assert_wrong(verdict, check, operation):
     assert found.worst is not None
     assert found.worst.operation == operation
     assert "WRONG" in str(verdict)
-    with pytest.raises(pathlen.VerificationError, match="WRONG"):
+    with pytest.raises(VerificationError, match="WRONG"):
         verdict.raise_if_wrong()
 
 
@@ -633,7 +634,7 @@ def test_verdict_as_data():
     assert all(check["ok"] and check["worst"] is None for check in record["checks"])
     assert "the path graph is right" in str(verdict)
     verdict.raise_if_wrong()
-    with pytest.raises(pathlen.VerificationError, match="no check 'edges'; it has 'replay'"):
+    with pytest.raises(VerificationError, match="no check 'edges'; it has 'replay'"):
         verdict.check("edges")
     with pytest.raises(AttributeError):
         verdict.ok = False

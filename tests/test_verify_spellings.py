@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
 
 import pathlen
+from pathlen.errors import VerificationError
 from pathlen.lowering import lower, rules
 from pathlen.lowering.labels import broadcast, distinct
 from pathlen.policy import DEFAULT_POLICY
@@ -249,7 +250,7 @@ def test_how_many_rewrites():
     names = [check.name for check in verified(F.relu, spellings=0).checks]
     assert "spellings" not in names
     assert verified(F.relu, spellings=1).check("spellings").count == 16
-    with pytest.raises(pathlen.VerificationError, match="spellings=-1"):
+    with pytest.raises(VerificationError, match="spellings=-1"):
         verified(F.relu, spellings=-1)
 
 

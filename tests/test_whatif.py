@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pathlen
-from pathlen import (
-    ActivityError,
-    BackendError,
-    GraphError,
-    PathGraph,
-    backends,
-    greedy_linearization,
-    linearize,
-)
+from pathlen import PathGraph, backends, greedy_linearization, linearize
+from pathlen.errors import ActivityError, BackendError, GraphError
 from pathlen.graph.path_graph import Kind
 from tests.path_enumeration import enumerate_measures
 from tests.path_graphs import RandomGraph, figure_1, random_graphs, residual_blocks

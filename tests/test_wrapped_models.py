@@ -19,7 +19,7 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import pathlen
-from pathlen import ModelError, TraceError, UnsupportedOperation
+from pathlen.errors import ModelError, TraceError, UnsupportedOperation
 from tests.constructs import Model, answer
 from tests.test_tracing import state_of
 

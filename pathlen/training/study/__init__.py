@@ -15,33 +15,7 @@ Importing this package is cheap, as importing `pathlen.training` is.
     results      the same as records, cases with means over seeds, and points of a figure
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from pathlen.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from pathlen.training.study.coordinator import run_study as run_study
-    from pathlen.training.study.results import read_results as read_results
-    from pathlen.training.study.settings import Study as Study
-    from pathlen.training.study.settings import load_study as load_study
-    from pathlen.training.study.settings import make_study as make_study
-    from pathlen.training.study.verdict import Verdict as Verdict
-    from pathlen.training.study.verdict import judge as judge
-
-# name -> the module that defines it
-_EXPORTS = {
-    "Study": "pathlen.training.study.settings",
-    "Verdict": "pathlen.training.study.verdict",
-    "judge": "pathlen.training.study.verdict",
-    "load_study": "pathlen.training.study.settings",
-    "make_study": "pathlen.training.study.settings",
-    "read_results": "pathlen.training.study.results",
-    "run_study": "pathlen.training.study.coordinator",
-}
-
-__all__ = list(_EXPORTS)
-
-if not TYPE_CHECKING:  # else a type checker would take any misspelt name for an object
-    __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)
+# what is public stands in __init__.pyi
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

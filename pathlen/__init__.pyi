@@ -1,0 +1,30 @@
+__version__: str
+
+from . import activity as activity
+from . import backends as backends
+from . import errors as errors
+from . import figures as figures
+from .api import measure as measure
+from .api import trace as trace
+from .graph.path_graph import Kind as Kind
+from .graph.path_graph import Layer as Layer
+from .graph.path_graph import PathGraph as PathGraph
+from .lowering.register import register_rule as register_rule
+from .monitor.differentiable import DifferentiableAverage as DifferentiableAverage
+from .monitor.monitor import DepthMonitor as DepthMonitor
+from .monitor.monitor import DepthReading as DepthReading
+from .policy import Policy as Policy
+from .report.comparison import Comparison as Comparison
+from .report.comparison import compare as compare
+from .report.data import report_schema as report_schema
+from .report.layer_graph import LayerEdge as LayerEdge
+from .report.layer_graph import LayerGraph as LayerGraph
+from .report.layer_graph import LayerNode as LayerNode
+from .report.layer_graph import layer_graph as layer_graph
+from .report.layer_graph import write_graphml as write_graphml
+from .report.report import Report as Report
+from .report.whatif import Linearization as Linearization
+from .report.whatif import greedy_linearization as greedy_linearization
+from .report.whatif import linearize as linearize
+from .verification import Verdict as Verdict
+from .verification import verify as verify

@@ -1,0 +1,10 @@
+from .cases import plot_cases as plot_cases
+from .contributions import plot_contributions as plot_contributions
+from .core_network import plot_core_network as plot_core_network
+from .path_lengths import plot_path_lengths as plot_path_lengths
+from .style import COLUMN_WIDTH as COLUMN_WIDTH
+from .style import save as save
+from .tradeoff import plot_tradeoff as plot_tradeoff
+from .training import plot_training as plot_training
+from .trend import plot_trend as plot_trend
+from .widths import plot_width_profile as plot_width_profile
