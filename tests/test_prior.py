@@ -19,14 +19,13 @@ from pathlen.training import (
     CifarResNet,
     GrowUntilFalling,
     SparsityPrior,
-    constant,
     make_linearizable,
     parameter_groups,
-    prox,
-    ramp,
     slopes_of,
     warn_of_decay,
 )
+from pathlen.training.omega import constant, ramp
+from pathlen.training.proximal import prox
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
