@@ -77,6 +77,38 @@ def test_every_backend_can_be_named(run, model_file, backend):
     assert record["average_path_length"] == pytest.approx(2, rel=1e-12)
 
 
+def test_small_graphs_are_solved_without_loading_a_compiler(model_file):
+    program = textwrap.dedent(
+        """
+        import contextlib, io, json, sys
+        from pathlen.cli.main import main
+
+        def measured(*options):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                main(["measure", sys.argv[1], "--json", *options], standalone_mode=False)
+            return json.loads(said.getvalue()), "numba" in sys.modules, "scipy" in sys.modules
+
+        print(json.dumps([measured(), measured("--backend", "numba")]))
+        """
+    )
+    command = [sys.executable, "-c", program, f"{model_file}:make"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (small, *loaded), (compiled, with_numba, _) = json.loads(said)
+    assert (small["backend"], *loaded) == ("exact", False, False)
+    assert (compiled["backend"], with_numba) == ("numba", True)
+    for record in (small, compiled):
+        del record["backend"], record["seconds"]
+    assert small == compiled  # of a perceptron, where nothing is rounded
+
+
+def test_large_graphs_and_weights_are_left_to_compiled_code():
+    choose = pathlen.backends.choose_for_once
+    edges = [(node, node + 1) for node in range(60_000)]
+    assert choose(pathlen.PathGraph.from_edges(edges[:100])) == "exact"
+    assert choose(pathlen.PathGraph.from_edges(edges)) == "auto"
+    assert choose(pathlen.PathGraph.from_edges(edges[:100], weights=[0.3] * 100)) == "auto"
+
+
 def test_measure_with_the_distribution(run, model_file):
     result = run("measure", f"{model_file}:make", "--distribution")
     assert result.exit_code == 0

@@ -43,7 +43,7 @@ _CHOICES = {
         ("scipy", "the fastest that can be imported: {failures}"),
     ],
 }
-# Edges from which "residues" repays loading compiled code (half a second): "exact" takes as long.
+# Edges from which it repays loading compiled code (half a second): "exact" takes as long.
 _LARGE = 50_000
 _LARGE_LAYER = 200  # edges a layer
 _registered: dict[str, Backend] = {}
@@ -99,6 +99,15 @@ def get(name: str) -> Backend:
     if name not in points:
         raise BackendError(f"no backend {name!r}; the choices are {', '.join(available())}")
     return _load(points[name])
+
+
+def choose_for_once(graph: PathGraph) -> str:
+    """Name of the backend that gives floats soonest in a process that solves nothing else.
+
+    It takes half a second to load compiled code. As long as "exact" takes less, whose integers and
+    fractions make floats as well: where edges have weights it does not.
+    """
+    return "exact" if graph.weights is None and graph.num_edges < _LARGE else "auto"
 
 
 def choose(graph: PathGraph, exact: bool = False, need: str = "solution") -> tuple[Backend, str]:

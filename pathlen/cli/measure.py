@@ -98,7 +98,9 @@ def measure(
             if between:
                 graph = graph.between(*between)
             stage(f"counting the paths of {name}")
-            return pathlen.measure(graph, backend=backend, exact=exact)
+            alone = backend == "auto" and not (exact or distribution or html_path or compare)
+            solver = pathlen.backends.choose_for_once(graph) if alone else backend
+            return pathlen.measure(graph, backend=solver, exact=exact)
 
     with stages() as stage:
         report = measured(spec)
