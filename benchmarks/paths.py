@@ -2,7 +2,7 @@
 
 Each row is a process of its own, so that the peak memory is the row's.
 
-    python benchmarks/paths.py [--rows dag networkx exact distribution growth start]
+    python benchmarks/paths.py [--rows dag networkx exact distribution growth start process step]
         [--edges 100000000] [--write docs/performance.md]
 """
 
@@ -25,6 +25,7 @@ sys.path[0] = str(ROOT)  # in place of this folder, whose coverage.py would hide
 import numpy as np  # noqa: E402 - after the path is set
 
 from benchmarks.plot import exponent, log_log  # noqa: E402
+from benchmarks.steps import COMMAND_ROWS, STEPS, processes, training_step  # noqa: E402
 from pathlen import backends  # noqa: E402
 from pathlen.graph.path_graph import Kind, Layer, PathGraph  # noqa: E402
 
@@ -247,6 +248,8 @@ FUNCTIONS: dict[str, Callable[..., Row]] = {
     "distribution": distributions,
     "growth": seconds_of_measure,
     "start": first_call,
+    "process": processes,
+    "step": training_step,
 }
 TITLES = {
     "dag": "Measuring a graph beside a matrix-vector product",
@@ -255,6 +258,8 @@ TITLES = {
     "distribution": "Distributions of path lengths",
     "growth": "Growth with edges",
     "start": "The first call of a process",
+    "process": "A command from its beginning to its end",
+    "step": "A training step with slopes",
 }
 WINDOW = 20_000
 
@@ -269,6 +274,8 @@ def tasks(most_edges: int) -> dict[str, list[tuple[Any, ...]]]:
         "distribution": [("resnet152",), ("Llama 3 70B",)],
         "growth": [(size, WINDOW) for size in sizes],
         "start": [("graph",), ("model",)],
+        "process": COMMAND_ROWS,
+        "step": STEPS,
     }
 
 
