@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathlen.collection import uncollected
 from pathlen.errors import BackendError, PathlenError
 from pathlen.graph.path_graph import PathGraph
-from pathlen.policy import DEFAULT_POLICY, Policy
+from pathlen.policy import DEFAULT_POLICY, Policy, check_policy
 from pathlen.report.report import Report
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def trace(
     """
     if edges not in ("connections", "weights"):
         raise PathlenError(f"edges={edges!r} is unknown; choose 'connections' or 'weights'")
+    if not isinstance(memory_limit, int | float):
+        raise PathlenError(f"memory_limit={memory_limit!r} is no number of bytes, such as 4 << 30")
+    check_policy(policy)
     with uncollected():
         from pathlen.lowering import lower
         from pathlen.tracing import trace_model
@@ -69,7 +72,7 @@ def trace(
         from pathlen.tracing.state import on_cpu
 
     start = time.perf_counter()
-    recording = trace_model(model, args, dict(kwargs or {}), outputs)
+    recording = trace_model(model, args, kwargs, outputs)
     recorded = time.perf_counter()
     with on_cpu(), guarded(recording.limits):
         limit = memory_limit if edges == "weights" else None
@@ -120,7 +123,7 @@ def measure(
             " 'exact' (or backend='auto')"
         )
     if isinstance(model_or_graph, PathGraph):
-        if args is not None or kwargs:
+        if args is not None or kwargs is not None:
             raise PathlenError("a path graph is measured as it is: leave args and kwargs out")
         if policy != DEFAULT_POLICY or (outputs, input_axis, edges) != (None, None, "connections"):
             raise PathlenError(

@@ -43,7 +43,7 @@ class Policy:
             raise PathlenError(
                 f"Policy(attention={self.attention!r}) is unknown; choose 'full' or 'value'"
             )
-        if not 0 <= self.tolerance < 1:
+        if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
             raise PathlenError(f"Policy(tolerance={self.tolerance!r}) must lie in [0, 1)")
 
     def counts(self, kind: str) -> bool:
@@ -52,3 +52,21 @@ class Policy:
 
 
 DEFAULT_POLICY = Policy()
+
+
+def check_policy(policy: object) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        PathlenError: It is none; the message says how one is written.
+    """
+    if isinstance(policy, Policy):
+        return
+    written = "Policy(count={'activation', 'softmax'})"
+    if isinstance(policy, str) and policy in ("full", "value"):
+        written = f"Policy(attention={policy!r})"
+    elif isinstance(policy, str) and policy in COUNTABLE:
+        written = f"Policy(count={{{policy!r}}})"
+    elif isinstance(policy, dict):
+        written = f"Policy(**{policy})"
+    raise PathlenError(f"policy={policy!r} is no pathlen.Policy; write pathlen.{written}")

@@ -66,7 +66,9 @@ def to_scipy(graph: "PathGraph") -> "scipy.sparse.csr_array":
 
 def parts_from_networkx(graph: "networkx.DiGraph[Any]", weight: str | None) -> Parts:
     """See `PathGraph.from_networkx`."""
-    if not graph.is_directed() or graph.is_multigraph():
+    import networkx
+
+    if not isinstance(graph, networkx.DiGraph) or graph.is_multigraph():
         raise GraphError(
             f"a path graph is made from a networkx.DiGraph, not from a {type(graph).__name__}"
         )
@@ -83,8 +85,11 @@ def parts_from_networkx(graph: "networkx.DiGraph[Any]", weight: str | None) -> P
 
 def parts_from_igraph(graph: "igraph.Graph", weight: str | None) -> Parts:
     """See `PathGraph.from_igraph`."""
-    if not graph.is_directed():
-        raise GraphError("a path graph is made from a directed igraph.Graph; this one is not")
+    import igraph
+
+    if not isinstance(graph, igraph.Graph) or not graph.is_directed():
+        kind = "an undirected one" if isinstance(graph, igraph.Graph) else type(graph).__name__
+        raise GraphError(f"a path graph is made from a directed igraph.Graph, not from {kind}")
     columns = {
         name: graph.vs[name] if name in graph.vs.attributes() else [None] * graph.vcount()
         for name in _READ

@@ -51,7 +51,13 @@ def input_features(
 
 
 def check_input_axis(graph: fx.Graph, input_axis: int | Mapping[str, int] | None) -> None:
-    """Raise TraceError if `input_axis` is a mapping with a name that no input has."""
+    """Raise TraceError if `input_axis` is no axis, or names an input that there is not."""
+    axes = input_axis.values() if isinstance(input_axis, Mapping) else (input_axis,)
+    for axis in axes:
+        if axis is not None and type(axis) is not int:
+            raise TraceError(
+                f"input_axis takes an axis, or axes by the names of inputs: not {axis!r}"
+            )
     if isinstance(input_axis, Mapping):
         nodes = [node for node in graph.nodes if node.op == "placeholder"]
         names = [node.meta.get("input_name", node.name) for node in nodes]

@@ -14,7 +14,7 @@ from pathlen.lowering.interpreter import Interpreter
 from pathlen.lowering.labels import distinct
 from pathlen.lowering.steps import Steps
 from pathlen.lowering.weighted_builder import WeightedBuilder
-from pathlen.policy import Policy
+from pathlen.policy import Policy, check_policy
 from pathlen.tracing import Recording
 from pathlen.tracing.own_numbers import own_numbers
 
@@ -86,6 +86,7 @@ def _lower(
     lowering: Lowering, recording: Recording, input_axis: int | Mapping[str, int] | None
 ) -> tuple[PathGraph, Lowering, dict[fx.Node, Any]]:
     """Lower a program into a lowering that has seen nothing yet."""
+    check_policy(lowering.policy)
     check_input_axis(recording.graph, input_axis)
     interpreter = Interpreter(recording, lowering, input_axis)
     with own_numbers(calls=False):  # constants may be drawn

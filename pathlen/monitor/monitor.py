@@ -98,7 +98,7 @@ class DepthMonitor:
         self._policy = policy
         self._input_axis = input_axis
         self._model = model
-        recording = trace_model(model, args, dict(kwargs or {}), outputs)
+        recording = trace_model(model, args, kwargs, outputs)
         if recording.needs_values:
             raise MonitorError(
                 "the program of this model reads values of its tensors, so its graph can change"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import numpy.typing as npt
 
+from pathlen.errors import PathlenError
 from pathlen.graph.parts import Kind
 from pathlen.graph.path_graph import PathGraph
 from pathlen.report.contraction import between_layers
@@ -175,9 +176,17 @@ def layer_graph(measured: Report | PathGraph) -> LayerGraph:
 
     Args:
         measured: A report, or a path graph, whose layers have no contributions and edges no shares.
+
+    Raises:
+        PathlenError: It is neither.
     """
     report = None if isinstance(measured, PathGraph) else measured
-    graph = measured if isinstance(measured, PathGraph) else measured.graph
+    graph = measured if isinstance(measured, PathGraph) else getattr(measured, "graph", None)
+    if not isinstance(graph, PathGraph):
+        raise PathlenError(
+            f"layer_graph takes a report or a path graph, not {type(measured).__name__}; measure"
+            " the model first (pathlen.measure)"
+        )
     rows, nodes = _nodes(graph, report)
     weightings = () if report is None else report.weightings
     carried, passing = [np.ones(graph.num_edges)], [np.ones(graph.num_nodes)]

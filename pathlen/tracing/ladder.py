@@ -1,6 +1,6 @@
 """The ladder of tracers: the fastest first, the next where it fails."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from pathlen.tracing.draws import compare_draws
 from pathlen.tracing.eager import EndlessError, record
 from pathlen.tracing.export import from_program, record_export
 from pathlen.tracing.guard import Limits
+from pathlen.tracing.mistakes import advice_on_arguments, check_model, named_arguments
 from pathlen.tracing.programs import Arguments, check_example, example_of, is_plain, record_program
 from pathlen.tracing.recording import (
     EXPORT,
@@ -37,7 +38,7 @@ _ON_VALUES = (REAL_TENSORS, REAL_GRADIENTS)
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, EndlessError)
 
 
-def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: Any) -> Recording:
+def trace_model(model: Any, args: Any, kwargs: Mapping[str, Any] | None, outputs: Any) -> Recording:
     """One forward pass of a model as a graph of ATen calls.
 
     Args:
@@ -55,11 +56,10 @@ def trace_model(model: Any, args: Any, kwargs: dict[str, Any] | None, outputs: A
         UnsafeProgram: an exported program holds more than computations, or a traced graph calls
             an operator on a file.
     """
-    positional, named = as_tuple(args), dict(kwargs or {})
+    positional, named = as_tuple(args), named_arguments(kwargs)
     if isinstance(model, ExportedProgram):
         return _trace_program(model, None if args is None else positional, named, outputs)
-    if not callable(model):
-        raise TraceError(f"expected a torch.nn.Module or an ExportedProgram, got {type(model)}")
+    check_model(model)
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise TraceError(
             "a TorchScript model hides its Python program; pass the module that it was scripted"
@@ -138,7 +138,7 @@ def _first(
             reads &= recording.needs_values
             remarks = remarks_on(recording.graph, reads_values=reads, drawn=drawn)
             return replace(recording, attempts=said, remarks=(*recording.remarks, *remarks))
-    raise _refusal(model, attempts) from attempts[-1][1]
+    raise _refusal(model, attempts, arguments) from attempts[-1][1]
 
 
 def _again(
@@ -174,7 +174,7 @@ def _program_rungs(has_values: bool, limits: Limits) -> list[Rung]:
     return rungs
 
 
-def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
+def _refusal(model: Any, attempts: list[tuple[str, Exception]], arguments: Arguments) -> TraceError:
     kind = type(model).__name__
     told = "\n".join(f"  {name}: {_first_line(error)}" for name, error in attempts)
     name, error = attempts[-1]
@@ -189,12 +189,12 @@ def _refusal(model: Any, attempts: list[tuple[str, Exception]]) -> TraceError:
         blamed = "" if wants_gradients(error) else " for these arguments"
         return ModelError(
             f"{kind} raised {type(error).__name__}{blamed}: {error}\n"
-            f"{_advice(error)} What was tried:\n{told}"
+            f"{_advice(error, arguments)} What was tried:\n{told}"
         )
     return TraceError(f"{kind} could not be traced:\n{told}")
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, arguments: Arguments) -> str:
     """What to do about a model that raises."""
     said = str(error).lower()  # "Found no NVIDIA driver" is what builds for CUDA say
     if ("cuda" in said or "nvidia" in said) and not torch.cuda.is_available():
@@ -208,7 +208,7 @@ def _advice(error: Exception) -> str:
             " differentiates by has to require grad: x = x.requires_grad_() in the forward, or"
             " inputs that require grad when they are passed."
         )
-    return "Check that args and kwargs are what the model's forward expects."
+    return advice_on_arguments(*arguments)
 
 
 def _is_about_values(error: Exception) -> bool:

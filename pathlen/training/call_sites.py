@@ -170,7 +170,7 @@ def find_call_sites(
     """
     observer = _Observer(model)
     with observer.watching():
-        recording = trace_model(model, args, dict(kwargs or {}), None)
+        recording = trace_model(model, args, kwargs, None)
     if recording.tracer not in EAGER:
         raise ModelError(
             f"{type(model).__name__} can only be traced by {recording.tracer}, which does not run"

@@ -17,6 +17,7 @@ from pathlen.policy import DEFAULT_POLICY, Policy
 from pathlen.tracing import Recording, trace_model
 from pathlen.tracing.arguments import as_tuple
 from pathlen.tracing.guard import guarded
+from pathlen.tracing.mistakes import check_model, named_arguments
 from pathlen.tracing.own_numbers import own_numbers
 from pathlen.tracing.programs import module_of
 from pathlen.tracing.state import untouched_process
@@ -92,7 +93,8 @@ def verify(
         raise VerificationError(f"samples={samples} is too few; draw operands at least once")
     if spellings < 0:
         raise VerificationError(f"spellings={spellings} is no number of rewrites; 0 makes none")
-    positional, named = as_tuple(args), dict(kwargs or {})
+    check_model(model)
+    positional, named = as_tuple(args), named_arguments(kwargs)
     if isinstance(model, ExportedProgram) and args is None and model.example_inputs is not None:
         positional, named = model.example_inputs[0], dict(model.example_inputs[1])
     _require_values(model, positional, named)
