@@ -214,8 +214,12 @@ def without_identity(folder):
 
 def test_folders_of_earlier_releases_are_read_where_nothing_contradicts(folder, made):
     without_identity(folder)
-    assert load_run(folder).history == load_run(made / "0").history
-    run(SHORT, folder)
+    with pytest.warns(UserWarning, match=r"model\.safetensors does not say which run it is of"):
+        assert load_run(folder).history == load_run(made / "0").history
+    with pytest.warns(
+        UserWarning, match=r"checkpoint\.safetensors does not say which run it is of"
+    ):
+        run(SHORT, folder)
     assert outcome(folder) == outcome(made / "0")  # which signs them
     without_identity(folder)
     shutil.copy(made / "3" / "metrics.jsonl", folder)
@@ -286,7 +290,8 @@ def test_damaged_weights_are_told_by_their_file(name, folder):
     shutil.copy(folder / "checkpoint.safetensors", path)
     refused(folder, "holds no weights by name", weights=name)
     save_file(whole, path)  # of another program: nothing contradicts it
-    load_run(folder, weights=name)
+    with pytest.warns(UserWarning, match=rf"{name}\.safetensors does not say which run it is of"):
+        load_run(folder, weights=name)
     with pytest.raises(CheckpointError, match="there are no weights 'recipe'"):
         load_run(folder, weights="recipe")
 
@@ -314,7 +319,7 @@ def test_damaged_checkpoints_are_told_by_their_file(name, folder):
     path = folder / "checkpoint.safetensors"
     state = load_tree(path)
     CHECKPOINTS[name](state)
-    save_tree(path, state)
+    save_tree(path, state, run_key(make_recipe(SHORT)))
     with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
         run(SHORT, folder)
 

@@ -17,6 +17,8 @@ from pathlen.errors import CheckpointError, LinearizationError, PathlenError, Se
 from pathlen.training import load_run, train
 from pathlen.training.files import load_tree, save_tree, write_text
 from pathlen.training.make_model import load_weights
+from pathlen.training.recipe_file import make_recipe
+from pathlen.training.study.keys import run_key
 from tests.training_runs import TINY, Recorder, changed, outcome, run, tiny
 
 TREE = {
@@ -222,7 +224,7 @@ def test_checkpoints_that_do_not_fit(spoil, message, tmp_path):
 
 
 def _change(path, **values):
-    save_tree(path, load_tree(path) | values)
+    save_tree(path, load_tree(path) | values, run_key(make_recipe(TINY)))
 
 
 def test_weights_of_another_model(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def load_tree(path: Path, run: str = "") -> dict[str, Any]:
 
     Args:
         path: The file.
-        run: Key of the run that it should belong to; one that names none is taken for its file.
+        run: Key of the run that it should belong to; one that names none is taken for its file,
+            with a warning.
 
     Raises:
         CheckpointError: The file is not there, cut short, altered, of another run, or something
@@ -123,6 +125,7 @@ def load_tree(path: Path, run: str = "") -> dict[str, Any]:
     metadata, tensors = _read(path, run)
     if "tree" not in metadata:
         raise CheckpointError(f"{path} was not written by pathlen: it holds tensors only")
+    _warn_of_no_run(path, metadata, run)
     return _tree(path, metadata, tensors)
 
 
@@ -145,7 +148,17 @@ def read_weights(path: Path, run: str = "", name: str = "") -> dict[str, Tensor]
             f"{path} is what the run has written as {shown(found, 40)}, and not its {name!r}:"
             " put back the one that belongs there"
         )
+    _warn_of_no_run(path, metadata, run)
     return _tree(path, metadata, tensors) if "tree" in metadata else tensors
+
+
+def _warn_of_no_run(path: Path, metadata: Mapping[str, str], run: str) -> None:
+    if run and "run" not in metadata:
+        warnings.warn(
+            f"{path} does not say which run it is of, as a file of an earlier release or of"
+            " another program: see to it that it belongs to the recipe.yaml beside it",
+            stacklevel=4,
+        )
 
 
 def code_of_file(path: Path) -> str | None:
