@@ -9,7 +9,7 @@ from tests.kills import kill
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("subject", "times"), [("train", 6), ("study", 4), ("lightning", 4), ("huggingface", 4)]
+    ("subject", "times"), [("train", 4), ("study", 3), ("lightning", 3), ("huggingface", 3)]
 )
 def test_killed_at_any_moment(tmp_path, subject, times):
     assert kill(subject, tmp_path, times, seed=0).kills == times
