@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pathlen.training.blend import _TorchPReLU, blend
+from pathlen.training.blend import _MARK, _TorchPReLU, blend
 
 PHI = {"relu": functional.relu, "pure": functional.gelu, "any": torch.tanh}
 SLOPES = {
@@ -140,6 +142,24 @@ def test_what_others_keep_for_backward_gives_the_same(
     for one, other, right in zip(*found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
         torch.testing.assert_close(one, right)
+
+
+def test_only_so_many_nodes_have_a_hook_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("pathlen.training.blend._MOST_HOOKED", sys.getrefcount(_MARK) + 5)
+    slope = torch.full((3,), 0.5, requires_grad=True)
+
+    def chain(length: int) -> Counter[str]:
+        h = torch.randn(2, 3, requires_grad=True)
+        names: Counter[str] = Counter()
+        for _ in range(length):
+            h = blend(h, slope, functional.relu, "relu")
+            names[type(h.grad_fn).__name__] += 1
+        h.sum().backward()
+        return names
+
+    for _ in range(2):  # freed ones do not count
+        assert sorted(chain(9).values()) == [3, 6]
 
 
 def test_an_input_that_is_overwritten_is_told_in_backward(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ ours that is differentiated twice writes its backward out likewise.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -23,6 +24,13 @@ Form = Literal["relu", "pure", "any"]
 """ReLU; a deterministic function of one tensor, evaluated again in backward; anything else."""
 
 _LARGE = 2048  # elements from which an operator of our own is worth its calls
+_MARK = object()
+"""All inputs that are kept with a hook refer to it, so that these can be counted."""
+
+_MOST_HOOKED = 4096
+"""Nodes with a hook at one time: torch frees each such node within freeing the next, on the stack,
+which ends somewhere above 20,000."""
+
 _SMALLEST = 1e-6  # slopes above: an input can be told from the output, output / slope
 
 
@@ -110,9 +118,10 @@ def _prelu_of_torch(x: Tensor, slope: Tensor) -> Tensor:
     a negative one. So where they are asked for, the node finds the smallest negative number in the
     place of each 0 that it has kept.
     """
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+    kept_by_others = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    if kept_by_others or sys.getrefcount(_MARK) > _MOST_HOOKED:
         y: Tensor = _TorchPReLU.apply(x, slope)  # type: ignore[no-untyped-call]
-        return y  # somebody else keeps its tensors
+        return y
     y = torch._prelu_kernel(x, slope)
     node: Any = y.grad_fn
     if node is not None:
@@ -120,18 +129,18 @@ def _prelu_of_torch(x: Tensor, slope: Tensor) -> Tensor:
     return y
 
 
-def _keep(x: Tensor) -> tuple[Tensor, int]:
-    """What a PReLU keeps of its input, and how often that had been written to."""
-    return x, x._version
+def _keep(x: Tensor) -> tuple[Tensor, int, object]:
+    """What a PReLU keeps of its input, how often that had been written to, and the mark."""
+    return x, x._version, _MARK
 
 
-def _kept(keeps: tuple[Tensor, int]) -> Tensor:
+def _kept(keeps: tuple[Tensor, int, object]) -> Tensor:
     """The input of a PReLU, as backward computes with it.
 
     Raises:
         RuntimeError: It was written to since, which torch does not look for where hooks are.
     """
-    x, version = keeps
+    x, version, _ = keeps
     if x._version != version:
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace"
@@ -200,7 +209,7 @@ class _PReLU(torch.autograd.Function):
 
 
 class _TorchPReLU(torch.autograd.Function):
-    """The same as `_prelu_of_torch`, without hooks of its own."""
+    """The same as `_prelu_of_torch`, without a hook, and slower."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
