@@ -37,6 +37,7 @@ from pathlen.lowering.matrix_layers import layer
 from pathlen.lowering.one_hot import numbers_of_one_hot
 from pathlen.lowering.reduction import function_along, reduction
 from pathlen.lowering.regions import find_region
+from pathlen.lowering.several import of_rows
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.written_views import with_axes
 from pathlen.lowering.zeros import zeros_of
@@ -50,11 +51,14 @@ class Operand:
         labels: permuted; batch axes have the same sizes on both sides, or size 1.
         batch: number of batch axes.
         free: number of axes that only this side has.
+        functions: numbers that tell apart rows of several functions of the same elements, along
+            contracted axes the same; None where each row has other elements.
     """
 
     labels: torch.Tensor
     batch: int
     free: int
+    functions: torch.Tensor | None = None
 
 
 def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
@@ -101,8 +105,15 @@ def _side(letters: Letters, position: int, lowering: Lowering) -> Operand:
     labels = value.labels
     if lowering.policy.attention == "value" and value.softmax == "whole":
         labels = constant_labels(value.shape)  # attention written out: its scores are dropped
-    ordered = permuted(labels, letters.own[position], [*batch, *free, *letters.summed])
-    return Operand(ordered, len(batch), len(free))
+    own, order = letters.own[position], [*batch, *free, *letters.summed]
+    axes = [own.index(a) for a in letters.summed]
+    several = None
+    if lowering.weights is None:
+        several = of_rows(value, axes, lowering.variants, lowering.constants)
+    functions = None
+    if several is not None and several.functions is not None:
+        functions = permuted(several.functions.expand(labels.shape), own, order)
+    return Operand(permuted(labels, own, order), len(batch), len(free), functions)
 
 
 def _chosen(call: Call, letters: Letters, lowering: Lowering) -> Value | None:
@@ -274,12 +285,15 @@ def contraction_labels(
     """
     lowering.by_data()
     one, other = (replace(side, labels=lowering.unified(side.labels)) for side in (one, other))
+    several = max(_number_of_functions(side) for side in (one, other))
+    one, other = (_told_apart(side, several) for side in (one, other))
     batch_sizes = np.maximum(one.labels.shape[: one.batch], other.labels.shape[: one.batch])
     # tokens in a few runs of equal units (a class token, patches) meet once a run, not once each
     (rows, run_of_row), (columns, run_of_column) = (
         without_repeats(side, axis=1) for side in _aligned(one, other)
     )
     sets, of = _sets_of_both(rows, columns)
+    sets = LabelSets(sets.members // several, sets.sizes)
     base = len(sets.sizes) + 1  # one number for a pair: sorting rows of two is far slower
     keys = (of[0][:, :, None] - CONSTANT) * base + (of[1][:, None, :] - CONSTANT)  # (b, i, j)
     distinct_keys, number = np.unique(keys, return_inverse=True)
@@ -304,6 +318,19 @@ def contraction_labels(
     ]
     labels = units[number.reshape(keys.shape)][:, run_of_row][:, :, run_of_column]
     return torch.from_numpy(labels).view(small).expand([*map(int, batch_sizes), *free])
+
+
+def _number_of_functions(side: Operand) -> int:
+    return 1 if side.functions is None else int(side.functions.max()) + 1
+
+
+def _told_apart(side: Operand, several: int) -> Operand:
+    """A side with other labels for each function; divided by their number they are its own."""
+    if several == 1:
+        return side
+    functions = torch.zeros((), dtype=torch.int64) if side.functions is None else side.functions
+    labels = torch.where(side.labels == CONSTANT, CONSTANT, side.labels * several + functions)
+    return replace(side, labels=collapse(labels))
 
 
 def _hubs(
