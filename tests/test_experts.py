@@ -161,3 +161,76 @@ def test_verify_agrees_where_results_are_chosen():
         function = CHOSEN_LATE[name]
         model = Experts(lambda m, x, f=function: f(m, x, chosen(m, x)))
         assert pathlen.verify(model, X, samples=2).ok
+
+
+def scattered(gates, places, values):
+    return torch.zeros_like(gates).scatter(-1, places, values)
+
+
+def placed(places, values):
+    return (F.one_hot(places, 3) * values[..., None]).sum(1)
+
+
+LARGEST = {
+    "scatter": lambda g, v, i: scattered(g, i, v),
+    "one-hot": lambda g, v, i: placed(i, v),
+    "compared": lambda g, v, i: (v[..., None] * (i[..., None] == torch.arange(3))).sum(-2),
+    "a mask of one-hot vectors": lambda g, v, i: g * F.one_hot(i, 3).sum(1),
+    "a mask": lambda g, v, i: torch.where(g >= v[:, -1:], g, 0),
+    "normalized": lambda g, v, i: scattered(g, i, v / v.sum(-1, keepdim=True)),
+    "normalized, one-hot": lambda g, v, i: placed(i, v / v.sum(-1, keepdim=True)),
+    "softmax of the largest": lambda g, v, i: scattered(g, i, v.softmax(-1)),
+    "softmax of the largest, one-hot": lambda g, v, i: placed(i, v.softmax(-1)),
+    "softmax without the others": lambda g, v, i: (
+        torch.full_like(g, -torch.inf).scatter(-1, i, v).softmax(-1)
+    ),
+    "a sigmoid": lambda g, v, i: scattered(g, i, v.sigmoid()),
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_gates_of_the_experts_that_score_highest_are_thresholds(name):
+    # each gate is an active unit, beside the 5 active hidden units of its expert
+    def function(m, x):
+        gates = m.gate(x)
+        values, places = gates.topk(2, -1)
+        return torch.einsum("be,beo->bo", LARGEST[name](gates, values, places), m.all_of(x))
+
+    assert answer(Experts(function), X) == (6 * 3 * (4 + 20), 1, 1)
+
+
+def test_verify_agrees_where_largest_elements_are_placed():
+    def function(m, x):
+        values, places = m.gates(x).topk(2, -1)
+        return placed(places, values / values.sum(-1, keepdim=True))
+
+    verdict = pathlen.verify(Experts(function), X, samples=2, spellings=2)
+    assert verdict.ok, str(verdict)
+
+
+THREE = {
+    "be,beh,eho->bo": (0, 1, 2),
+    "beh,be,eho->bo": (1, 0, 2),
+    "eho,be,beh->bo": (2, 0, 1),
+    "beh,eho,be->bo": (1, 2, 0),
+}
+
+
+@pytest.mark.parametrize("equation", THREE)
+def test_gates_hidden_units_and_weights_in_one_einsum(equation):
+    # a bilinear layer: of each of 6 features a hub over 3 gates and one over 15 hidden units
+    def function(m, x):
+        hidden = torch.einsum("bi,eih->beh", x, m.first).relu()
+        tensors = m.gates(x), hidden, m.second
+        return torch.einsum(equation, *(tensors[place] for place in THREE[equation]))
+
+    assert answer(Experts(function), X) == (6 * (12 + 60), Fraction(5, 6), Fraction(1, 2))
+
+
+def test_weights_that_gates_have_met_tell_features_apart():
+    def function(m, x):
+        hidden = torch.einsum("bi,eih->beh", x, m.first).relu()
+        weights = m.gates(x)[..., None, None] * m.second
+        return torch.einsum("beh,beho->bo", hidden, weights)
+
+    assert answer(Experts(function), X) == (6 * (12 + 60), Fraction(5, 6), Fraction(1, 2))

@@ -16,7 +16,8 @@ given to its rule (`rules`), which works with the `context` and adds nodes to th
   `contracted`, `softmax_parts`. `functions` and `variants` say how many units an activation has,
   `several` and `affine` how many functions of the same elements meet or are added up, `flat` what
   meets first, `zeros` where nothing meets. `commuting` divides before a matrix product,
-  `taken_apart` takes parts before a layer, `chosen` (by `one_hot`) chooses before layers.
+  `taken_apart` takes parts before a layer, `chosen` (by `one_hot`) chooses before layers; `ranks`
+  and `placed` know the largest elements at their places.
 - In-place writes: `aliases`, `memory`, `views`.
 - Blocks that repeat are lowered once and placed again: `again`, `repetitions`, `snapshot`.
 - Features of the inputs: `inputs` follows them (`input_walk`, `input_memory`) by where elements

@@ -13,12 +13,10 @@ import torch
 from pathlen.lowering.context import Lowering
 from pathlen.lowering.elementwise import scalar_function
 from pathlen.lowering.letters import letters_of
-from pathlen.lowering.moving import item_of
-from pathlen.lowering.places import identity
-from pathlen.lowering.placing import moved_places
+from pathlen.lowering.placing import before_views
 from pathlen.lowering.regions import find_region
-from pathlen.lowering.rules import find_rule, kind_of
-from pathlen.lowering.states import PRODUCTS, QUOTIENTS, SAME, TOTALS
+from pathlen.lowering.rules import find_rule
+from pathlen.lowering.states import PRODUCTS, QUOTIENTS, TOTALS
 from pathlen.lowering.statistics import keeps_axes, reduced_axes
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.written_views import first_along, in_shape
@@ -34,7 +32,7 @@ def divided_before(call: Call, lowering: Lowering) -> Value | None:
     for product, statistic in (path, path[::-1]):
         if call.name in QUOTIENTS and product is not call["self"]:
             continue
-        made = _before_views(product, lowering) if product.shape == call.shape else None
+        made = before_views(product, lowering.constants) if product.shape == call.shape else None
         if made is None or made.call is None:
             continue
         beside = in_shape(call, in_shape(call, statistic, product.shape), made.shape)
@@ -99,30 +97,6 @@ def _again(call: Call, source: Value, divided: Value, lowering: Lowering) -> Val
     found = rule.apply(replace(call, arguments=arguments), lowering)
     assert isinstance(found, Value)
     return found
-
-
-def _before_views(value: Value, lowering: Lowering) -> Value | None:
-    """What a tensor was before it was copied, or viewed without a change of the order."""
-    first, moves = value, list[Value]()
-    while first.call is not None and (kind_of(first) == "movement" or first.call.name in SAME):
-        operands = varying_operands(first.call)
-        if len(operands) != 1:
-            return None
-        moves.append(first)
-        first = operands[0]
-    places, before = identity(first.shape), first
-    for moved in reversed(moves):
-        assert moved.call is not None
-        if kind_of(moved) == "movement":
-            found = moved_places(
-                moved.call, before, places, item_of(moved) or 0, lowering.constants
-            )
-            if found is None:
-                return None
-            places = found
-        before = moved
-    whole = first.shape.numel() == value.shape.numel()
-    return first if whole and places == identity(value.shape) else None
 
 
 def _divided(

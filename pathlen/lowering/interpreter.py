@@ -24,6 +24,7 @@ from pathlen.lowering.lookups import chooser_of, has_root
 from pathlen.lowering.one_sum import as_one_sum
 from pathlen.lowering.operations import makes_constant, written_argument
 from pathlen.lowering.picked import picked_from_product
+from pathlen.lowering.placed import as_written
 from pathlen.lowering.probe import probe
 from pathlen.lowering.readers import count_readers
 from pathlen.lowering.reduction import function_along
@@ -179,6 +180,7 @@ class Interpreter:
         """Lower a call that the inputs reach; note what it did, where somebody wants to know."""
         lowering, first = self._lowering, self._lowering.builder.num_nodes
         lowering.call_status = "exact"
+        call = as_written(call, lowering.constants)
         if _is_cut(call):
             result = self._cut(call)
         else:

@@ -10,11 +10,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from pathlen.lowering.constants import Constants, UnknownConstantError
-from pathlen.lowering.moving import moved_operands, run_movement
+from pathlen.lowering.moving import item_of, moved_operands, run_movement
 from pathlen.lowering.operations import aten, call_by_name, functional
-from pathlen.lowering.places import MOST_ELEMENTS, Places, numbered, tabled, viewed
+from pathlen.lowering.places import MOST_ELEMENTS, Places, identity, numbered, tabled, viewed
+from pathlen.lowering.rules import kind_of
+from pathlen.lowering.states import SAME
 from pathlen.lowering.tables import Numbers, read_at, reshaped, side_by_side
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.values import Call, Value, varying_operands
 
 VIEWS = frozenset(aten("view reshape unsqueeze squeeze"))
 _RESHAPES = VIEWS | frozenset(aten("flatten unflatten view_copy _unsafe_view view_as reshape_as"))
@@ -180,3 +182,25 @@ def _side_by_side(call: Call, places: Mapping[int, Places]) -> Numbers | None:
     stacked = call.name == "aten.stack"
     sizes = [1 if stacked else piece.shape[axis] for piece in call["tensors"]]
     return side_by_side(pieces, sizes, axis)
+
+
+def before_views(value: Value, constants: Constants) -> Value | None:
+    """What a tensor was before it was copied, or viewed without a change of the order."""
+    first, moves = value, list[Value]()
+    while first.call is not None and (kind_of(first) == "movement" or first.call.name in SAME):
+        operands = varying_operands(first.call)
+        if len(operands) != 1:
+            return None
+        moves.append(first)
+        first = operands[0]
+    places, before = identity(first.shape), first
+    for moved in reversed(moves):
+        assert moved.call is not None
+        if kind_of(moved) == "movement":
+            found = moved_places(moved.call, before, places, item_of(moved) or 0, constants)
+            if found is None:
+                return None
+            places = found
+        before = moved
+    whole = first.shape.numel() == value.shape.numel()
+    return first if whole and places == identity(value.shape) else None

@@ -10,8 +10,10 @@ from pathlen.lowering.constants import Constants
 from pathlen.lowering.equal import Same
 from pathlen.lowering.moving import item_of
 from pathlen.lowering.operations import aten
+from pathlen.lowering.rules import kind_of_call
 from pathlen.lowering.states import NONLINEAR, Of, State, meeting
-from pathlen.lowering.values import Call, Value
+from pathlen.lowering.statistics import reduced_axes
+from pathlen.lowering.values import Call, Value, varying_operands
 
 _ORDERS = frozenset(aten("topk sort max min argmax argmin argsort"))
 _REDUCED = frozenset(aten("max min argmax argmin"))
@@ -97,6 +99,8 @@ def picked_by(call: Call, order: Order) -> object:
     if not isinstance(written, Value) or not written.varies:
         return written
     own = _order_of(written, item=0)
+    if own is None and call["index"].shape != call.shape and _is_of_values(written, order):
+        return order.source
     if own is not None:
         calls, others = (own.call, *own.steps), (order.call, *order.steps)
         same = own.source is order.source and len(calls) == len(others)
@@ -110,6 +114,24 @@ def picked_by(call: Call, order: Order) -> object:
         return None
     at = gather["dim"] is not None and gather["dim"] % len(call.shape) == order.axis
     return gather["self"] if at and gather["self"].shape == call.shape else None
+
+
+def _is_of_values(written: Value, order: Order) -> bool:
+    """Whether a tensor is a function of the largest elements alone, such as their softmax."""
+    stack = [written]
+    while stack:
+        value = stack.pop()
+        if value.call is order.call and item_of(value) == 0:
+            continue
+        kind = None if value.call is None else kind_of_call(value.call)
+        is_statistic = value.shape.numel() < written.shape.numel()  # that may be moved
+        kinds = ("elementwise", "softmax", "reduction", *(["movement"] if is_statistic else []))
+        if value.call is None or kind not in kinds:
+            return False
+        if kind == "reduction" and reduced_axes(value.call) != [order.axis]:
+            return False
+        stack += varying_operands(value.call)
+    return not order.steps
 
 
 def _order_of(value: object, item: int, *, viewed: bool = True) -> Order | None:

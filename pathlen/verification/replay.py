@@ -250,6 +250,8 @@ class Replay:
         return pytree.tree_map_only(torch.Tensor, lambda _: next(results), shape)
 
     def _keep_operands(self, step: Step) -> None:
+        if step.call.func is not step.call.node.target:  # written otherwise, of earlier values
+            return
         call = bind_call(step.call.func, step.call.node.args, dict(step.call.node.kwargs), None)  # type: ignore[arg-type]
         self._keep(dict(step.call.arguments), self._look_up(dict(call.arguments)))
 
