@@ -225,12 +225,3 @@ def test_gates_hidden_units_and_weights_in_one_einsum(equation):
         return torch.einsum(equation, *(tensors[place] for place in THREE[equation]))
 
     assert answer(Experts(function), X) == (6 * (12 + 60), Fraction(5, 6), Fraction(1, 2))
-
-
-def test_weights_that_gates_have_met_tell_features_apart():
-    def function(m, x):
-        hidden = torch.einsum("bi,eih->beh", x, m.first).relu()
-        weights = m.gates(x)[..., None, None] * m.second
-        return torch.einsum("beh,beho->bo", hidden, weights)
-
-    assert answer(Experts(function), X) == (6 * (12 + 60), Fraction(5, 6), Fraction(1, 2))

@@ -86,7 +86,8 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
         return _product(call, letters, lowering)
     if _of_itself(call, letters, lowering) or _at_several_places(letters, lowering):
         return _product_and_sum(call, letters, lowering)
-    sides = [_side(letters, n, lowering) for n in (0, 1)]
+    in_einsum = call.node.graph in lowering.einsums
+    sides = [_side(letters, n, lowering, in_einsum=in_einsum) for n in (0, 1)]
     weighted = side_with_weights(letters, call.node.graph, lowering)
     merged = contraction_labels(call, sides[0], sides[1], lowering, weighted=weighted)
     order = [*letters.batch, *letters.free(0), *letters.free(1)]
@@ -99,8 +100,18 @@ def contract(call: Call, letters: Letters, lowering: Lowering) -> Value:
     return value
 
 
-def _side(letters: Letters, position: int, lowering: Lowering) -> Operand:
-    """An operand with its axes in order; without units where the policy drops its paths."""
+def _side(
+    letters: Letters, position: int, lowering: Lowering, *, in_einsum: bool = False
+) -> Operand:
+    """An operand with its axes in order; without units where the policy drops its paths.
+
+    Args:
+        letters: of the product.
+        position: of the operand.
+        lowering: the lowering at work.
+        in_einsum: whether it is of an einsum of several tensors, of which weights that an operand
+            has met already tell apart the features of the result.
+    """
     value, batch, free = letters.operands[position], letters.batch, letters.free(position)
     labels = value.labels
     if lowering.policy.attention == "value" and value.softmax == "whole":
@@ -108,11 +119,12 @@ def _side(letters: Letters, position: int, lowering: Lowering) -> Operand:
     own, order = letters.own[position], [*batch, *free, *letters.summed]
     axes = [own.index(a) for a in letters.summed]
     several = None
-    if lowering.weights is None:
+    if in_einsum and lowering.weights is None:
         several = of_rows(value, axes, lowering.variants, lowering.constants)
     functions = None
     if several is not None and several.functions is not None:
-        functions = permuted(several.functions.expand(labels.shape), own, order)
+        numbers = several.functions - several.functions.min()
+        functions = permuted(numbers.expand(labels.shape), own, order)
     return Operand(permuted(labels, own, order), len(batch), len(free), functions)
 
 

@@ -20,6 +20,7 @@ from pathlen.lowering.values import Call, Value, varying_operands
 
 VIEWS = frozenset(aten("view reshape unsqueeze squeeze"))
 _RESHAPES = VIEWS | frozenset(aten("flatten unflatten view_copy _unsafe_view view_as reshape_as"))
+_OF_MEMORY = frozenset(aten("as_strided as_strided_copy"))
 _JOINS = frozenset(aten("cat concat concatenate"))
 
 
@@ -82,8 +83,10 @@ def joined_places(
 def _view_of(call: Call, value: Value) -> tuple[Any, dict[str, Any], str] | None:
     """The function, other arguments and name of the tensor of a movement of one tensor alone.
 
-    None where the call has other tensors too.
+    None where the call has other tensors too, or looks at memory and not at elements.
     """
+    if call.name in _OF_MEMORY:
+        return None
     names = [name for name, argument in call.arguments.items() if argument is value]
     if len(names) != 1 or len(moved_operands(call)) != 1:
         return None
