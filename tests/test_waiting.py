@@ -156,7 +156,17 @@ def moving_average(n: int) -> Callable[[Tensor, Tensor], Tensor]:
     return function
 
 
-@pytest.mark.parametrize("form", [sines, polynomial, branches, moving_average])
+def recurrence(n: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def function(h: Tensor, d: Tensor) -> Tensor:
+        state = h
+        for _ in range(n):
+            state = h.sigmoid() * state + h * h.tanh()
+        return state + d
+
+    return function
+
+
+@pytest.mark.parametrize("form", [sines, polynomial, branches, moving_average, recurrence])
 def test_the_work_grows_with_the_program(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {}
     for n in (40, 80):

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from pathlen.lowering.context import Lowering
+from pathlen.lowering.rules import kind_of
 from pathlen.lowering.states import PRODUCTS, SUMS
 from pathlen.lowering.values import Call, Value, varying_operands
 from pathlen.lowering.waiting import Waiting, scaled_sum
@@ -62,9 +63,13 @@ class Waits:
         return Waiting(call, lowering.next_order(), origin, length, lower) if waits else None
 
     def note(self, call: Call, value: Any) -> None:
-        """Remember what a value is computed from by arithmetic alone, if that is one tensor."""
-        if isinstance(value, Value) and call.name in _ARITHMETIC and not value.merge:
-            origin = self._origin(varying_operands(call))
+        """Remember what a value is computed from element by element, if that is one tensor."""
+        if not isinstance(value, Value) or value.merge:
+            return
+        operands = varying_operands(call)
+        alone = len(operands) == 1 and operands[0].shape == value.shape
+        if call.name in _ARITHMETIC or (alone and kind_of(value) == "elementwise"):
+            origin = self._origin(operands)
             if origin is not None:
                 self._origins[id(value)] = value, origin
 
