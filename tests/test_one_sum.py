@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that models give it
 
+import pathlen
 from tests.constructs import Model
 from tests.test_one_function import ROWS, numbers
 
@@ -353,3 +354,29 @@ def test_a_running_sum_in_place_behind_padding_is_cumsum():
         layers = {"h": nn.Linear(3, 2), "c": nn.Linear(2, 3)}
         model = Model(lambda m, x, run=run: m.c(run(m.h(F.pad(x, (0, 0, 1, 0))))), **layers)
         assert numbers(model, x) == (3 * 2 * 3, 0, 0, 0)
+
+
+class Ghost(nn.Module):
+    """Half of the channels are a sum that others read, the other half one that nobody else does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.ModuleList(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)) for _ in "ab")
+        self.two = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for _ in "ab")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.one[0](x) + self.one[1](x)
+        second = self.two[0](first) + self.two[1](first)
+        return torch.cat([first, second], 1) + x
+
+
+def test_sums_side_by_side_need_no_values_of_parameters() -> None:
+    """And are compared in time that grows with the blocks, though each is read several times."""
+    blocks = nn.Sequential(*(Ghost() for _ in range(16))).eval()
+    expected = pathlen.measure(blocks, torch.zeros(1, 4), exact=True)
+    with torch.device("meta"):
+        found = pathlen.measure(
+            nn.Sequential(*(Ghost() for _ in range(16))).eval(), torch.zeros(1, 4), exact=True
+        )
+    assert found.path_count == expected.path_count
+    assert found.graph.num_edges == expected.graph.num_edges

@@ -17,6 +17,7 @@ from pathlen.lowering.flat import combined, grouped, have_common_origin
 from pathlen.lowering.gains import terms as terms_of
 from pathlen.lowering.inside import inside
 from pathlen.lowering.labels import broadcast
+from pathlen.lowering.liveness import cuts_history
 from pathlen.lowering.moving import before_moves
 from pathlen.lowering.multiplied import Multiplier
 from pathlen.lowering.operators import Meeting, inverted
@@ -196,7 +197,8 @@ def _units_of(form: Form) -> Hashable:
 
 def _units_as_written(parts: Sequence[Value], multiplier: Multiplier) -> Hashable:
     """The same of a sum as the program has it."""
-    return _met_units("sum", [_units_of_value(part, multiplier) for part in parts])
+    told: dict[int, Hashable] = {}
+    return _met_units("sum", [_units_of_value(part, multiplier, told) for part in parts])
 
 
 def _met_units(operator: Operator, units: Sequence[Hashable]) -> Hashable:
@@ -204,8 +206,20 @@ def _met_units(operator: Operator, units: Sequence[Hashable]) -> Hashable:
     return units[0] if len(units) == 1 else (operator, frozenset(Counter(units).items()))
 
 
-def _units_of_value(value: Value, multiplier: Multiplier) -> Hashable:
-    """The same of a part, down to factors that the polynomial has."""
+def _units_of_value(value: Value, multiplier: Multiplier, told: dict[int, Hashable]) -> Hashable:
+    """The same of a part, down to factors that the polynomial has, or to a layer.
+
+    Args:
+        value: the part.
+        multiplier: knows the factors.
+        told: what is known of other values, by their ids: they may share what they are made of.
+    """
+    if id(value) not in told:
+        told[id(value)] = _units_found(value, multiplier, told)
+    return told[id(value)]
+
+
+def _units_found(value: Value, multiplier: Multiplier, told: dict[int, Hashable]) -> Hashable:
     below = value
     while True:
         known = [monomial for monomial in multiplier.known(below) if monomial]
@@ -214,10 +228,10 @@ def _units_of_value(value: Value, multiplier: Multiplier) -> Hashable:
             if multiplier.atoms[key].block is None or not below.parts:
                 return key
         if below.merge and below.parts:
-            terms = [_units_of_value(part, multiplier) for part in below.parts]
+            terms = [_units_of_value(part, multiplier, told) for part in below.parts]
             return _met_units(below.operator, terms)
         operands = [] if below.call is None else varying_operands(below.call)
-        if len(operands) != 1:
+        if len(operands) != 1 or cuts_history(below):
             return id(below)
         (below,) = operands
 
@@ -374,7 +388,8 @@ class _Units:
             return self._affine(value, own, shifted, form.constant)
         last = combined(self._call, "sum", terms)
         value = self._met(last, "sum", [value for value, _ in terms])
-        value.terms = terms_of(last, [*value.parts], self._lowering.constants)
+        if self._lowering.weights is not None:  # else parameters need no values
+            value.terms = terms_of(last, [*value.parts], self._lowering.constants)
         return value
 
     def _product(self, factors: Sequence[Key | Form]) -> Value:
