@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from torch import nn
@@ -116,12 +114,6 @@ def test_an_exception_that_is_no_error_of_the_model_goes_through():
         pathlen.measure(model, X)
     assert model.training
     assert model.layer.training
-
-
-@pytest.mark.parametrize("model", [None, "resnet18", 3, object()])
-def test_what_is_no_model(model):
-    with pytest.raises(PathlenError, match=re.escape(str(type(model)))):
-        pathlen.measure(model, X)
 
 
 def test_torchscript():

@@ -36,6 +36,8 @@ def test_what_is_no_policy(call, policy, written):
         (MODEL.state_dict(), "load_state_dict"),
         ("resnet18", "pathlen measure torchvision:resnet18"),
         (7, "got int 7"),
+        (None, "got NoneType"),
+        (object(), "got object"),
     ],
 )
 @pytest.mark.parametrize("call", [pathlen.measure, pathlen.trace, pathlen.verify])
