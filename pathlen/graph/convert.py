@@ -73,10 +73,8 @@ def parts_from_networkx(graph: "networkx.DiGraph[Any]", weight: str | None) -> P
             f"a path graph is made from a networkx.DiGraph, not from a {type(graph).__name__}"
         )
     nodes = list(graph.nodes)
-    if not all(type(node) is int and node >= 0 for node in nodes):
-        number = {node: place for place, node in enumerate(nodes)}
-    else:
-        number = {node: node for node in nodes}
+    are_numbers = all(type(node) is int and node >= 0 for node in nodes)
+    number = {node: node if are_numbers else place for place, node in enumerate(nodes)}
     edges = [(number[source], number[target]) for source, target in graph.edges]
     columns = {name: [graph.nodes[node].get(name) for node in nodes] for name in _READ}
     weights = None if weight is None else [given for *_, given in graph.edges.data(weight)]

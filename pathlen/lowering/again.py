@@ -7,7 +7,7 @@ modules, as long as its constants have the same values. The last block is always
 others read it than read the ones before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,13 +57,12 @@ class Again:
         liveness: Liveness,
         values: dict[fx.Node, Any],
     ) -> None:
-        self._nodes: Sequence[fx.Node] = list(recording.graph.nodes)
+        self._number, self._nodes = liveness.number, list(liveness.number)
         self._attributes = recording.attributes
         self._lowering, self._aliases, self._liveness = lowering, aliases, liveness
         self._values = values
         outputs = [node for _, node in recording.outputs]
-        self._left = find_repetitions(self._nodes, outputs, lowering.readers)
-        self._number: Mapping[fx.Node, int] = {n: place for place, n in enumerate(self._nodes)}
+        self._left = find_repetitions(self._number, outputs, lowering.readers)
         self._block = 0
         self._tries = 0
         self._before: _Before | None = None
@@ -76,10 +75,10 @@ class Again:
             return following
         own, last = self._left[0], self._left[0].count - 1
         before = self._before
-        skipped = self._skipped(own) if self._block < last else 0
-        if skipped and before is not None:
-            self._place(own, before, skipped)
-        self._block += skipped + 1
+        alike = self._alike(own) if self._block < last else []
+        if alike and before is not None:
+            self._place(own, before, alike)
+        self._block += len(alike) + 1
         following = own.end(self._block - 1)
         if self._block >= last or self._tries == _TRIES:
             self._left.pop(0)
@@ -87,24 +86,26 @@ class Again:
             self._lowering.constants.reads = None
         return following
 
-    def _skipped(self, own: Repetition) -> int:
-        """How many of the next blocks are like the one that was lowered last."""
+    def _alike(self, own: Repetition) -> list[dict[str, str]]:
+        """The modules of each of the next blocks that are like the one that was lowered last."""
         before, now = self._before, self._look(own)
         reads, self._lowering.constants.reads = self._lowering.constants.reads, []
         self._before = now
         if before is None or now is None or reads is None:
-            return 0
+            return []
         self._tries += 1
         added = now.mark.node > before.mark.node and now.said == before.said
         if not added or before.snapshot.told != now.snapshot.told:
-            return 0
+            return []
         known = self._behind([*reads, *now.snapshot.constants], own)
-        paths = {path for path, _ in self._lowering.rows[before.rows : now.rows]}
-        most = own.count - 2 - self._block
-        for skipped in range(1, most + 1):
-            if not self._is_same(known, paths, own, skipped):
-                return skipped - 1
-        return max(most, 0)
+        named = {path for path, _ in self._lowering.rows[before.rows : now.rows]}
+        found = list[dict[str, str]]()
+        for skipped in range(1, own.count - 1 - self._block):
+            paths = self._paths(own, skipped)
+            if not (named <= paths.keys() and self._is_same(known, skipped * own.period)):
+                break
+            found.append(paths)
+        return found
 
     def _look(self, own: Repetition) -> _Before | None:
         """What is visible now; None where more than the one tensor may be read that varies."""
@@ -152,16 +153,9 @@ class Again:
             if self._nodes[number].op == "get_attr" and self._nodes[number].target in names
         ]
 
-    def _is_same(self, known: list[int], paths: set[str], own: Repetition, skipped: int) -> bool:
-        """Whether a block has the same constants as the last one, and a name for each row."""
-        further = skipped * own.period
-        return (
-            all(
-                _equal(self._attribute(number), self._attribute(number + further))
-                for number in known
-            )
-            and paths <= self._paths(own, skipped).keys()
-        )
+    def _is_same(self, known: list[int], further: int) -> bool:
+        """Whether attributes have the same values some nodes further on."""
+        return all(_equal(self._attribute(n), self._attribute(n + further)) for n in known)
 
     def _attribute(self, number: int) -> torch.Tensor:
         return self._attributes[str(self._nodes[number].target)]
@@ -177,19 +171,18 @@ class Again:
                 several.add(path)
         return {path: later for path, later in found.items() if path not in several}
 
-    def _place(self, own: Repetition, before: _Before, skipped: int) -> None:
+    def _place(self, own: Repetition, before: _Before, alike: list[dict[str, str]]) -> None:
         """Add the nodes of the last block again, and go on behind the last copy."""
         lowering = self._lowering
         rows = lowering.rows[before.rows :]
         names = []
-        for number in range(1, skipped + 1):
-            paths = self._paths(own, number)
+        for paths in alike:
             of_copy = [(paths[path], operation) for path, operation in rows]
             names.append([(lowering.unique_name(*one), one[1]) for one in of_copy])
             lowering.rows += of_copy
         lowering.builder.repeat(before.mark, names)
         link = own.link + self._block * own.period
-        further = skipped * own.period
+        further = len(alike) * own.period
         self._move(own, further)
         self._aliases.same(self._nodes[link], self._nodes[link + further], self._values)
         self._liveness.goes_on_at(self._nodes[link + further])
@@ -213,6 +206,6 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two constants have the same values, or both have none."""
     if one is other or (one.is_meta and other.is_meta):
         return True
-    if one.is_meta or other.is_meta or torch.strided not in (one.layout, other.layout):
+    if one.is_meta or other.is_meta or one.device != other.device:
         return False
-    return one.device == other.device and torch.equal(one, other)
+    return one.layout is other.layout is torch.strided and torch.equal(one, other)

@@ -29,13 +29,16 @@ class Liveness:
 
     Args:
         recording: the program.
+
+    Attributes:
+        number: of each node, in order.
     """
 
     def __init__(self, recording: Recording) -> None:
         nodes = list(recording.graph.nodes)
-        self._order = {node: number for number, node in enumerate(nodes)}
+        self.number = {node: number for number, node in enumerate(nodes)}
         self._last = {
-            node: max((self._order[user] for user in node.users), default=0) for node in nodes
+            node: max((self.number[user] for user in node.users), default=0) for node in nodes
         }
         for _, node in recording.outputs:
             self._last[node] = len(nodes)
@@ -56,7 +59,7 @@ class Liveness:
 
     def narrows_at(self, node: fx.Node, value: Any) -> bool:
         """Take note of a node's value; whether nothing else that varies will be read any more."""
-        now = self._order[node]
+        now = self.number[node]
         self._live -= self._ending.pop(now, 0)
         values = (value,) if isinstance(value, Value) else pytree.tree_leaves(value)
         varies = any(v.varies for v in values if isinstance(v, Value))

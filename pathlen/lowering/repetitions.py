@@ -6,7 +6,6 @@ or the same one from before the stretch (any from there, where nothing reads its
 where a single tensor leads from one block to the next; without such a place it is no repetition.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,26 +43,26 @@ class Repetition:
 
 
 def find_repetitions(
-    nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], readers: Mapping[int, int]
+    number: Mapping[fx.Node, int], outputs: Sequence[fx.Node], readers: Mapping[int, int]
 ) -> list[Repetition]:
     """Find the stretches that repeat, in order; none overlaps another.
 
     Args:
-        nodes: of the program.
+        number: of each node of the program, in order.
         outputs: those that it returns.
         readers: how many calls read the result of each, by its id.
     """
-    if len(nodes) < _FEWEST_NODES:
+    if len(number) < _FEWEST_NODES:
         return []
-    return list(_Search(nodes, outputs, readers).within(0, len(nodes)))
+    return list(_Search(number, outputs, readers).within(0, len(number)))
 
 
 class _Search:
     def __init__(
-        self, nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], readers: Mapping[int, int]
+        self, number: Mapping[fx.Node, int], outputs: Sequence[fx.Node], readers: Mapping[int, int]
     ) -> None:
-        self._nodes, self._readers = nodes, readers
-        self._number = {node: number for number, node in enumerate(nodes)}
+        nodes = list(number)
+        self._nodes, self._number, self._readers = nodes, number, readers
         numbers: dict[Any, int] = {}
         kinds = [node.op if node.op == "get_attr" else node.target for node in nodes]
         self._kinds = np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds])
@@ -77,34 +76,36 @@ class _Search:
         """The repetitions of a part of the program."""
         if stop - start < _FEWEST_NODES:
             return
-        for period in self._periods(start, stop):
-            found = self._longest(start, stop, period)
+        for period, first, last in self._periods(start, stop):
+            found = self._repeated(first, last, period)
             if found is not None:
                 yield from self.within(start, found.first)
                 yield found
                 yield from self.within(found.end(found.count - 1), stop)
                 return
 
-    def _periods(self, start: int, stop: int) -> list[int]:
-        """Periods that may be those of a repetition, the one that saves most first."""
+    def _periods(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Periods that may be those of a repetition, the one that saves most first.
+
+        Returns:
+            Each with where the longest stretch begins and ends in which every node calls what the
+            node one period before it does.
+        """
         kinds = self._kinds[start:stop]
-        gaps: Counter[int] = Counter()
         order = np.argsort(kinds, kind="stable")
         same = kinds[order[1:]] == kinds[order[:-1]]
         distances, counts = np.unique(np.diff(order)[same], return_counts=True)
-        gaps.update(dict(zip(distances.tolist(), (counts * distances).tolist(), strict=True)))
-        saved = {}
-        for period, _ in gaps.most_common(4 * _FEW_GAPS):
+        often = np.argsort(-counts * distances, kind="stable")[: 4 * _FEW_GAPS]
+        found = []
+        for period in distances[often].tolist():
             first, last = _longest_run(kinds[period:] == kinds[:-period])
-            saved[period] = last - first - (FEWEST_BLOCKS - 1) * period
-        found = [period for period in saved if saved[period] >= 0]
-        return sorted(found, key=lambda period: (-saved[period], period))[:_FEW_GAPS]
+            saved = last - first - (FEWEST_BLOCKS - 1) * period
+            if saved >= 0:
+                found.append((-saved, period, first + start + period, last + start + period))
+        return [(period, first, last) for _, period, first, last in sorted(found)[:_FEW_GAPS]]
 
-    def _longest(self, start: int, stop: int, period: int) -> Repetition | None:
-        """The longest repetition of a period."""
-        kinds = self._kinds[start:stop]
-        first, last = _longest_run(kinds[period:] == kinds[:-period])
-        first, last = first + start + period, last + start + period  # nodes like one before them
+    def _repeated(self, first: int, last: int, period: int) -> Repetition | None:
+        """The longest repetition of a period whose nodes call the same operators."""
         agrees = np.zeros(last - first, dtype=np.bool_)
         oldest = np.full(last - first, -1)  # of the nodes that both read
         for number in range(first, last):
@@ -126,12 +127,12 @@ class _Search:
             return None
         oldest, is_read = -1, bool(node.users or before.users)
         for own, other in zip(node.all_input_nodes, before.all_input_nodes, strict=True):
-            if own is other or not (is_read or self._number[own] - self._number[other] == period):
+            follows = self._number[own] - self._number[other] == period
+            if own is other or not (is_read or follows):
                 oldest = max(oldest, self._number[own], self._number[other])
-            elif self._number[own] - self._number[other] != period:
+            elif not follows:
                 return None
-        same = self._said(number) == self._said(number - period)
-        return oldest if same else None
+        return oldest if self._said(number) == self._said(number - period) else None
 
     def _said(self, number: int) -> Any:
         """What a node says besides the nodes that it reads, and what it makes."""

@@ -115,7 +115,7 @@ class Snapshot:
     def _node(self, node: fx.Node) -> Any:
         number = self._number.get(node)
         if number is None:  # of a decomposition
-            return node.graph is not None, node.name
+            return "inside", node.name
         return ("before", number) if number < self._first else number - self._cut
 
     def _labels(self, labels: torch.Tensor) -> Any:

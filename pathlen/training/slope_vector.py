@@ -130,10 +130,6 @@ class SlopeVector:
             return as_parameter(_attribute(self._model, name), name)
         return _unsharded(own, owner, name)
 
-    def zero(self) -> Tensor:
-        """The penalty of nothing: a scalar 0 of their type, where they are."""
-        return self._parameter(0).new_zeros(())
-
     def read(self) -> Tensor:
         """Their values, with their gradients: float[slopes]."""
         self._read = self.parameters()
